@@ -1,0 +1,122 @@
+//! A run of commands in commit order, ready to be executed.
+//!
+//! A batch owns the buffers that its frames lie in and decodes a frame when it is looked at, so a destination that
+//! executes row by row never has more than one decoded row in memory.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::command::{Command, DecodeError};
+use super::relation::{Relation, RelationVersion};
+use crate::position::Position;
+
+/// Commands of one or more transactions, in commit order.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    buffers: Vec<Bytes>,
+    /// Runs of relations; an entry points at one, a TRUNCATE at several in a row.
+    relations: Vec<Arc<Relation>>,
+    single: HashMap<RelationVersion, u32>,
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    position: Position,
+    buffer: u32,
+    start: u32,
+    length: u32,
+    relation: u32,
+    relations: u32,
+}
+
+impl Batch {
+    /// Adds a buffer that following commands lie in; its number goes into [`Batch::push`].
+    pub fn add_buffer(&mut self, buffer: Bytes) -> u32 {
+        self.buffers.push(buffer);
+        u32::try_from(self.buffers.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Adds a command: its frame is `range` of buffer `buffer`, its relations are in the frame's order.
+    pub fn push(&mut self, position: Position, buffer: u32, range: Range<usize>, relations: &[Arc<Relation>]) {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let next = number(self.relations.len());
+        let first = match relations {
+            [relation] => *self.single.entry(relation.version).or_insert_with(|| {
+                self.relations.push(Arc::clone(relation));
+                next
+            }),
+            several => {
+                self.relations.extend_from_slice(several);
+                next
+            }
+        };
+        self.bytes += range.len();
+        self.entries.push(Entry {
+            position,
+            buffer,
+            start: number(range.start),
+            length: number(range.len()),
+            relation: first,
+            relations: number(relations.len()),
+        });
+    }
+
+    /// The commands in order, each with the position that it has when it is done; decoded one by one.
+    pub fn commands(&self) -> impl Iterator<Item = (Position, Result<Command<'_>, DecodeError>)> {
+        self.entries.iter().map(|entry| {
+            let start = entry.start as usize;
+            let frame = self
+                .buffers
+                .get(entry.buffer as usize)
+                .and_then(|buffer| buffer.get(start..start + entry.length as usize))
+                .unwrap_or_default();
+            let first = entry.relation as usize;
+            let relations = self.relations.get(first..first + entry.relations as usize).unwrap_or_default();
+            (entry.position, Command::decode(frame, relations))
+        })
+    }
+
+    /// Number of commands.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no command.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of the commands' frames.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Every relation version that a command of this batch needs, in order of first use (a version may be named twice).
+    #[must_use]
+    pub fn relations(&self) -> &[Arc<Relation>] {
+        &self.relations
+    }
+
+    /// The position of the last command.
+    #[must_use]
+    pub fn last_position(&self) -> Option<Position> {
+        self.entries.last().map(|entry| entry.position)
+    }
+
+    /// Empties the batch and keeps its memory.
+    pub fn clear(&mut self) {
+        self.buffers.clear();
+        self.relations.clear();
+        self.single.clear();
+        self.entries.clear();
+        self.bytes = 0;
+    }
+}

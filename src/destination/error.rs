@@ -1,0 +1,112 @@
+//! What can go wrong at a destination: the error says what failed, its [`FailureKind`] what follows from it.
+
+use std::error::Error as StdError;
+
+use crate::position::Position;
+
+/// What the applier does about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Nothing was committed: run the same batch again (a lock, a deadlock, a full disk that may be emptied).
+    Retry,
+    /// The connection is gone and the outcome of a commit is unknown: connect, look at the checkpoint, go on from there.
+    Reconnect,
+    /// Another writer has taken the checkpoint: stop, it is not ours any more.
+    Fenced,
+    /// The same batch will fail again: stop and say why.
+    Permanent,
+}
+
+/// A failed call to a destination, with what a person needs to act on it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.describe())]
+pub struct DestinationError {
+    kind: FailureKind,
+    message: String,
+    position: Option<Position>,
+    table: Option<String>,
+    key: Option<String>,
+    hint: Option<String>,
+    #[source]
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl DestinationError {
+    /// A failure of this kind. The message says what was being done; it must not hold a password.
+    #[must_use]
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), position: None, table: None, key: None, hint: None, source: None }
+    }
+
+    /// A failure that will happen again.
+    #[must_use]
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Permanent, message)
+    }
+
+    /// The command at which it happened (where a position is named already, that one stays).
+    #[must_use]
+    pub fn at(mut self, position: Position) -> Self {
+        self.position.get_or_insert(position);
+        self
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn table(mut self, table: impl Into<String>) -> Self {
+        self.table.get_or_insert(table.into());
+        self
+    }
+
+    /// The row's key, as text.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key.get_or_insert(key.into());
+        self
+    }
+
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert(hint.into());
+        self
+    }
+
+    /// What the driver said.
+    #[must_use]
+    pub fn cause(mut self, cause: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(cause));
+        self
+    }
+
+    /// What follows from it.
+    #[must_use]
+    pub const fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// The command at which it happened.
+    #[must_use]
+    pub const fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    fn describe(&self) -> String {
+        let mut text = self.message.clone();
+        for (name, value) in [("table", &self.table), ("key", &self.key)] {
+            if let Some(value) = value {
+                text.push_str(&format!("; {name} {value}"));
+            }
+        }
+        if let Some(position) = self.position {
+            text.push_str(&format!("; at position {position}"));
+        }
+        if let Some(source) = &self.source {
+            text.push_str(&format!(": {source}"));
+        }
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!(". {hint}"));
+        }
+        text
+    }
+}

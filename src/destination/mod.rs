@@ -1,0 +1,131 @@
+//! The contract between the applier and a database that changes are written to.
+//!
+//! A destination executes commands in the order in which it gets them, and commits them **together with the checkpoint**
+//! in one transaction of its own: that is what makes a command take effect exactly once. It knows nothing of the spool
+//! or of PostgreSQL's protocol; the applier knows nothing of SQL.
+//!
+//! What happens when, between two commits:
+//!
+//! ```text
+//! connect ─▶ Checkpoint ─▶ { prepare(relations) ─▶ execute(batch) }* ─▶ commit(position)
+//!                              any failure, or rollback() ─▶ nothing of it happened
+//! ```
+//!
+//! The applier may call `execute` long before it may call `commit` (a big transaction is executed while it is received),
+//! and may call `rollback` in between.
+
+mod error;
+mod names;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use error::{DestinationError, FailureKind};
+pub use names::SchemaMapping;
+
+use crate::change::{Batch, Relation};
+use crate::metrics::Numbers;
+use crate::position::Position;
+
+/// What a destination holds of a pipeline: how far it came, and who may write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Up to and including which command everything is in the destination; `None` when this cursor never wrote.
+    pub position: Option<Position>,
+    /// Raised by every writer that takes the checkpoint; a writer with an older epoch is fenced.
+    pub epoch: u64,
+    /// Which source the checkpoint belongs to ([`Options::source`] of the writer that made it); `None` when it never wrote.
+    pub source: Option<String>,
+}
+
+/// What a destination can do, so that the applier plans what it can execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// DDL takes part in the transaction (SQLite: yes; MySQL: no, it commits).
+    pub transactional_ddl: bool,
+    /// An open transaction may stay open for long without harm, so that a big transaction can be executed while it arrives.
+    pub early_execution: bool,
+}
+
+/// What to do with a value that the destination's column cannot hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Unrepresentable {
+    /// Stop before the row, naming table, column and value.
+    #[default]
+    Error,
+    /// Write NULL, and count it.
+    Null,
+    /// Write the nearest value that the column can hold, and count it.
+    Clamp,
+    /// Write PostgreSQL's text, and count it.
+    Text,
+}
+
+/// What to do with a column that the source no longer sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum OnDroppedColumn {
+    /// Keep it (made nullable): a publication's column list that lost the column looks the same.
+    #[default]
+    Keep,
+    /// Drop it.
+    Drop,
+}
+
+/// Everything that a destination is made from.
+#[derive(Clone)]
+pub struct Options {
+    /// Where: a file's path for SQLite, a URI for a server. May hold a password: never log it.
+    pub uri: String,
+    /// The cursor's name, the checkpoint's key.
+    pub cursor: String,
+    /// Names the source (`system identifier/database/slot`); kept beside the checkpoint and compared at connect.
+    pub source: Option<String>,
+    /// Which PostgreSQL schema becomes which schema or database of the destination.
+    pub schema_mapping: SchemaMapping,
+    /// Policy for values that a column cannot hold.
+    pub unrepresentable: Unrepresentable,
+    /// Policy for columns that the source no longer sends.
+    pub on_dropped_column: OnDroppedColumn,
+    /// Limit for connecting.
+    pub connect_timeout: Duration,
+    /// Limit for one row statement; never for a COMMIT, DDL or bulk load.
+    pub query_timeout: Duration,
+    /// Whether foreign keys and triggers of the destination stay in force for replicated rows (default: no, as in a
+    /// native subscription).
+    pub enforce_constraints: bool,
+    /// Where counted things are counted.
+    pub numbers: Arc<Numbers>,
+}
+
+/// A database that changes are written to.
+///
+/// Called by one task, one call at a time. An implementation may block its thread: the applier has one of its own.
+#[async_trait]
+pub trait Destination: Send {
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Connects (again), takes the checkpoint by raising its epoch, and says what it holds. Whatever an earlier
+    /// connection left open is rolled back.
+    async fn connect(&mut self) -> Result<Checkpoint, DestinationError>;
+
+    /// Makes the destination fit for rows of these relation versions: creates what is missing, follows what changed
+    /// since the version it knew. Idempotent, and cheap when nothing changed. Called before the first row that needs a version.
+    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<(), DestinationError>;
+
+    /// Executes commands inside the open transaction, and opens one when there is none. After a failure the transaction
+    /// is as good as rolled back; the applier calls [`Destination::rollback`] or [`Destination::connect`] next.
+    async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError>;
+
+    /// Writes the checkpoint and commits, all or nothing. `previous` is what the checkpoint must hold
+    /// ([`FailureKind::Fenced`] when it does not). Without an open transaction the checkpoint alone is moved.
+    async fn commit(&mut self, previous: Option<Position>, position: Position) -> Result<(), DestinationError>;
+
+    /// Undoes what was executed since the last commit.
+    async fn rollback(&mut self) -> Result<(), DestinationError>;
+
+    /// Rolls back what is open and lets go.
+    async fn close(&mut self) -> Result<(), DestinationError>;
+}

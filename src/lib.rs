@@ -1,0 +1,17 @@
+//! `pg2any` streams a PostgreSQL database's committed changes into another database: nothing is lost, doubled or reordered.
+//!
+//! ```text
+//! PostgreSQL ──pgoutput──▶ source ──frames──▶ spool ──commands──▶ apply ──batches──▶ destination
+//!              ◀─feedback─                    durable, on disk                       data and checkpoint
+//!                                                                                    in one transaction
+//! ```
+//!
+//! Dependencies point one way: `cli` → (`source`, `apply`) → `spool` → `change` → `position`.
+
+pub mod change;
+pub mod destination;
+pub mod failpoint;
+pub mod metrics;
+mod position;
+
+pub use position::{CommandIndex, Lsn, ParsePositionError, PgTimestamp, Position, Xid};
