@@ -246,11 +246,8 @@ impl<'a> FrameReader<'a> {
     #[inline]
     pub fn take(&mut self, wanted: usize) -> Result<&'a [u8], DecodeError> {
         let rest = self.frame.get(self.offset..).unwrap_or_default();
-        let taken = rest.get(..wanted).ok_or(DecodeError::Short {
-            wanted,
-            offset: self.offset,
-            length: self.frame.len(),
-        })?;
+        let taken =
+            rest.get(..wanted).ok_or(DecodeError::Short { wanted, offset: self.offset, length: self.frame.len() })?;
         self.offset += wanted;
         Ok(taken)
     }
