@@ -117,6 +117,9 @@ pub enum Identity<'a> {
 }
 
 /// One thing to execute at the destination.
+///
+/// Decoded one at a time on the stack: boxing the rows would cost an allocation a command and save nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
     /// A new row.
