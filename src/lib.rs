@@ -9,9 +9,11 @@
 //! Dependencies point one way: `cli` → (`source`, `apply`) → `spool` → `change` → `position`.
 
 pub mod change;
+pub mod config;
 pub mod destination;
 pub mod failpoint;
 pub mod metrics;
 mod position;
 
+pub use config::{Config, ConfigBuilder, ConfigError, DestinationType, load_config_from_env};
 pub use position::{CommandIndex, Lsn, ParsePositionError, PgTimestamp, Position, Xid};

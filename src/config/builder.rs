@@ -1,0 +1,475 @@
+//! Puts a [`Config`] together and finds everything that is wrong with it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Ack, Config, ConfigError, DestinationType, LogFormat, Origin, Purpose, Secret, Until, human_size};
+use crate::destination::{Destination, DestinationError, OnDroppedColumn, Options, SchemaMapping, Unrepresentable};
+
+/// Collects settings; [`ConfigBuilder::build`] checks them together.
+#[derive(Clone, Debug)]
+pub struct ConfigBuilder {
+    pub(crate) config: Config,
+    destination_type: Option<DestinationType>,
+    /// `Some` when somebody asked for it, so that a contradiction is told from a default.
+    streaming: Option<bool>,
+    retain_bytes: Option<u64>,
+    untils: Vec<Until>,
+    batch_commands_set: bool,
+    buffer_size_set: bool,
+    data_directory_set: bool,
+    pub(crate) problems: Vec<String>,
+}
+
+impl Default for ConfigBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ConfigBuilder {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        let config = Config {
+            source_connection_string: Secret::default(),
+            replication_slot_name: "cdc_slot".to_owned(),
+            publication_names: vec!["cdc_pub".to_owned()],
+            protocol_version: None,
+            streaming: true,
+            two_phase: false,
+            origin: Origin::Any,
+            create_slot: true,
+            ack: Ack::Spooled,
+            status_interval: Duration::from_secs(10),
+            destination_type: DestinationType::SQLite,
+            destination_connection_string: Secret::default(),
+            custom_destination: None,
+            schema_mapping: SchemaMapping::default(),
+            cursor_name: "main".to_owned(),
+            unrepresentable: Unrepresentable::Error,
+            on_dropped_column: OnDroppedColumn::Keep,
+            enforce_constraints: false,
+            data_directory: PathBuf::from("pg2any-data"),
+            retain: Duration::from_secs(15 * 60),
+            retain_bytes: 1 << 30,
+            disk_quota: None,
+            disk_headroom: 512 << 20,
+            transaction_segment_size_bytes: 64 << 20,
+            compression: true,
+            buffer_size: 500,
+            batch_transactions: 2_000,
+            batch_commands: 50_000,
+            batch_bytes: 8 << 20,
+            split_limit: None,
+            connection_timeout: Duration::from_secs(30),
+            query_timeout: Duration::from_secs(10),
+            until: None,
+            log_format: LogFormat::Text,
+            warnings: Vec::new(),
+        };
+        Self {
+            config,
+            destination_type: None,
+            streaming: None,
+            retain_bytes: None,
+            untils: Vec::new(),
+            batch_commands_set: false,
+            buffer_size_set: false,
+            data_directory_set: false,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Checks everything and hands out the configuration.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, at once.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        self.build_for(Purpose::Run)
+    }
+
+    /// Checks what a command needs: one that never writes to the destination need not know it.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, at once.
+    pub fn build_for(mut self, purpose: Purpose) -> Result<Config, ConfigError> {
+        if purpose != Purpose::Spool {
+            self.check_source();
+        }
+        if purpose == Purpose::Run {
+            self.check_destination();
+            self.check_limits();
+        }
+        if self.config.data_directory.as_os_str().is_empty() {
+            self.problems
+                .push("the data directory has no name: say where with --data-dir or PG2ANY_DATA_DIR".to_owned());
+        }
+        if self.problems.is_empty() { Ok(self.config) } else { Err(ConfigError::new(self.problems)) }
+    }
+
+    fn problem(&mut self, text: impl Into<String>) {
+        self.problems.push(text.into());
+    }
+
+    fn check_source(&mut self) {
+        let source = self.config.source_connection_string.expose().trim().to_owned();
+        let uri = source.starts_with("postgresql://") || source.starts_with("postgres://");
+        if source.is_empty() {
+            self.problem(
+                "the source is not named: say --source postgresql://user@host:5432/database, or set \
+                 CDC_SOURCE_CONNECTION_STRING or CDC_SOURCE_CONNECTION_STRING_FILE",
+            );
+        } else if !uri && (source.contains("://") || !source.contains('=')) {
+            self.problem(
+                "the source is neither a URI that starts with postgresql:// nor key=value pairs such as \
+                 host=db dbname=shop user=replicator",
+            );
+        }
+        let slot = &self.config.replication_slot_name;
+        let lower = slot.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if slot.is_empty() || slot.len() > 63 || !lower {
+            self.problem(format!(
+                "the slot's name {slot:?} is not one that PostgreSQL takes: 1 to 63 of a-z, 0-9 and _ (--slot)"
+            ));
+        }
+        if self.config.publication_names.iter().all(String::is_empty) {
+            self.problem("no publication is named: say --publication NAME or set CDC_PUBLICATION");
+        }
+        match self.config.protocol_version {
+            Some(version) if !(1..=4).contains(&version) => {
+                self.problem(format!("protocol version {version} does not exist: it is 1, 2, 3 or 4 (--protocol-version)"));
+            }
+            Some(1) if self.streaming == Some(true) => self.problem(
+                "streaming needs protocol version 2 or newer, and version 1 is asked for: leave one of the two out",
+            ),
+            Some(version) if version < 3 && self.config.two_phase => self.problem(format!(
+                "two-phase needs protocol version 3 or newer, and version {version} is asked for: leave one of the two out"
+            )),
+            Some(1) => self.config.streaming = false,
+            _ => {}
+        }
+        if self.config.connection_timeout.is_zero() {
+            self.problem("a connection timeout of zero would let no connection succeed (--connection-timeout)");
+        }
+    }
+
+    fn check_destination(&mut self) {
+        let uri = self.config.destination_connection_string.expose().trim().to_owned();
+        let cursor = &self.config.cursor_name;
+        let plain = cursor.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        if cursor.is_empty() || cursor.len() > 63 || !plain {
+            self.problem(format!(
+                "the cursor's name {cursor:?} must be 1 to 63 of A-Z, a-z, 0-9, _, - and . (--cursor)"
+            ));
+        }
+        if self.config.query_timeout.is_zero() {
+            self.problem("a query timeout of zero would let no statement succeed (--query-timeout)");
+        }
+        if self.config.custom_destination.is_some() {
+            return;
+        }
+        if uri.is_empty() {
+            self.problem(
+                "the destination is not named: say --dest-uri (a file's path for SQLite), or set CDC_DEST_URI or \
+                 CDC_DEST_URI_FILE",
+            );
+        }
+        let scheme = DestinationType::of_uri(&uri);
+        match (self.destination_type, scheme) {
+            (Some(asked), Some(scheme)) if asked != scheme => {
+                self.problem(format!("the destination's type is {asked}, but its URI is one for {scheme}"));
+                return;
+            }
+            (Some(kind), _) | (None, Some(kind)) => self.config.destination_type = kind,
+            (None, None) => {
+                self.problem(
+                    "what kind of destination it is was not said: --dest-type SQLite, or set CDC_DEST_TYPE \
+                     (MySQL, SqlServer, SQLite or Kafka)",
+                );
+                return;
+            }
+        }
+        let kind = self.config.destination_type;
+        if !kind.is_available() {
+            let have: Vec<_> =
+                [DestinationType::MySQL, DestinationType::SqlServer, DestinationType::SQLite, DestinationType::Kafka]
+                    .into_iter()
+                    .filter(|kind| kind.is_available())
+                    .map(|kind| kind.to_string())
+                    .collect();
+            let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
+            self.problem(format!("this build has no {kind} destination; it has: {have} (--dest-type)"));
+        } else if kind == DestinationType::SQLite && scheme.is_none() && uri.contains("://") {
+            self.problem("a SQLite destination is a file's path, and this one looks like a URI for something else");
+        }
+    }
+
+    fn check_limits(&mut self) {
+        match self.untils.as_slice() {
+            [] => {}
+            [one] => self.config.until = Some(*one),
+            _ => self.problem("--until-lsn and --until-caught-up contradict each other: leave one out"),
+        }
+        if self.config.status_interval.is_zero() {
+            self.problem("a status interval of zero would do nothing but report (--status-interval)");
+        }
+        if self.config.batch_bytes == 0 {
+            self.problem("a batch of zero bytes holds nothing (--batch-bytes)");
+        }
+        let segment = self.config.transaction_segment_size_bytes;
+        if segment < 1 << 20 {
+            self.problem("a segment of less than 1 MB would spend its time in file creation (--segment-size-mb)");
+        }
+        let Some(quota) = self.config.disk_quota else { return };
+        if quota < segment.saturating_mul(2) {
+            self.problem(format!(
+                "a disk quota of {} is too small for segments of {}: at least two must fit (--disk-quota, --segment-size-mb)",
+                human_size(quota),
+                human_size(segment)
+            ));
+        }
+        match self.retain_bytes {
+            Some(retain) if retain >= quota => self.problem(format!(
+                "retaining {} does not leave room for anything else in a disk quota of {} (--retain-bytes, --disk-quota)",
+                human_size(retain),
+                human_size(quota)
+            )),
+            Some(_) => {}
+            // Nobody asked for so much: what is retained must not be what stops the reader.
+            None => self.config.retain_bytes = self.config.retain_bytes.min(quota / 4),
+        }
+    }
+
+    pub(crate) fn set_source(&mut self, text: &str) {
+        self.config.source_connection_string = Secret::new(text.trim());
+    }
+
+    pub(crate) fn set_destination(&mut self, text: &str) {
+        self.config.destination_connection_string = Secret::new(text.trim());
+    }
+
+    pub(crate) fn set_publications(&mut self, text: &str) {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        self.config.publication_names = names.map(str::to_owned).collect();
+    }
+
+    pub(crate) fn set_streaming(&mut self, streaming: bool) {
+        self.streaming = Some(streaming);
+        self.config.streaming = streaming;
+    }
+
+    pub(crate) fn set_destination_type(&mut self, kind: DestinationType) {
+        self.destination_type = Some(kind);
+        self.config.destination_type = kind;
+    }
+
+    pub(crate) fn set_data_directory(&mut self, text: &str) {
+        self.data_directory_set = true;
+        self.config.data_directory = PathBuf::from(text);
+    }
+
+    pub(crate) fn set_retain_bytes(&mut self, bytes: u64) {
+        self.retain_bytes = Some(bytes);
+        self.config.retain_bytes = bytes;
+    }
+
+    pub(crate) fn set_segment_megabytes(&mut self, megabytes: u64) -> Result<(), String> {
+        let bytes =
+            megabytes.checked_mul(1 << 20).ok_or_else(|| format!("{megabytes} MB is more than can be counted"))?;
+        self.config.transaction_segment_size_bytes = bytes;
+        Ok(())
+    }
+
+    pub(crate) fn set_buffer_size(&mut self, transactions: u64) {
+        self.buffer_size_set = true;
+        self.config.buffer_size = usize::try_from(transactions).unwrap_or(usize::MAX);
+    }
+
+    pub(crate) fn set_batch_commands(&mut self, commands: u64) {
+        self.batch_commands_set = true;
+        self.config.batch_commands = commands;
+    }
+
+    pub(crate) fn set_until(&mut self, until: Until) {
+        self.untils.push(until);
+    }
+
+    /// For the names that older set-ups use: they count only where the present name was not used.
+    pub(crate) const fn was_set(&self) -> (bool, bool, bool) {
+        (self.data_directory_set, self.buffer_size_set, self.batch_commands_set)
+    }
+}
+
+/// The calls.
+impl ConfigBuilder {
+    /// The source, as for `psql`: a URI or `key=value` pairs.
+    #[must_use]
+    pub fn source_connection_string(mut self, text: impl Into<String>) -> Self {
+        self.set_source(&text.into());
+        self
+    }
+
+    /// What kind of destination.
+    #[must_use]
+    pub fn destination_type(mut self, kind: DestinationType) -> Self {
+        self.set_destination_type(kind);
+        self
+    }
+
+    /// The destination: a file's path for SQLite, otherwise a URI or a list of brokers.
+    #[must_use]
+    pub fn destination_connection_string(mut self, text: impl Into<String>) -> Self {
+        self.set_destination(&text.into());
+        self
+    }
+
+    /// A destination of one's own: called with the options whenever the pipeline starts.
+    #[must_use]
+    pub fn custom_destination<F>(mut self, factory: F) -> Self
+    where
+        F: Fn(Options) -> Result<Box<dyn Destination>, DestinationError> + Send + Sync + 'static,
+    {
+        self.config.custom_destination = Some(Arc::new(factory));
+        self
+    }
+
+    /// The publication; several may be separated by commas.
+    #[must_use]
+    pub fn publication_name(mut self, names: impl Into<String>) -> Self {
+        self.set_publications(&names.into());
+        self
+    }
+
+    /// The publications, names with commas in them included.
+    #[must_use]
+    pub fn publication_names<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.config.publication_names = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Gives a schema another name at the destination; may be called several times.
+    #[must_use]
+    pub fn schema_mapping(mut self, schema: impl Into<String>, name: impl Into<String>) -> Self {
+        self.config.schema_mapping.insert(schema, name);
+        self
+    }
+
+    /// Gives schemas other names at the destination.
+    #[must_use]
+    pub fn schema_mappings<S: Into<String>, N: Into<String>>(
+        mut self,
+        pairs: impl IntoIterator<Item = (S, N)>,
+    ) -> Self {
+        for (schema, name) in pairs {
+            self.config.schema_mapping.insert(schema, name);
+        }
+        self
+    }
+
+    /// The protocol's version, 1 to 4 (default: the newest that the server speaks).
+    #[must_use]
+    pub fn protocol_version(mut self, version: u32) -> Self {
+        self.config.protocol_version = Some(version);
+        self
+    }
+
+    /// Whether PostgreSQL may send a large transaction while it is open.
+    #[must_use]
+    pub fn streaming(mut self, streaming: bool) -> Self {
+        self.set_streaming(streaming);
+        self
+    }
+
+    /// How much of the applied transactions stays at most, in bytes.
+    #[must_use]
+    pub fn retain_bytes(mut self, bytes: u64) -> Self {
+        self.set_retain_bytes(bytes);
+        self
+    }
+
+    /// How much the spool may hold, in bytes (default: the filesystem less the headroom).
+    #[must_use]
+    pub fn disk_quota(mut self, bytes: u64) -> Self {
+        self.config.disk_quota = Some(bytes);
+        self
+    }
+
+    /// Commit a source transaction in parts of this many commands (default: never).
+    #[must_use]
+    pub fn split_limit(mut self, commands: u64) -> Self {
+        self.config.split_limit = Some(commands);
+        self
+    }
+
+    /// Where the run ends by itself.
+    #[must_use]
+    pub fn until(mut self, until: Until) -> Self {
+        self.set_until(until);
+        self
+    }
+}
+
+macro_rules! calls {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty,)+) => {
+        /// The calls that set one field.
+        impl ConfigBuilder {
+            $($(#[doc = $doc])+
+            #[must_use]
+            pub fn $name(mut self, value: impl Into<$type>) -> Self {
+                self.config.$name = value.into();
+                self
+            })+
+        }
+    };
+}
+
+calls! {
+    /// The replication slot.
+    replication_slot_name: String,
+    /// Whether a new slot decodes PREPARE TRANSACTION when it happens.
+    two_phase: bool,
+    /// Which changes PostgreSQL sends, by where they were made.
+    origin: Origin,
+    /// Whether the slot is created on the first run.
+    create_slot: bool,
+    /// When PostgreSQL may forget what it sent.
+    ack: Ack,
+    /// The longest pause between two reports to PostgreSQL.
+    status_interval: Duration,
+    /// The name under which the destination remembers how far it is.
+    cursor_name: String,
+    /// Policy for values that a column cannot hold.
+    unrepresentable: Unrepresentable,
+    /// Policy for columns that the source does not send any more.
+    on_dropped_column: OnDroppedColumn,
+    /// Whether the destination's own foreign keys and triggers act on replicated rows.
+    enforce_constraints: bool,
+    /// The spool's directory.
+    data_directory: PathBuf,
+    /// How long applied transactions stay in the spool.
+    retain: Duration,
+    /// Bytes of the filesystem that stay free.
+    disk_headroom: u64,
+    /// Size at which a segment of the spool is sealed, in bytes.
+    transaction_segment_size_bytes: u64,
+    /// Whether the spool compresses.
+    compression: bool,
+    /// Committed transactions that are kept in memory.
+    buffer_size: usize,
+    /// Source transactions that share one destination transaction at most.
+    batch_transactions: u64,
+    /// Commands in one destination transaction at most.
+    batch_commands: u64,
+    /// Bytes of changes in one destination transaction at most.
+    batch_bytes: u64,
+    /// Limit for connecting, at both sides.
+    connection_timeout: Duration,
+    /// Limit for one row statement at the destination.
+    query_timeout: Duration,
+    /// How log lines are written.
+    log_format: LogFormat,
+}

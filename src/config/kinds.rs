@@ -1,0 +1,138 @@
+//! The settings that are one of a few words.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::destination::{OnDroppedColumn, Unrepresentable};
+use crate::position::Lsn;
+
+/// A setting's words: how they are written, what they mean, and the error for another one.
+macro_rules! words {
+    ($type:ty, $what:literal, $($word:literal => $value:expr),+ $(,)?) => {
+        impl Word for $type {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $value)),+];
+            const WHAT: &'static str = $what;
+        }
+    };
+}
+
+/// A value that is written as one of a few words, in any case.
+pub(crate) trait Word: Sized + Copy + PartialEq + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+    const WHAT: &'static str;
+
+    fn parse_word(text: &str) -> Result<Self, String> {
+        let found = Self::WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(text.trim()));
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<_> = Self::WORDS.iter().map(|(word, _)| *word).collect();
+            format!("{text:?} is not {}: say one of {}", Self::WHAT, words.join(", "))
+        })
+    }
+
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// Where the changes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DestinationType {
+    /// MySQL or MariaDB, `mysql://user:password@host:3306/database`.
+    MySQL,
+    /// Microsoft SQL Server, `sqlserver://user:password@host:1433/database`.
+    SqlServer,
+    /// A SQLite file, named by its path.
+    SQLite,
+    /// Kafka, a comma-separated list of brokers.
+    Kafka,
+}
+
+words!(DestinationType, "a destination type",
+    "MySQL" => Self::MySQL, "SqlServer" => Self::SqlServer, "SQLite" => Self::SQLite, "Kafka" => Self::Kafka);
+
+impl DestinationType {
+    /// Whether this build can write to it.
+    #[must_use]
+    pub const fn is_available(self) -> bool {
+        match self {
+            Self::SQLite => cfg!(feature = "sqlite"),
+            Self::MySQL | Self::SqlServer | Self::Kafka => false,
+        }
+    }
+
+    /// The type that a URI's scheme names; a bare path or a broker list names none.
+    #[must_use]
+    pub fn of_uri(uri: &str) -> Option<Self> {
+        let (scheme, _) = uri.split_once(':')?;
+        match scheme.to_ascii_lowercase().as_str() {
+            "mysql" | "mariadb" => Some(Self::MySQL),
+            "sqlserver" | "mssql" => Some(Self::SqlServer),
+            "sqlite" | "file" => Some(Self::SQLite),
+            "kafka" => Some(Self::Kafka),
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for DestinationType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse_word(text)
+    }
+}
+
+impl fmt::Display for DestinationType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// When PostgreSQL may forget what it sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// When it is durable in the spool: an outage of the destination never fills the source's disk.
+    #[default]
+    Spooled,
+    /// When it is committed at the destination: for a data directory that may be lost.
+    Applied,
+}
+
+words!(Ack, "a time for the acknowledgement", "spooled" => Self::Spooled, "applied" => Self::Applied);
+
+/// Which changes PostgreSQL sends, by where they were made first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// All changes, those that arrived at the source by replication included.
+    #[default]
+    Any,
+    /// Only changes made at the source itself (PostgreSQL 16 and newer).
+    None,
+}
+
+words!(Origin, "an origin", "any" => Self::Any, "none" => Self::None);
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+words!(LogFormat, "a log format", "text" => Self::Text, "json" => Self::Json);
+
+words!(Unrepresentable, "a policy for unrepresentable values",
+    "error" => Self::Error, "null" => Self::Null, "clamp" => Self::Clamp, "text" => Self::Text);
+words!(OnDroppedColumn, "a policy for dropped columns", "keep" => Self::Keep, "drop" => Self::Drop);
+
+/// Where a bounded run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// When everything that was committed up to this LSN is applied.
+    Lsn(Lsn),
+    /// When everything that the source had written when the run connected is applied.
+    CaughtUp,
+}

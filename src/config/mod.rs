@@ -1,0 +1,189 @@
+//! What a user can set, by flag, by environment variable or by builder call, and the check that it makes sense.
+//!
+//! * One table ([`SETTINGS`]) names each setting once: flag, variable, builder call, default, meaning. The command line's
+//!   help, the environment and the README's table come from it or are checked against it.
+//! * A flag wins over a variable. A variable that is set to nothing counts as not set.
+//! * Everything that is wrong is reported at once ([`ConfigError`]), before anything is connected to. What is merely odd
+//!   (an unknown variable, one that an older program needed) becomes a warning in [`Config::warnings`].
+//! * Connection strings are [`Secret`]s: they print without their passwords.
+
+mod builder;
+mod environment;
+mod error;
+mod kinds;
+mod quantity;
+mod secret;
+mod settings;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use builder::ConfigBuilder;
+pub use environment::{Purpose, load_config_from_env, resolve};
+pub use error::ConfigError;
+pub use kinds::{Ack, DestinationType, LogFormat, Origin, Until};
+pub use quantity::{human_size, parse_duration, parse_size, parse_switch};
+pub use secret::Secret;
+pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
+
+use crate::destination::{Destination, DestinationError, OnDroppedColumn, Options, SchemaMapping, Unrepresentable};
+use crate::metrics::Numbers;
+
+/// Makes a destination that is not built in.
+pub type DestinationFactory = Arc<dyn Fn(Options) -> Result<Box<dyn Destination>, DestinationError> + Send + Sync>;
+
+/// A pipeline's settings, checked. Made by [`Config::builder`] or [`load_config_from_env`].
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// How to reach the source: a URI or `key=value` pairs, as for `psql`.
+    pub source_connection_string: Secret,
+    /// The replication slot.
+    pub replication_slot_name: String,
+    /// The publications, at least one.
+    pub publication_names: Vec<String>,
+    /// The replication protocol's version, 1 to 4; `None`: the newest that the server speaks.
+    pub protocol_version: Option<u32>,
+    /// Whether PostgreSQL may send a large transaction before it commits.
+    pub streaming: bool,
+    /// Whether a new slot decodes PREPARE TRANSACTION when it happens.
+    pub two_phase: bool,
+    /// Which changes PostgreSQL sends, by where they were made.
+    pub origin: Origin,
+    /// Whether the slot is created on the first run.
+    pub create_slot: bool,
+    /// When PostgreSQL may forget what it sent.
+    pub ack: Ack,
+    /// The longest pause between two reports to PostgreSQL.
+    pub status_interval: Duration,
+    /// Where changes go.
+    pub destination_type: DestinationType,
+    /// How to reach the destination: a file's path, a URI, a list of brokers.
+    pub destination_connection_string: Secret,
+    /// Makes the destination when it is none of the built-in ones.
+    pub custom_destination: Option<DestinationFactory>,
+    /// Which schema gets which name at the destination.
+    pub schema_mapping: SchemaMapping,
+    /// The name under which the destination remembers how far it is.
+    pub cursor_name: String,
+    /// Policy for values that a column cannot hold.
+    pub unrepresentable: Unrepresentable,
+    /// Policy for columns that the source does not send any more.
+    pub on_dropped_column: OnDroppedColumn,
+    /// Whether the destination's own foreign keys and triggers act on replicated rows.
+    pub enforce_constraints: bool,
+    /// The spool's directory.
+    pub data_directory: PathBuf,
+    /// How long applied transactions stay in the spool.
+    pub retain: Duration,
+    /// How many bytes of applied transactions stay at most.
+    pub retain_bytes: u64,
+    /// Bytes that the spool may hold; `None`: what the filesystem holds, less the headroom.
+    pub disk_quota: Option<u64>,
+    /// Bytes of the filesystem that stay free.
+    pub disk_headroom: u64,
+    /// Size at which a segment of the spool is sealed.
+    pub transaction_segment_size_bytes: u64,
+    /// Whether the spool compresses.
+    pub compression: bool,
+    /// Committed transactions that are kept in memory for a destination that keeps up.
+    pub buffer_size: usize,
+    /// Source transactions that share one destination transaction at most.
+    pub batch_transactions: u64,
+    /// Commands in one destination transaction at most (a larger source transaction stays whole).
+    pub batch_commands: u64,
+    /// Bytes of changes in one destination transaction at most (a larger source transaction stays whole).
+    pub batch_bytes: u64,
+    /// Commands after which one source transaction is committed in parts; `None`: never.
+    pub split_limit: Option<u64>,
+    /// Limit for connecting, at both sides.
+    pub connection_timeout: Duration,
+    /// Limit for one row statement at the destination; never for a COMMIT, DDL or bulk load.
+    pub query_timeout: Duration,
+    /// Where the run ends by itself.
+    pub until: Option<Until>,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// What is odd about the settings without being wrong: to be logged once.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Starts with the defaults.
+    #[must_use]
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder::new()
+    }
+
+    /// What a destination is made from. `source` names the source (`system identifier/database/slot`) once it is known.
+    #[must_use]
+    pub fn destination_options(&self, source: Option<String>, numbers: Arc<Numbers>) -> Options {
+        Options {
+            uri: self.destination_uri().to_owned(),
+            cursor: self.cursor_name.clone(),
+            source,
+            schema_mapping: self.schema_mapping.clone(),
+            unrepresentable: self.unrepresentable,
+            on_dropped_column: self.on_dropped_column,
+            connect_timeout: self.connection_timeout,
+            query_timeout: self.query_timeout,
+            enforce_constraints: self.enforce_constraints,
+            numbers,
+        }
+    }
+
+    /// The destination's connection string; for SQLite the bare path, whether it was written with a scheme or without.
+    fn destination_uri(&self) -> &str {
+        let uri = self.destination_connection_string.expose();
+        if self.destination_type != DestinationType::SQLite || self.custom_destination.is_some() {
+            return uri;
+        }
+        ["sqlite://", "sqlite:"].iter().find_map(|scheme| uri.strip_prefix(scheme)).unwrap_or(uri)
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("source_connection_string", &self.source_connection_string.redacted())
+            .field("replication_slot_name", &self.replication_slot_name)
+            .field("publication_names", &self.publication_names)
+            .field("protocol_version", &self.protocol_version)
+            .field("streaming", &self.streaming)
+            .field("two_phase", &self.two_phase)
+            .field("origin", &self.origin)
+            .field("create_slot", &self.create_slot)
+            .field("ack", &self.ack)
+            .field("status_interval", &self.status_interval)
+            .field("destination_type", &self.destination_type)
+            .field("destination_connection_string", &self.destination_connection_string.redacted())
+            .field("custom_destination", &self.custom_destination.is_some())
+            .field("schema_mapping", &self.schema_mapping)
+            .field("cursor_name", &self.cursor_name)
+            .field("unrepresentable", &self.unrepresentable)
+            .field("on_dropped_column", &self.on_dropped_column)
+            .field("enforce_constraints", &self.enforce_constraints)
+            .field("data_directory", &self.data_directory)
+            .field("retain", &self.retain)
+            .field("retain_bytes", &self.retain_bytes)
+            .field("disk_quota", &self.disk_quota)
+            .field("disk_headroom", &self.disk_headroom)
+            .field("transaction_segment_size_bytes", &self.transaction_segment_size_bytes)
+            .field("compression", &self.compression)
+            .field("buffer_size", &self.buffer_size)
+            .field("batch_transactions", &self.batch_transactions)
+            .field("batch_commands", &self.batch_commands)
+            .field("batch_bytes", &self.batch_bytes)
+            .field("split_limit", &self.split_limit)
+            .field("connection_timeout", &self.connection_timeout)
+            .field("query_timeout", &self.query_timeout)
+            .field("until", &self.until)
+            .field("log_format", &self.log_format)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

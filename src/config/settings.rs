@@ -1,0 +1,197 @@
+//! The table of all settings.
+
+use super::builder::ConfigBuilder;
+use super::kinds::{Until, Word};
+use super::quantity::{parse_count, parse_duration, parse_size, parse_switch};
+
+/// Which commands a setting is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Whatever connects to the source: `run`, `source adopt`, `slot create`.
+    Source,
+    /// Whatever opens the spool's directory.
+    Spool,
+    /// `run` alone.
+    Run,
+}
+
+/// How a setting is written on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `--name VALUE`.
+    Value(&'static str),
+    /// `--name VALUE`, where the value may hold a password; `--name-file PATH` and the variable with `_FILE` read it from
+    /// a file.
+    Secret(&'static str),
+    /// `--name`, `--name=true`, `--name=false`.
+    Switch,
+}
+
+/// One setting: its names, its default and its meaning.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The long flag, without the dashes.
+    pub flag: &'static str,
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The builder's call.
+    pub call: &'static str,
+    /// How the flag is written.
+    pub form: Form,
+    /// The default as one would write it; `None` where there is none.
+    pub default: Option<&'static str>,
+    /// Which commands have it.
+    pub audience: Audience,
+    /// The meaning, one or two sentences.
+    pub help: &'static str,
+    pub(crate) apply: fn(&mut ConfigBuilder, &str) -> Result<(), String>,
+}
+
+impl Setting {
+    /// Whether the value may hold a password.
+    #[must_use]
+    pub const fn is_secret(&self) -> bool {
+        matches!(self.form, Form::Secret(_))
+    }
+}
+
+macro_rules! settings {
+    ($($flag:literal, $variable:literal, $call:literal, $form:expr, $default:expr, $audience:ident, $help:literal, |$builder:ident, $text:ident| $apply:expr;)+) => {
+        /// Every setting, in the order of the help.
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            flag: $flag,
+            variable: $variable,
+            call: $call,
+            form: $form,
+            default: $default,
+            audience: Audience::$audience,
+            help: $help,
+            apply: |$builder, $text| { $apply; Ok(()) },
+        }),+];
+    };
+}
+
+use Form::{Secret, Switch, Value};
+
+settings! {
+    "source", "CDC_SOURCE_CONNECTION_STRING", "source_connection_string", Secret("URI"), None, Source,
+        "The source: postgresql://user:password@host:5432/database, or key=value pairs as for psql.",
+        |b, t| b.set_source(t);
+    "slot", "CDC_REPLICATION_SLOT", "replication_slot_name", Value("NAME"), Some("cdc_slot"), Source,
+        "The replication slot. Created on the first run only.",
+        |b, t| b.config.replication_slot_name = t.trim().to_owned();
+    "publication", "CDC_PUBLICATION", "publication_name", Value("NAMES"), Some("cdc_pub"), Source,
+        "The publication; several are separated by commas.",
+        |b, t| b.set_publications(t);
+    "protocol-version", "CDC_PROTOCOL_VERSION", "protocol_version", Value("1-4"), None, Source,
+        "The replication protocol's version. Unset: the newest that the server speaks.",
+        |b, t| b.config.protocol_version = Some(t.trim().parse().map_err(|_| format!("{t:?} is not a version from 1 to 4"))?);
+    "streaming", "CDC_STREAMING", "streaming", Switch, Some("true"), Source,
+        "Let PostgreSQL send a large transaction while it is still open.",
+        |b, t| b.set_streaming(parse_switch(t)?);
+    "two-phase", "PG2ANY_TWO_PHASE", "two_phase", Switch, Some("false"), Source,
+        "Create the slot so that PREPARE TRANSACTION is received, and kept, when it happens.",
+        |b, t| b.config.two_phase = parse_switch(t)?;
+    "origin", "PG2ANY_ORIGIN", "origin", Value("any|none"), Some("any"), Source,
+        "Which changes PostgreSQL sends: all, or only those made at the source itself (none, PostgreSQL 16 and newer).",
+        |b, t| b.config.origin = Word::parse_word(t)?;
+    "create-slot", "PG2ANY_CREATE_SLOT", "create_slot", Switch, Some("true"), Run,
+        "Create the slot when there is nothing in the spool and nothing at the destination yet.",
+        |b, t| b.config.create_slot = parse_switch(t)?;
+    "ack", "PG2ANY_ACK", "ack", Value("spooled|applied"), Some("spooled"), Run,
+        "When PostgreSQL may forget what it sent: once it is durable in the spool, or once it is committed at the destination.",
+        |b, t| b.config.ack = Word::parse_word(t)?;
+    "status-interval", "PG2ANY_STATUS_INTERVAL", "status_interval", Value("DURATION"), Some("10s"), Run,
+        "The longest pause between two reports to PostgreSQL (shortened to a third of its wal_sender_timeout).",
+        |b, t| b.config.status_interval = parse_duration(t)?;
+    "dest-type", "CDC_DEST_TYPE", "destination_type", Value("TYPE"), None, Run,
+        "What kind of destination: MySQL, SqlServer, SQLite or Kafka. May be left out when the destination's URI says it.",
+        |b, t| b.set_destination_type(Word::parse_word(t)?);
+    "dest-uri", "CDC_DEST_URI", "destination_connection_string", Secret("URI"), None, Run,
+        "The destination: a file's path for SQLite, mysql://..., sqlserver://..., a list of brokers for Kafka.",
+        |b, t| b.set_destination(t);
+    "schema-mapping", "CDC_SCHEMA_MAPPING", "schema_mapping", Value("PAIRS"), Some(""), Run,
+        "Names that PostgreSQL's schemas get at the destination, like public:cdc_db,sales:sales_db.",
+        |b, t| b.config.schema_mapping = t.parse()?;
+    "cursor", "PG2ANY_CURSOR", "cursor_name", Value("NAME"), Some("main"), Run,
+        "The name under which the destination remembers how far it is.",
+        |b, t| b.config.cursor_name = t.trim().to_owned();
+    "unrepresentable", "PG2ANY_UNREPRESENTABLE", "unrepresentable", Value("POLICY"), Some("error"), Run,
+        "What to do with a value that a column cannot hold: error (stop), null, clamp or text; all but the first are counted.",
+        |b, t| b.config.unrepresentable = Word::parse_word(t)?;
+    "on-dropped-column", "PG2ANY_ON_DROPPED_COLUMN", "on_dropped_column", Value("keep|drop"), Some("keep"), Run,
+        "What to do with a column that the source does not send any more.",
+        |b, t| b.config.on_dropped_column = Word::parse_word(t)?;
+    "enforce-constraints", "PG2ANY_ENFORCE_CONSTRAINTS", "enforce_constraints", Switch, Some("false"), Run,
+        "Let the destination's own foreign keys and triggers act on replicated rows.",
+        |b, t| b.config.enforce_constraints = parse_switch(t)?;
+    "data-dir", "PG2ANY_DATA_DIR", "data_directory", Value("DIR"), Some("pg2any-data"), Spool,
+        "The spool's directory, on a local disk; one process at a time.",
+        |b, t| b.set_data_directory(t);
+    "retain", "PG2ANY_RETAIN", "retain", Value("DURATION"), Some("15m"), Run,
+        "How long applied transactions stay in the spool, for a destination that goes back in time (failover, backup).",
+        |b, t| b.config.retain = parse_duration(t)?;
+    "retain-bytes", "PG2ANY_RETAIN_BYTES", "retain_bytes", Value("SIZE"), Some("1GB"), Run,
+        "How much of them stays at most.",
+        |b, t| b.set_retain_bytes(parse_size(t)?);
+    "disk-quota", "PG2ANY_DISK_QUOTA", "disk_quota", Value("SIZE"), None, Run,
+        "How much the spool may hold; at the quota reading pauses. Unset: all of the filesystem but the headroom.",
+        |b, t| b.config.disk_quota = Some(parse_size(t)?);
+    "disk-headroom", "PG2ANY_DISK_HEADROOM", "disk_headroom", Value("SIZE"), Some("512MB"), Run,
+        "How much of the filesystem stays free; reading pauses before it is used.",
+        |b, t| b.config.disk_headroom = parse_size(t)?;
+    "segment-size-mb", "CDC_TRANSACTION_SEGMENT_SIZE_MB", "transaction_segment_size_bytes", Value("MB"), Some("64"), Run,
+        "Size in MB at which a segment of the spool is sealed.",
+        |b, t| b.set_segment_megabytes(parse_count(t)?)?;
+    "compression", "PG2ANY_ENABLE_COMPRESSION", "compression", Switch, Some("true"), Run,
+        "Compress the spool (zstd).",
+        |b, t| b.config.compression = parse_switch(t)?;
+    "buffer-size", "CDC_BUFFER_SIZE", "buffer_size", Value("TRANSACTIONS"), Some("500"), Run,
+        "Committed transactions kept in memory for a destination that keeps up (bounded by bytes too).",
+        |b, t| b.set_buffer_size(parse_count(t)?);
+    "batch-transactions", "PG2ANY_BATCH_TRANSACTIONS", "batch_transactions", Value("N"), Some("2000"), Run,
+        "Source transactions that share one destination transaction at most.",
+        |b, t| b.config.batch_transactions = parse_count(t)?;
+    "batch-commands", "PG2ANY_BATCH_COMMANDS", "batch_commands", Value("N"), Some("50000"), Run,
+        "Commands in one destination transaction at most; a larger source transaction stays whole.",
+        |b, t| b.set_batch_commands(parse_count(t)?);
+    "batch-bytes", "PG2ANY_BATCH_BYTES", "batch_bytes", Value("SIZE"), Some("8MB"), Run,
+        "Bytes of changes in one destination transaction at most; a larger source transaction stays whole.",
+        |b, t| b.config.batch_bytes = parse_size(t)?;
+    "split-limit", "PG2ANY_SPLIT_LIMIT", "split_limit", Value("COMMANDS"), None, Run,
+        "Commit a source transaction in parts of this many commands. Unset: never, source transactions stay whole.",
+        |b, t| b.config.split_limit = Some(parse_count(t)?);
+    "connection-timeout", "CDC_CONNECTION_TIMEOUT", "connection_timeout", Value("DURATION"), Some("30s"), Source,
+        "Limit for connecting, at both sides.",
+        |b, t| b.config.connection_timeout = parse_duration(t)?;
+    "query-timeout", "CDC_QUERY_TIMEOUT", "query_timeout", Value("DURATION"), Some("10s"), Run,
+        "Limit for one row statement at the destination; never for a COMMIT, DDL or bulk load.",
+        |b, t| b.config.query_timeout = parse_duration(t)?;
+    "until-lsn", "PG2ANY_UNTIL_LSN", "until", Value("LSN"), None, Run,
+        "End with exit code 0 once everything committed up to this LSN is applied.",
+        |b, t| b.set_until(Until::Lsn(t.trim().parse().map_err(|e: crate::position::ParsePositionError| e.to_string())?));
+    "until-caught-up", "PG2ANY_UNTIL_CAUGHT_UP", "until", Switch, Some("false"), Run,
+        "End with exit code 0 once everything that the source had written at the start is applied.",
+        |b, t| if parse_switch(t)? { b.set_until(Until::CaughtUp) };
+    "log-format", "PG2ANY_LOG_FORMAT", "log_format", Value("text|json"), Some("text"), Run,
+        "How log lines are written. RUST_LOG says which: RUST_LOG=debug, RUST_LOG=warn,pg2any_lib::source=debug.",
+        |b, t| b.config.log_format = Word::parse_word(t)?;
+}
+
+/// The table as the README shows it.
+#[must_use]
+pub fn markdown_table() -> String {
+    let mut table = String::from("| flag | variable | builder call | default | meaning |\n|---|---|---|---|---|\n");
+    for setting in SETTINGS {
+        let flag = match setting.form {
+            Form::Value(value) | Form::Secret(value) => format!("--{} {value}", setting.flag).replace('|', "\\|"),
+            Form::Switch => format!("--{}[=true\\|false]", setting.flag),
+        };
+        let default =
+            setting.default.filter(|text| !text.is_empty()).map(|text| format!("`{text}`")).unwrap_or_default();
+        let row =
+            format!("| `{flag}` | `{}` | `{}` | {default} | {} |\n", setting.variable, setting.call, setting.help);
+        table.push_str(&row);
+    }
+    table
+}
