@@ -12,6 +12,7 @@ pub mod change;
 pub mod config;
 pub mod destination;
 pub mod failpoint;
+pub mod inspect;
 pub mod metrics;
 mod position;
 

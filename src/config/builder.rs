@@ -55,7 +55,7 @@ impl ConfigBuilder {
             retain: Duration::from_secs(15 * 60),
             retain_bytes: 1 << 30,
             disk_quota: None,
-            disk_headroom: 512 << 20,
+            disk_headroom: 320 << 20,
             transaction_segment_size_bytes: 64 << 20,
             compression: true,
             buffer_size: 500,

@@ -137,7 +137,7 @@ settings! {
     "disk-quota", "PG2ANY_DISK_QUOTA", "disk_quota", Value("SIZE"), None, Run,
         "How much the spool may hold; at the quota reading pauses. Unset: all of the filesystem but the headroom.",
         |b, t| b.config.disk_quota = Some(parse_size(t)?);
-    "disk-headroom", "PG2ANY_DISK_HEADROOM", "disk_headroom", Value("SIZE"), Some("512MB"), Run,
+    "disk-headroom", "PG2ANY_DISK_HEADROOM", "disk_headroom", Value("SIZE"), Some("320MB"), Run,
         "How much of the filesystem stays free; reading pauses before it is used.",
         |b, t| b.config.disk_headroom = parse_size(t)?;
     "segment-size-mb", "CDC_TRANSACTION_SEGMENT_SIZE_MB", "transaction_segment_size_bytes", Value("MB"), Some("64"), Run,

