@@ -1,11 +1,13 @@
 //! Puts a [`Config`] together and finds everything that is wrong with it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Ack, Config, ConfigError, DestinationType, LogFormat, Origin, Purpose, Secret, Until, human_size};
-use crate::destination::{Destination, DestinationError, OnDroppedColumn, Options, SchemaMapping, Unrepresentable};
+use super::{
+    Ack, Config, ConfigError, DestinationFactory, DestinationType, LogFormat, Origin, Purpose, Secret, Until,
+    human_size,
+};
+use crate::destination::{Destination, OnDroppedColumn, Options, SchemaMapping, Unrepresentable};
 
 /// Collects settings; [`ConfigBuilder::build`] checks them together.
 #[derive(Clone, Debug)]
@@ -97,11 +99,13 @@ impl ConfigBuilder {
     ///
     /// All that is wrong, at once.
     pub fn build_for(mut self, purpose: Purpose) -> Result<Config, ConfigError> {
-        if purpose != Purpose::Spool {
+        if matches!(purpose, Purpose::Run | Purpose::Source) {
             self.check_source();
         }
-        if purpose == Purpose::Run {
+        if matches!(purpose, Purpose::Run | Purpose::Destination) {
             self.check_destination();
+        }
+        if purpose == Purpose::Run {
             self.check_limits();
         }
         if self.config.data_directory.as_os_str().is_empty() {
@@ -327,13 +331,14 @@ impl ConfigBuilder {
         self
     }
 
-    /// A destination of one's own: called with the options whenever the pipeline starts.
+    /// A destination of one's own: the closure is called with the options when the pipeline starts.
     #[must_use]
-    pub fn custom_destination<F>(mut self, factory: F) -> Self
+    pub fn custom_destination<F, D>(mut self, factory: F) -> Self
     where
-        F: Fn(Options) -> Result<Box<dyn Destination>, DestinationError> + Send + Sync + 'static,
+        F: Fn(Options) -> D + Send + Sync + 'static,
+        D: Destination + 'static,
     {
-        self.config.custom_destination = Some(Arc::new(factory));
+        self.config.custom_destination = Some(DestinationFactory::new(factory));
         self
     }
 

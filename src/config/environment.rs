@@ -14,6 +14,8 @@ pub enum Purpose {
     Run,
     /// A connection to the source, and the spool's directory.
     Source,
+    /// A connection to the destination, and the spool's directory.
+    Destination,
     /// The spool's directory alone.
     Spool,
 }

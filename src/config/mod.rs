@@ -28,11 +28,29 @@ pub use quantity::{human_size, parse_duration, parse_size, parse_switch};
 pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
 
-use crate::destination::{Destination, DestinationError, OnDroppedColumn, Options, SchemaMapping, Unrepresentable};
+use crate::destination::{Destination, OnDroppedColumn, Options, SchemaMapping, Unrepresentable};
 use crate::metrics::Numbers;
 
 /// Makes a destination that is not built in.
-pub type DestinationFactory = Arc<dyn Fn(Options) -> Result<Box<dyn Destination>, DestinationError> + Send + Sync>;
+#[derive(Clone)]
+pub struct DestinationFactory(Arc<dyn Fn(Options) -> Box<dyn Destination> + Send + Sync>);
+
+impl DestinationFactory {
+    /// From a closure; connecting is for [`Destination::connect`], not for the closure.
+    pub fn new<F, D>(factory: F) -> Self
+    where
+        F: Fn(Options) -> D + Send + Sync + 'static,
+        D: Destination + 'static,
+    {
+        Self(Arc::new(move |options| Box::new(factory(options))))
+    }
+
+    /// Makes one.
+    #[must_use]
+    pub fn make(&self, options: Options) -> Box<dyn Destination> {
+        (self.0)(options)
+    }
+}
 
 /// A pipeline's settings, checked. Made by [`Config::builder`] or [`load_config_from_env`].
 #[derive(Clone)]

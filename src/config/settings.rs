@@ -9,6 +9,8 @@ use super::quantity::{parse_count, parse_duration, parse_size, parse_switch};
 pub enum Audience {
     /// Whatever connects to the source: `run`, `source adopt`, `slot create`.
     Source,
+    /// Whatever connects to the destination: `run`, `skip`.
+    Destination,
     /// Whatever opens the spool's directory.
     Spool,
     /// `run` alone.
@@ -104,16 +106,16 @@ settings! {
     "status-interval", "PG2ANY_STATUS_INTERVAL", "status_interval", Value("DURATION"), Some("10s"), Run,
         "The longest pause between two reports to PostgreSQL (shortened to a third of its wal_sender_timeout).",
         |b, t| b.config.status_interval = parse_duration(t)?;
-    "dest-type", "CDC_DEST_TYPE", "destination_type", Value("TYPE"), None, Run,
+    "dest-type", "CDC_DEST_TYPE", "destination_type", Value("TYPE"), None, Destination,
         "What kind of destination: MySQL, SqlServer, SQLite or Kafka. May be left out when the destination's URI says it.",
         |b, t| b.set_destination_type(Word::parse_word(t)?);
-    "dest-uri", "CDC_DEST_URI", "destination_connection_string", Secret("URI"), None, Run,
+    "dest-uri", "CDC_DEST_URI", "destination_connection_string", Secret("URI"), None, Destination,
         "The destination: a file's path for SQLite, mysql://..., sqlserver://..., a list of brokers for Kafka.",
         |b, t| b.set_destination(t);
-    "schema-mapping", "CDC_SCHEMA_MAPPING", "schema_mapping", Value("PAIRS"), Some(""), Run,
+    "schema-mapping", "CDC_SCHEMA_MAPPING", "schema_mapping", Value("PAIRS"), Some(""), Destination,
         "Names that PostgreSQL's schemas get at the destination, like public:cdc_db,sales:sales_db.",
         |b, t| b.config.schema_mapping = t.parse()?;
-    "cursor", "PG2ANY_CURSOR", "cursor_name", Value("NAME"), Some("main"), Run,
+    "cursor", "PG2ANY_CURSOR", "cursor_name", Value("NAME"), Some("main"), Destination,
         "The name under which the destination remembers how far it is.",
         |b, t| b.config.cursor_name = t.trim().to_owned();
     "unrepresentable", "PG2ANY_UNREPRESENTABLE", "unrepresentable", Value("POLICY"), Some("error"), Run,
@@ -164,7 +166,7 @@ settings! {
     "connection-timeout", "CDC_CONNECTION_TIMEOUT", "connection_timeout", Value("DURATION"), Some("30s"), Source,
         "Limit for connecting, at both sides.",
         |b, t| b.config.connection_timeout = parse_duration(t)?;
-    "query-timeout", "CDC_QUERY_TIMEOUT", "query_timeout", Value("DURATION"), Some("10s"), Run,
+    "query-timeout", "CDC_QUERY_TIMEOUT", "query_timeout", Value("DURATION"), Some("10s"), Destination,
         "Limit for one row statement at the destination; never for a COMMIT, DDL or bulk load.",
         |b, t| b.config.query_timeout = parse_duration(t)?;
     "until-lsn", "PG2ANY_UNTIL_LSN", "until", Value("LSN"), None, Run,

@@ -216,3 +216,9 @@ fn a_builder_needs_no_environment() {
     assert_eq!(config.publication_names, ["a", "b"]);
     assert_eq!(config.schema_mapping.get("public"), Some("main"));
 }
+
+#[test]
+fn the_readme_has_the_table_of_settings_as_the_code_has_it() {
+    let table = markdown_table();
+    assert!(include_str!("../../README.md").contains(&table), "README.md lacks this table:\n{table}");
+}

@@ -11,6 +11,8 @@ mod socket;
 
 use serde::{Deserialize, Serialize};
 
+use crate::position::{Lsn, Position};
+
 pub use socket::{Asked, ask, listen};
 
 /// What can be asked.
@@ -23,14 +25,14 @@ pub enum Query {
     /// A page of the committed transactions that the spool holds.
     Transactions {
         /// Begin after this commit end LSN (`None`: from the oldest).
-        after: Option<String>,
+        after: Option<Lsn>,
         /// How many at most.
         limit: usize,
     },
     /// A page of one transaction's rows.
     Show {
         /// The transaction, by the end LSN of its commit; a command's index says where to begin.
-        position: String,
+        position: Position,
         /// How many rows at most.
         limit: usize,
     },
