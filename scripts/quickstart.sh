@@ -17,6 +17,9 @@ case "${1:-}" in
     *) fail "Unknown argument $1; there is only --keep." ;;
 esac
 
+# Settings of another set-up must not leak in here.
+for name in $(compgen -e | grep -E '^(CDC_|PG2ANY_)' | grep -v '^PG2ANY_BIN$'); do unset "$name"; done
+
 # --- what is needed -----------------------------------------------------------------------------------------------
 
 find_postgres() {

@@ -424,7 +424,7 @@ macro_rules! calls {
         impl ConfigBuilder {
             $($(#[doc = $doc])+
             #[must_use]
-            pub fn $name(mut self, value: impl Into<$type>) -> Self {
+            pub fn $name(mut self, value: $type) -> Self {
                 self.config.$name = value.into();
                 self
             })+
@@ -434,7 +434,7 @@ macro_rules! calls {
 
 calls! {
     /// The replication slot.
-    replication_slot_name: String,
+    replication_slot_name: impl Into<String>,
     /// Whether a new slot decodes PREPARE TRANSACTION when it happens.
     two_phase: bool,
     /// Which changes PostgreSQL sends, by where they were made.
@@ -446,7 +446,7 @@ calls! {
     /// The longest pause between two reports to PostgreSQL.
     status_interval: Duration,
     /// The name under which the destination remembers how far it is.
-    cursor_name: String,
+    cursor_name: impl Into<String>,
     /// Policy for values that a column cannot hold.
     unrepresentable: Unrepresentable,
     /// Policy for columns that the source does not send any more.
@@ -454,7 +454,7 @@ calls! {
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     enforce_constraints: bool,
     /// The spool's directory.
-    data_directory: PathBuf,
+    data_directory: impl Into<PathBuf>,
     /// How long applied transactions stay in the spool.
     retain: Duration,
     /// Bytes of the filesystem that stay free.

@@ -7,6 +7,7 @@
 //!   (an unknown variable, one that an older program needed) becomes a warning in [`Config::warnings`].
 //! * Connection strings are [`Secret`]s: they print without their passwords.
 
+mod ancestor;
 mod builder;
 mod environment;
 mod error;
@@ -23,7 +24,7 @@ use std::time::Duration;
 pub use builder::ConfigBuilder;
 pub use environment::{Purpose, load_config_from_env, resolve};
 pub use error::ConfigError;
-pub use kinds::{Ack, DestinationType, LogFormat, Origin, Until};
+pub use kinds::{Ack, DestinationType, LogFormat, Origin, Origin as OriginFilter, Until};
 pub use quantity::{human_size, parse_duration, parse_size, parse_switch};
 pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};

@@ -222,3 +222,25 @@ fn the_readme_has_the_table_of_settings_as_the_code_has_it() {
     let table = markdown_table();
     assert!(include_str!("../../README.md").contains(&table), "README.md lacks this table:\n{table}");
 }
+
+#[test]
+fn a_builder_chain_written_for_the_ancestor_compiles_and_says_what_has_no_effect() {
+    let config = Config::builder()
+        .source_connection_string("postgresql://user:pass@localhost:5432/db?replication=database".to_string())
+        .destination_type(DestinationType::SQLite)
+        .destination_connection_string("replica.db")
+        .protocol_version(2)
+        .binary_format(false)
+        .origin(OriginFilter::Any)
+        .connection_timeout(Duration::from_secs(5))
+        .heartbeat_interval(Duration::from_secs(3))
+        .max_retry_attempts(5)
+        .buffer_size(1000)
+        .batch_size(100)
+        .transaction_file_base_path("/tmp/old")
+        .transaction_segment_size_bytes(64 * 1024 * 1024)
+        .build()
+        .unwrap();
+    assert_eq!((config.status_interval, config.batch_commands), (Duration::from_secs(3), 100));
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+}
