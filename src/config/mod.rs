@@ -149,6 +149,7 @@ impl Config {
             connect_timeout: self.connection_timeout,
             query_timeout: self.query_timeout,
             enforce_constraints: self.enforce_constraints,
+            on_missing_row: crate::destination::OnMissingRow::default(),
             numbers,
         }
     }

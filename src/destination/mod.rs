@@ -16,6 +16,9 @@
 
 mod error;
 mod names;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+pub mod value;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +76,16 @@ pub enum OnDroppedColumn {
     Drop,
 }
 
+/// What to do with an UPDATE or DELETE whose row is not at the destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum OnMissingRow {
+    /// Stop, naming position, table and key: the destination differs from the source.
+    #[default]
+    Error,
+    /// Pass it over, and count it.
+    Skip,
+}
+
 /// Everything that a destination is made from.
 #[derive(Clone)]
 pub struct Options {
@@ -88,6 +101,8 @@ pub struct Options {
     pub unrepresentable: Unrepresentable,
     /// Policy for columns that the source no longer sends.
     pub on_dropped_column: OnDroppedColumn,
+    /// Policy for rows that an UPDATE or DELETE does not find.
+    pub on_missing_row: OnMissingRow,
     /// Limit for connecting.
     pub connect_timeout: Duration,
     /// Limit for one row statement; never for a COMMIT, DDL or bulk load.
@@ -97,6 +112,26 @@ pub struct Options {
     pub enforce_constraints: bool,
     /// Where counted things are counted.
     pub numbers: Arc<Numbers>,
+}
+
+impl Options {
+    /// Options for this place and cursor; everything else by default.
+    #[must_use]
+    pub fn new(uri: impl Into<String>, cursor: impl Into<String>) -> Self {
+        Self {
+            uri: uri.into(),
+            cursor: cursor.into(),
+            source: None,
+            schema_mapping: SchemaMapping::default(),
+            unrepresentable: Unrepresentable::default(),
+            on_dropped_column: OnDroppedColumn::default(),
+            on_missing_row: OnMissingRow::default(),
+            connect_timeout: Duration::from_secs(30),
+            query_timeout: Duration::from_secs(10),
+            enforce_constraints: false,
+            numbers: Arc::new(Numbers::default()),
+        }
+    }
 }
 
 /// A database that changes are written to.

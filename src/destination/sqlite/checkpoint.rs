@@ -1,0 +1,135 @@
+//! The checkpoint: how far the file is, and whose it is.
+//!
+//! `_pg2any_checkpoint(name, epoch, source, commit_end_lsn, command_index)`, one line a cursor. `commit_end_lsn` is printed as
+//! PostgreSQL prints it; `command_index` is NULL when the whole transaction is in the file. Every writer raises the epoch
+//! when it connects, and moves the line only `WHERE` name, epoch and old position are what it knows: a writer that was
+//! frozen and replaced finds no such line.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::error::Doing;
+use super::facts::Facts;
+use crate::destination::{Checkpoint, DestinationError, FailureKind, Options};
+use crate::position::{CommandIndex, Position};
+
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS _pg2any_checkpoint (\
+    name TEXT NOT NULL PRIMARY KEY, epoch INTEGER NOT NULL, source TEXT, commit_end_lsn TEXT, command_index INTEGER)";
+
+/// What is on the line of a cursor: epoch, source, LSN, command.
+type Line = (u64, Option<String>, Option<String>, Option<u64>);
+
+/// Takes the checkpoint: raises its epoch, in a transaction of its own.
+pub(super) fn take(connection: &Connection, options: &Options) -> Result<Checkpoint, DestinationError> {
+    let taking = || "taking the checkpoint in the SQLite file failed".to_owned();
+    connection.execute_batch("BEGIN IMMEDIATE").doing(taking)?;
+    let taken = take_inside(connection, options);
+    let end = if taken.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    let ended = connection.execute_batch(end).doing(taking);
+    let checkpoint = taken?;
+    ended?;
+    Ok(checkpoint)
+}
+
+fn take_inside(connection: &Connection, options: &Options) -> Result<Checkpoint, DestinationError> {
+    let taking = || "taking the checkpoint in the SQLite file failed".to_owned();
+    connection.execute_batch(CREATE).doing(taking)?;
+    Facts::create(connection)?;
+    let line: Option<Line> = connection
+        .query_row(
+            "SELECT epoch, source, commit_end_lsn, command_index FROM _pg2any_checkpoint WHERE name = ?1",
+            [&options.cursor],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )
+        .optional()
+        .doing(taking)?;
+    let Some((epoch, source, lsn, command)) = line else {
+        connection
+            .execute(
+                "INSERT INTO _pg2any_checkpoint (name, epoch, source) VALUES (?1, 1, ?2)",
+                params![options.cursor, options.source],
+            )
+            .doing(taking)?;
+        return Ok(Checkpoint { position: None, epoch: 1, source: options.source.clone() });
+    };
+    if let (Some(theirs), Some(ours)) = (&source, &options.source) {
+        if theirs != ours {
+            return Err(DestinationError::permanent(format!(
+                "the SQLite file's checkpoint {:?} belongs to another source: {theirs}, not {ours}",
+                options.cursor
+            ))
+            .hint(format!(
+                "Use another file or another cursor name. If it is the same database after an upgrade (`pg2any source adopt`), run \
+                 UPDATE _pg2any_checkpoint SET source = '{}' WHERE name = '{}' in the SQLite file",
+                ours.replace('\'', "''"),
+                options.cursor.replace('\'', "''")
+            )));
+        }
+    }
+    let position = match lsn {
+        None => None,
+        Some(lsn) => Some(Position {
+            commit_end: lsn.parse().map_err(|error: crate::position::ParsePositionError| {
+                DestinationError::permanent("the checkpoint in the SQLite file is not what pg2any wrote").cause(error)
+            })?,
+            command: command.map_or(CommandIndex::END, CommandIndex),
+        }),
+    };
+    let source = source.or_else(|| options.source.clone());
+    connection
+        .execute(
+            "UPDATE _pg2any_checkpoint SET epoch = ?2, source = ?3 WHERE name = ?1",
+            params![options.cursor, epoch + 1, source],
+        )
+        .doing(taking)?;
+    Ok(Checkpoint { position, epoch: epoch + 1, source })
+}
+
+/// Opens a transaction unless one is open, and makes sure at its start that the checkpoint is still ours.
+pub(super) fn begin(connection: &Connection, cursor: &str, epoch: u64) -> Result<(), DestinationError> {
+    if !connection.is_autocommit() {
+        return Ok(());
+    }
+    let beginning = || "beginning a transaction in the SQLite file failed".to_owned();
+    connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])).doing(beginning)?;
+    let found: Option<u64> = connection
+        .prepare_cached("SELECT epoch FROM _pg2any_checkpoint WHERE name = ?1")
+        .and_then(|mut statement| statement.query_row([cursor], |row| row.get(0)).optional())
+        .doing(beginning)?;
+    if found == Some(epoch) { Ok(()) } else { Err(fenced(cursor, epoch)) }
+}
+
+/// Moves the checkpoint inside the open transaction.
+pub(super) fn write(
+    connection: &Connection,
+    cursor: &str,
+    epoch: u64,
+    previous: Option<Position>,
+    position: Position,
+) -> Result<(), DestinationError> {
+    let command = |position: Position| (!position.is_end()).then_some(position.command.0);
+    let moved = connection
+        .prepare_cached(
+            "UPDATE _pg2any_checkpoint SET commit_end_lsn = ?1, command_index = ?2 \
+             WHERE name = ?3 AND epoch = ?4 AND commit_end_lsn IS ?5 AND command_index IS ?6",
+        )
+        .and_then(|mut statement| {
+            statement.execute(params![
+                position.commit_end.to_string(),
+                command(position),
+                cursor,
+                epoch,
+                previous.map(|previous| previous.commit_end.to_string()),
+                previous.and_then(command),
+            ])
+        })
+        .doing(|| "writing the checkpoint failed".to_owned())?;
+    if moved == 1 { Ok(()) } else { Err(fenced(cursor, epoch)) }
+}
+
+fn fenced(cursor: &str, epoch: u64) -> DestinationError {
+    DestinationError::new(
+        FailureKind::Fenced,
+        format!("another writer has taken the checkpoint {cursor:?} since this one connected (epoch {epoch})"),
+    )
+    .hint("Let one process write; give another pipeline into the same file another cursor name")
+}

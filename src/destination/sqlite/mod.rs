@@ -1,0 +1,206 @@
+//! SQLite: a file as the destination, written in the applier's own thread.
+//!
+//! Promised: data, checkpoint and schema changes commit in one SQLite transaction (exactly once); a writer whose
+//! checkpoint was taken by another is fenced at its next transaction; rows matched are compared with rows sent.
+//!
+//! Relied on: SQLite's WAL mode with `synchronous=FULL` (a commit is synced before it returns); one writer at a time.
+//!
+//! Why row by row with `rusqlite`: a prepared statement a row costs 1.2 µs of CPU here, half of what an asynchronous driver
+//! costs with 500 rows a statement, because no thread is changed and nothing is copied but the values.
+
+mod checkpoint;
+mod error;
+mod facts;
+mod follow;
+mod names;
+mod parked;
+mod plan;
+mod rows;
+mod schema;
+mod table;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use self::checkpoint::{begin, take};
+use self::error::{Doing, failed};
+use self::schema::Schema;
+pub use self::value::{NotOurs, SqliteColumn, Storage, postgres_text, storage};
+use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options};
+use crate::change::{Batch, Relation};
+use crate::failpoint;
+use crate::position::Position;
+
+/// How long a lock of another program is waited for before the failure goes back to the applier, which backs off, tries
+/// again, and can be shut down meanwhile.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Prepared statements that are kept: three a table for many tables.
+const STATEMENTS: usize = 512;
+
+/// A SQLite file as a destination.
+pub struct Sqlite {
+    options: Options,
+    session: Option<Session>,
+}
+
+struct Session {
+    connection: Connection,
+    schema: Schema,
+    epoch: u64,
+}
+
+impl Sqlite {
+    /// A destination that has not looked at the file yet.
+    #[must_use]
+    pub const fn new(options: Options) -> Self {
+        Self { options, session: None }
+    }
+
+    fn path(&self) -> &str {
+        let path = self.options.uri.as_str();
+        path.strip_prefix("sqlite://").or_else(|| path.strip_prefix("sqlite:")).unwrap_or(path)
+    }
+
+    fn open(&self) -> Result<Connection, DestinationError> {
+        let path = self.path();
+        let directory = Path::new(path).parent().filter(|directory| !directory.as_os_str().is_empty());
+        if let Some(directory) = directory.filter(|directory| !directory.exists()) {
+            return Err(DestinationError::permanent(format!(
+                "the directory {} of the SQLite file does not exist",
+                directory.display()
+            ))
+            .hint("Create it, or name another file as the destination"));
+        }
+        if Path::new(path).is_dir() {
+            return Err(DestinationError::permanent(format!("{path} is a directory, not a SQLite file"))
+                .hint("Name a file inside it as the destination"));
+        }
+        let opening = || format!("opening the SQLite file {path} failed");
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| {
+            let cannot_open = error.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen);
+            let failure = failed(opening(), error);
+            if cannot_open {
+                failure.hint("Check that this user may write the file and its directory")
+            } else {
+                failure
+            }
+        })?;
+        connection.busy_timeout(BUSY).doing(opening)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).doing(opening)?;
+        if !mode.eq_ignore_ascii_case("wal") {
+            return Err(DestinationError::permanent(format!(
+                "the SQLite file {path} cannot be switched to WAL mode (it stays in mode {mode:?})"
+            ))
+            .hint("Use a file on a local file system (not :memory:, not a network share)"));
+        }
+        // FULL: a commit is on the disk when it returns. The cache holds the inner pages of large indexes; the WAL is cut
+        // back after a large transaction.
+        connection
+            .execute_batch(
+                "PRAGMA synchronous = FULL; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000; \
+                 PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY",
+            )
+            .doing(opening)?;
+        for setting in [DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER] {
+            connection.set_db_config(setting, self.options.enforce_constraints).doing(opening)?;
+        }
+        if !connection.is_readonly("main").doing(opening)? {
+            return Ok(connection);
+        }
+        Err(DestinationError::permanent(format!("the SQLite file {path} is read-only"))
+            .hint("Change its owner or permissions, or name another file as the destination"))
+    }
+
+    fn session(&mut self) -> Result<&mut Session, DestinationError> {
+        self.session
+            .as_mut()
+            .ok_or_else(|| DestinationError::new(FailureKind::Reconnect, "the SQLite file is not open"))
+    }
+}
+
+/// A failpoint's failure as a failed step.
+fn pass(name: &str) -> Result<(), DestinationError> {
+    failpoint::pass(name).map_err(|error| DestinationError::new(FailureKind::Retry, "a failpoint failed").cause(error))
+}
+
+#[async_trait]
+impl Destination for Sqlite {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { transactional_ddl: true, early_execution: true }
+    }
+
+    async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
+        // Dropping a connection rolls back what it left open.
+        self.session = None;
+        let connection = self.open()?;
+        let checkpoint = take(&connection, &self.options)?;
+        pass("sqlite.checkpoint_taken")?;
+        let schema = Schema::load(&connection, self.options.clone())?;
+        self.session = Some(Session { connection, schema, epoch: checkpoint.epoch });
+        Ok(checkpoint)
+    }
+
+    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<(), DestinationError> {
+        let cursor = self.options.cursor.clone();
+        let Session { connection, schema, epoch } = self.session()?;
+        for (index, relation) in relations.iter().enumerate() {
+            // A later version of a table that has rows before it in the same batch is followed when its first row comes.
+            if relations.iter().take(index).any(|earlier| earlier.oid == relation.oid) {
+                continue;
+            }
+            begin(connection, &cursor, *epoch)?;
+            schema.prepare(connection, relation)?;
+        }
+        pass("sqlite.prepared")
+    }
+
+    async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError> {
+        let options = self.options.clone();
+        let Session { connection, schema, epoch } = self.session()?;
+        begin(connection, &options.cursor, *epoch)?;
+        rows::execute(connection, schema, &options, batch)?;
+        pass("sqlite.executed")
+    }
+
+    async fn commit(&mut self, previous: Option<Position>, position: Position) -> Result<(), DestinationError> {
+        let cursor = self.options.cursor.clone();
+        let Session { connection, schema, epoch } = self.session()?;
+        begin(connection, &cursor, *epoch)?;
+        if position.is_end() {
+            schema.end_of_transaction(connection).map_err(|error| error.at(position))?;
+        }
+        checkpoint::write(connection, &cursor, *epoch, previous, position)?;
+        pass("sqlite.checkpoint_written")?;
+        connection.execute_batch("COMMIT").doing(|| format!("committing up to {position} failed"))?;
+        schema.committed();
+        pass("sqlite.committed")
+            .map_err(|_| DestinationError::new(FailureKind::Reconnect, "a failpoint failed after the commit"))
+    }
+
+    async fn rollback(&mut self) -> Result<(), DestinationError> {
+        let Some(Session { connection, schema, .. }) = &mut self.session else { return Ok(()) };
+        if !connection.is_autocommit() {
+            connection.execute_batch("ROLLBACK").doing(|| "rolling back failed".to_owned())?;
+        }
+        schema.rolled_back(connection)
+    }
+
+    async fn close(&mut self) -> Result<(), DestinationError> {
+        let Some(session) = self.session.take() else { return Ok(()) };
+        if !session.connection.is_autocommit() {
+            session.connection.execute_batch("ROLLBACK").doing(|| "rolling back failed".to_owned())?;
+        }
+        session.connection.close().map_err(|(_, error)| failed("closing the SQLite file failed", error))
+    }
+}

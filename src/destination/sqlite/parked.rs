@@ -1,0 +1,97 @@
+//! Rows that wait aside for their unique value.
+//!
+//! PostgreSQL checks a deferrable unique constraint at the end of a statement or transaction, and SQLite at every row: of
+//! two rows that swap a unique value the first meets the second. Such a row moves into a table of its own without constraints
+//! (`_pg2any_parked_<oid>`, made when it is first needed), where later commands of the same transaction find it: what
+//! is not in the table itself is looked for there. After each change of the table those that fit by now go back. At the
+//! end of a source transaction nothing may be left aside; if something is, the destination has a row that the source does
+//! not have, and the commit is refused. A *part* of a source transaction may be committed with rows aside: they are in the
+//! file, as everything else.
+//!
+//! Sound because the replica identity itself is never deferrable in PostgreSQL (a deferrable key cannot be one), so a key means one
+//! row wherever it is; and under REPLICA IDENTITY FULL equal rows are as good as one another.
+
+use std::sync::Arc;
+
+use rusqlite::{CachedStatement, Connection};
+
+use super::error::{Doing, failed, is_duplicate};
+use super::names::quote;
+use super::plan::Plan;
+use super::schema::Schema;
+use crate::destination::DestinationError;
+
+/// With so many rows aside, they are not all tried after every change but now and then.
+const EAGER: u64 = 8;
+
+/// A statement that may name the parking table, which is made if it is missing.
+pub(super) fn statement<'c>(
+    connection: &'c Connection,
+    schema: &mut Schema,
+    plan: &Arc<Plan>,
+    sql: &str,
+) -> Result<CachedStatement<'c>, DestinationError> {
+    let failure = |error| failed("a row whose unique value is taken cannot be put aside", error).table(&plan.target);
+    if !schema.parking_exists(plan) {
+        let all = plan.all.join(",");
+        let make = format!(
+            "CREATE TABLE IF NOT EXISTS {} AS SELECT {all} FROM {} WHERE 0",
+            quote(&plan.parked),
+            quote(&plan.target)
+        );
+        connection.execute(&make, []).map_err(failure)?;
+        schema.parking_made(plan);
+    }
+    connection.prepare_cached(sql).map_err(failure)
+}
+
+/// Forgets the rows aside: their table is truncated.
+pub(super) fn clear(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
+    if schema.parked(plan) > 0 {
+        connection
+            .execute(&format!("DELETE FROM {}", quote(&plan.parked)), [])
+            .doing(|| "emptying a table failed".to_owned())?;
+        schema.parked_less(plan, usize::MAX);
+    }
+    Ok(())
+}
+
+/// Puts back what fits by now.
+pub(super) fn settle(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
+    let waiting = schema.parked(plan);
+    if waiting == 0 || (waiting > EAGER && !schema.parked_turn(plan, waiting)) {
+        return Ok(());
+    }
+    settle_all(connection, schema, plan)
+}
+
+/// Tries every row that waits.
+pub(super) fn settle_all(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
+    let failure =
+        |error| failed("a row that waited for its unique value cannot be put back", error).table(&plan.target);
+    let all = plan.all.join(",");
+    let (table, parked) = (quote(&plan.target), quote(&plan.parked));
+    let rowid = ["rowid", "_rowid_", "oid"]
+        .into_iter()
+        .find(|name| !plan.all.iter().any(|column| super::names::same(column, &quote(name))))
+        .unwrap_or("rowid");
+    let mut back = connection
+        .prepare_cached(&format!("INSERT INTO {table} ({all}) SELECT {all} FROM {parked} WHERE {rowid} = ?1"))
+        .map_err(failure)?;
+    let mut forget = connection.prepare_cached(&format!("DELETE FROM {parked} WHERE {rowid} = ?1")).map_err(failure)?;
+    let numbers: Vec<i64> = connection
+        .prepare_cached(&format!("SELECT {rowid} FROM {parked} ORDER BY {rowid}"))
+        .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+        .map_err(failure)?;
+    for number in numbers {
+        match back.execute([number]) {
+            Ok(_) => {
+                forget.execute([number]).map_err(failure)?;
+                schema.parked_less(plan, 1);
+            }
+            Err(error) if is_duplicate(&error) => {}
+            Err(error) => return Err(failure(error)),
+        }
+    }
+    Ok(())
+}

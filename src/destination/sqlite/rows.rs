@@ -1,0 +1,485 @@
+//! Executes commands row by row.
+//!
+//! A prepared statement and values bound straight from the frame cost less than anything that gathers rows first: there
+//! is no server to save trips to. Statements are kept for the whole batch, so that a row costs no look-up of its SQL text.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{CachedStatement, Connection};
+
+use super::error::{failed, is_duplicate};
+use super::names::quote;
+use super::parked;
+use super::plan::{Mask, Matching, Plan};
+use super::schema::Schema;
+use super::value::{Bound, Unfit, bound};
+use crate::change::{Batch, Cell, Command, Identity, Relation, RelationVersion, Row};
+use crate::destination::{DestinationError, OnMissingRow, Options, Unrepresentable};
+
+/// The statements of one relation version.
+struct Run<'c> {
+    plan: Arc<Plan>,
+    insert: Option<CachedStatement<'c>>,
+    update: Option<CachedStatement<'c>>,
+    updates: HashMap<Mask, CachedStatement<'c>>,
+    delete: Option<CachedStatement<'c>>,
+}
+
+/// Executes a batch's commands inside the open transaction.
+pub(super) fn execute(
+    connection: &Connection,
+    schema: &mut Schema,
+    options: &Options,
+    batch: &Batch,
+) -> Result<(), DestinationError> {
+    let mut rows = Rows { connection, options, scratch: Vec::new(), runs: Vec::new(), last: 0, generation: 0 };
+    for (position, command) in batch.commands() {
+        let command = command
+            .map_err(|error| DestinationError::permanent("a row cannot be decoded").cause(error).at(position))?;
+        rows.command(schema, &command).map_err(|error| error.at(position))?;
+    }
+    Ok(())
+}
+
+struct Rows<'c> {
+    connection: &'c Connection,
+    options: &'c Options,
+    scratch: Vec<u8>,
+    runs: Vec<Run<'c>>,
+    last: usize,
+    /// Of the schema that `runs` were made for.
+    generation: u64,
+}
+
+impl<'c> Rows<'c> {
+    fn command(&mut self, schema: &mut Schema, command: &Command<'_>) -> Result<(), DestinationError> {
+        match command {
+            Command::Insert { relation, new } => {
+                let run = self.run(schema, relation)?;
+                self.insert(schema, run, new)
+            }
+            Command::Update { relation, identity, new } => {
+                let run = self.run(schema, relation)?;
+                self.update(schema, run, identity, new)
+            }
+            Command::Delete { relation, identity } => {
+                let run = self.run(schema, relation)?;
+                self.delete(schema, run, identity)
+            }
+            Command::Truncate { relations, .. } => {
+                for relation in *relations {
+                    let run = self.run(schema, relation)?;
+                    let plan = &self.runs[run].plan;
+                    self.connection
+                        .execute(&format!("DELETE FROM {}", quote(&plan.target)), [])
+                        .map_err(|error| failed("emptying a table failed", error).table(&plan.target))?;
+                    parked::clear(self.connection, schema, plan)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The statements for this version; makes the table fit for it first.
+    #[inline]
+    fn run(&mut self, schema: &mut Schema, relation: &Arc<Relation>) -> Result<usize, DestinationError> {
+        if let Some(run) = self.runs.get(self.last) {
+            if run.plan.relation.version == relation.version && self.generation == schema.generation() {
+                return Ok(self.last);
+            }
+        }
+        self.find(schema, relation)
+    }
+
+    #[cold]
+    fn renew(&mut self, schema: &Schema) {
+        self.runs.clear();
+        self.generation = schema.generation();
+    }
+
+    fn find(&mut self, schema: &mut Schema, relation: &Arc<Relation>) -> Result<usize, DestinationError> {
+        if self.generation != schema.generation() {
+            self.renew(schema);
+        }
+        let version = |run: &Run<'_>| -> RelationVersion { run.plan.relation.version };
+        if let Some(found) = self.runs.iter().position(|run| version(run) == relation.version) {
+            self.last = found;
+            return Ok(found);
+        }
+        let plan = schema.prepare(self.connection, relation)?;
+        if self.generation != schema.generation() {
+            self.renew(schema);
+        }
+        self.runs.push(Run { plan, insert: None, update: None, updates: HashMap::new(), delete: None });
+        self.last = self.runs.len() - 1;
+        Ok(self.last)
+    }
+
+    fn insert(&mut self, schema: &mut Schema, run: usize, new: &Row<'_>) -> Result<(), DestinationError> {
+        let Run { plan, insert, .. } = &mut self.runs[run];
+        let statement = prepared(self.connection, insert, plan, || plan.insert.clone())?;
+        let mut binder = Binder::new(plan, self.options, &mut self.scratch);
+        for index in 0..new.len() {
+            if plan.columns[index].writable {
+                binder.bind(statement, index, &new[index])?;
+            }
+        }
+        match statement.raw_execute() {
+            Ok(_) => {}
+            Err(error) if is_duplicate(&error) => {
+                let plan = Arc::clone(plan);
+                let mut statement = parked::statement(self.connection, schema, &plan, &plan.insert_sql(&plan.parked))?;
+                let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
+                for index in (0..new.len()).filter(|index| plan.columns[*index].writable) {
+                    binder.bind(&mut statement, index, &new[index])?;
+                }
+                statement.raw_execute().map_err(|error| refused("INSERT", error, &plan, new))?;
+                schema.parked_more(&plan, key_text(&plan, new));
+                return Ok(());
+            }
+            Err(error) => return Err(refused("INSERT", error, plan, new)),
+        }
+        Ok(())
+    }
+
+    fn update<'f>(
+        &mut self,
+        schema: &mut Schema,
+        run: usize,
+        identity: &Identity<'f>,
+        new: &Row<'f>,
+    ) -> Result<(), DestinationError> {
+        let Run { plan, update, updates, .. } = &mut self.runs[run];
+        let old = old_row("UPDATE", plan, identity, Some(new))?;
+        let mut plain = matches!(identity, Identity::Unchanged) || matches!(plan.matching, Matching::Whole { .. });
+        plain &= !new.contains(&Cell::Unchanged);
+        let mask;
+        let (statement, set) = if plain {
+            (prepared(self.connection, update, plan, || plan.update.clone())?, &plan.common)
+        } else {
+            mask = set_mask(plan, identity, new);
+            if !updates.contains_key(&mask) {
+                let sql = plan.update_sql(&plan.target, &mask);
+                let statement = self.connection.prepare_cached(&sql);
+                let statement =
+                    statement.map_err(|error| failed("preparing an UPDATE failed", error).table(&plan.target))?;
+                updates.insert(mask.clone(), statement);
+            }
+            let Some(statement) = updates.get_mut(&mask) else {
+                return Err(DestinationError::permanent("a prepared UPDATE is gone"));
+            };
+            (statement, &mask)
+        };
+        bind_update(plan, self.options, &mut self.scratch, statement, set, new, old)?;
+        match statement.raw_execute() {
+            Ok(1) => {
+                return if schema.has_parked() {
+                    parked::settle(self.connection, schema, &self.runs[run].plan)
+                } else {
+                    Ok(())
+                };
+            }
+            Ok(0) => {}
+            Ok(_) => return Err(several("UPDATE", plan, old)),
+            Err(error) if is_duplicate(&error) => {
+                // Another row still has the value: this one waits aside until that one has moved on.
+                let plan = Arc::clone(plan);
+                let set = set.clone();
+                for sql in [plan.park_sql(), plan.delete_sql(&plan.target)] {
+                    let mut statement = parked::statement(self.connection, schema, &plan, &sql)?;
+                    let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
+                    bind_old(&mut binder, &mut statement, old)?;
+                    statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
+                }
+                let sql = plan.update_sql(&plan.parked, &set);
+                let mut statement = parked::statement(self.connection, schema, &plan, &sql)?;
+                bind_update(&plan, self.options, &mut self.scratch, &mut statement, &set, new, old)?;
+                statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
+                schema.parked_more(&plan, key_text(&plan, new));
+                return parked::settle(self.connection, schema, &plan);
+            }
+            Err(error) => return Err(refused("UPDATE", error, plan, old)),
+        }
+        // Not in the table: it may be waiting aside.
+        let plan = Arc::clone(plan);
+        if schema.parked(&plan) > 0 {
+            let set = set.clone();
+            let mut statement =
+                parked::statement(self.connection, schema, &plan, &plan.update_sql(&plan.parked, &set))?;
+            bind_update(&plan, self.options, &mut self.scratch, &mut statement, &set, new, old)?;
+            let matched = statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
+            drop(statement);
+            if matched > 0 {
+                return parked::settle(self.connection, schema, &plan);
+            }
+        }
+        self.missing("UPDATE", &plan, old)
+    }
+
+    fn delete(&mut self, schema: &mut Schema, run: usize, identity: &Identity<'_>) -> Result<(), DestinationError> {
+        let Run { plan, delete, .. } = &mut self.runs[run];
+        let old = old_row("DELETE", plan, identity, None)?;
+        let statement = prepared(self.connection, delete, plan, || plan.delete.clone())?;
+        let mut binder = Binder::new(plan, self.options, &mut self.scratch);
+        bind_old(&mut binder, statement, old)?;
+        match statement.raw_execute() {
+            Ok(1) => {
+                return if schema.has_parked() {
+                    parked::settle(self.connection, schema, &self.runs[run].plan)
+                } else {
+                    Ok(())
+                };
+            }
+            Ok(0) => {}
+            Ok(_) => return Err(several("DELETE", plan, old)),
+            Err(error) => return Err(refused("DELETE", error, plan, old)),
+        }
+        let plan = Arc::clone(plan);
+        if schema.parked(&plan) > 0 {
+            let mut statement = parked::statement(self.connection, schema, &plan, &plan.delete_sql(&plan.parked))?;
+            let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
+            bind_old(&mut binder, &mut statement, old)?;
+            let matched = statement.raw_execute().map_err(|error| refused("DELETE", error, &plan, old))?;
+            drop(statement);
+            if matched > 0 {
+                schema.parked_less(&plan, matched);
+                return parked::settle(self.connection, schema, &plan);
+            }
+        }
+        self.missing("DELETE", &plan, old)
+    }
+
+    fn missing(&self, verb: &str, plan: &Plan, old: &Row<'_>) -> Result<(), DestinationError> {
+        if self.options.on_missing_row == OnMissingRow::Skip {
+            self.options.numbers.rows_not_found.add(1);
+            return Ok(());
+        }
+        Err(DestinationError::permanent(format!("{verb} found no row: the destination differs from the source"))
+            .table(&plan.target)
+            .key(key_text(plan, old))
+            .hint("Somebody changed the destination, or its rows were never loaded: put the row there, or load the table again"))
+    }
+}
+
+#[inline]
+fn prepared<'s, 'c>(
+    connection: &'c Connection,
+    slot: &'s mut Option<CachedStatement<'c>>,
+    plan: &Plan,
+    sql: impl FnOnce() -> String,
+) -> Result<&'s mut CachedStatement<'c>, DestinationError> {
+    match slot {
+        Some(statement) => Ok(statement),
+        None => {
+            let statement = connection
+                .prepare_cached(&sql())
+                .map_err(|error| failed("preparing a statement failed", error).table(&plan.target))?;
+            Ok(slot.insert(statement))
+        }
+    }
+}
+
+/// Which columns an UPDATE sets: not those whose value was not sent, and the key only when it may have changed.
+fn set_mask(plan: &Plan, identity: &Identity<'_>, new: &Row<'_>) -> Mask {
+    let mut mask = plan.common.clone();
+    if let (Matching::Key(key), Identity::Key(_) | Identity::Full(_)) = (&plan.matching, identity) {
+        key.iter().filter(|index| plan.columns[**index].writable).for_each(|index| mask.insert(*index));
+    }
+    for (index, _) in new.iter().enumerate().filter(|(_, cell)| **cell == Cell::Unchanged) {
+        mask.remove(index);
+    }
+    mask
+}
+
+/// The row that says which row is meant.
+fn old_row<'a, 'f>(
+    verb: &str,
+    plan: &Plan,
+    identity: &'a Identity<'f>,
+    new: Option<&'a Row<'f>>,
+) -> Result<&'a Row<'f>, DestinationError> {
+    match (&plan.matching, identity, new) {
+        (Matching::Key(_), Identity::Key(old) | Identity::Full(old), _) => Ok(old),
+        (Matching::Key(_), Identity::Unchanged, Some(new)) => Ok(new),
+        (Matching::Whole { .. }, Identity::Full(old), _) => Ok(old),
+        _ => Err(DestinationError::permanent(format!("{verb} of a table without a usable replica identity"))
+            .table(&plan.target)
+            .hint(format!(
+                "Give {} a primary key, or run ALTER TABLE … REPLICA IDENTITY FULL at the source; the rows that were written without one need `pg2any skip`",
+                plan.relation.full_name()
+            ))),
+    }
+}
+
+fn bind_update(
+    plan: &Plan,
+    options: &Options,
+    scratch: &mut Vec<u8>,
+    statement: &mut CachedStatement<'_>,
+    set: &Mask,
+    new: &Row<'_>,
+    old: &Row<'_>,
+) -> Result<(), DestinationError> {
+    let mut binder = Binder::new(plan, options, scratch);
+    for (index, cell) in new.iter().enumerate() {
+        if set.has(index) {
+            binder.bind(statement, index, cell)?;
+        }
+    }
+    bind_old(&mut binder, statement, old)
+}
+
+fn bind_old(
+    binder: &mut Binder<'_>,
+    statement: &mut CachedStatement<'_>,
+    old: &Row<'_>,
+) -> Result<(), DestinationError> {
+    let plan = binder.plan;
+    match &plan.matching {
+        Matching::Key(key) => key.iter().try_for_each(|index| binder.bind(statement, *index, &old[*index])),
+        Matching::Whole { .. } => plan.compared().try_for_each(|index| binder.bind(statement, index, &old[index])),
+        Matching::Nothing => Ok(()),
+    }
+}
+
+/// Binds cells to a statement's parameters, one after the other.
+struct Binder<'p> {
+    plan: &'p Plan,
+    options: &'p Options,
+    scratch: &'p mut Vec<u8>,
+    next: usize,
+}
+
+impl<'p> Binder<'p> {
+    fn new(plan: &'p Plan, options: &'p Options, scratch: &'p mut Vec<u8>) -> Self {
+        Self { plan, options, scratch, next: 1 }
+    }
+
+    #[inline]
+    fn bind(
+        &mut self,
+        statement: &mut CachedStatement<'_>,
+        index: usize,
+        cell: &Cell<'_>,
+    ) -> Result<(), DestinationError> {
+        let column = &self.plan.columns[index];
+        let parameter = self.next;
+        self.next += 1;
+        let value = match cell {
+            Cell::Null => Bound::Null,
+            Cell::Unchanged => return Err(self.unsent(index)),
+            Cell::Value(text) => match bound(column.form, text, self.scratch) {
+                Ok(Bound::Text(_) | Bound::Blob(_)) if column.strict && column.form.is_number() => {
+                    self.not_in_strict(index, text)?
+                }
+                Ok(value) => value,
+                Err(unfit) => self.unfit(index, text, unfit)?,
+            },
+        };
+        statement
+            .raw_bind_parameter(parameter, value)
+            .map_err(|error| failed("binding a value failed", error).table(&self.plan.target))
+    }
+
+    #[cold]
+    fn unsent(&self, index: usize) -> DestinationError {
+        DestinationError::permanent(format!(
+            "column {:?} is needed but PostgreSQL did not send it (an unchanged out-of-line value)",
+            self.plan.columns[index].name
+        ))
+        .table(&self.plan.target)
+    }
+
+    #[cold]
+    fn not_in_strict<'a>(&mut self, index: usize, text: &'a [u8]) -> Result<Bound<'a>, DestinationError> {
+        let clamped = if text == b"NaN" { Bound::Null } else { Bound::Real(0.0) };
+        match self.options.unrepresentable {
+            Unrepresentable::Null => {
+                self.options.numbers.values_nulled.add(1);
+                Ok(Bound::Null)
+            }
+            Unrepresentable::Clamp if clamped != Bound::Null => {
+                self.options.numbers.values_clamped.add(1);
+                Ok(clamped)
+            }
+            _ => Err(self.refuse(index, text, "a number column of a STRICT table cannot hold it")),
+        }
+    }
+
+    #[cold]
+    fn unfit<'a>(&'a mut self, index: usize, text: &'a [u8], unfit: Unfit) -> Result<Bound<'a>, DestinationError> {
+        if unfit == Unfit::Malformed {
+            return Err(self.refuse(index, text, "it is not what PostgreSQL prints for the column's type"));
+        }
+        match self.options.unrepresentable {
+            Unrepresentable::Error => Err(self.refuse(index, text, "it is not UTF-8")),
+            Unrepresentable::Null => {
+                self.options.numbers.values_nulled.add(1);
+                Ok(Bound::Null)
+            }
+            Unrepresentable::Clamp => {
+                self.options.numbers.values_clamped.add(1);
+                *self.scratch = String::from_utf8_lossy(text).into_owned().into_bytes();
+                Ok(Bound::Text(self.scratch))
+            }
+            Unrepresentable::Text => {
+                self.options.numbers.values_as_text.add(1);
+                Ok(Bound::Blob(text))
+            }
+        }
+    }
+
+    fn refuse(&self, index: usize, text: &[u8], why: &str) -> DestinationError {
+        DestinationError::permanent(format!(
+            "column {:?} cannot take the value {}: {why}",
+            self.plan.columns[index].name,
+            shortened(text)
+        ))
+        .table(&self.plan.target)
+        .hint("The setting for values that cannot be held (error, null, clamp, text) decides what happens")
+    }
+}
+
+fn shortened(text: &[u8]) -> String {
+    let shown = String::from_utf8_lossy(text.get(..60).unwrap_or(text)).into_owned();
+    if text.len() > 60 { format!("{shown:?}… ({} bytes)", text.len()) } else { format!("{shown:?}") }
+}
+
+/// The key of a row for messages: the identity's columns, or all of them.
+pub(super) fn key_text(plan: &Plan, row: &Row<'_>) -> String {
+    let columns: Vec<usize> = match &plan.matching {
+        Matching::Key(key) => key.clone(),
+        Matching::Whole { key, .. } if !key.is_empty() => key.clone(),
+        _ => (0..plan.columns.len().min(row.len())).collect(),
+    };
+    let parts: Vec<String> = columns
+        .into_iter()
+        .take(8)
+        .map(|index| match row[index] {
+            Cell::Value(text) => format!("{}={}", plan.columns[index].name, shortened(text)),
+            cell => format!("{}={cell:?}", plan.columns[index].name),
+        })
+        .collect();
+    parts.join(" ")
+}
+
+fn several(verb: &str, plan: &Plan, old: &Row<'_>) -> DestinationError {
+    DestinationError::permanent(format!("{verb} matched more than one row: the key is not unique at the destination"))
+        .table(&plan.target)
+        .key(key_text(plan, old))
+        .hint("Remove the doubled rows, and give the table a unique index on the key")
+}
+
+#[cold]
+fn refused(verb: &str, error: rusqlite::Error, plan: &Plan, row: &Row<'_>) -> DestinationError {
+    let constraint = error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation);
+    let failure = failed(format!("{verb} failed"), error).table(&plan.target).key(key_text(plan, row));
+    if constraint {
+        failure.hint(
+            "A constraint of the destination's table refuses a row that PostgreSQL has: change or drop the constraint",
+        )
+    } else {
+        failure
+    }
+}

@@ -1,0 +1,222 @@
+//! What PostgreSQL's types are to a destination: the value table.
+//!
+//! [`PG_TYPES`] lists every built-in type with its [`Family`]: types of one family print alike and become the same thing.
+//! Each destination fills one column of the table ([`DestinationColumn`]): for each family the type that a created column gets, what is bound,
+//! how it sorts and what it cannot hold. `docs/values.md` is written from this code and a test keeps the two equal.
+//!
+//! Values arrive as the text that the type's output function prints under the pinned session settings (ISO dates in UTC,
+//! hex bytea, shortest round-trip floats, `lc_monetary=C`), so a family knows that form and no other.
+
+mod document;
+mod types;
+
+use serde::{Deserialize, Serialize};
+
+pub use document::{DestinationColumn, FamilyColumn, document};
+pub use types::{PG_TYPES, PgType};
+
+use crate::change::{Relation, TypeKind};
+
+/// Types that print alike and become the same thing at a destination; domains are what they stand on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// `t` or `f`.
+    Boolean,
+    /// Signed integers of 2, 4 or 8 bytes.
+    Integer(u8),
+    /// Unsigned 32-bit numbers: `oid`, `xid`, `cid`.
+    Unsigned,
+    /// Unsigned 64-bit numbers: `xid8`.
+    Unsigned8,
+    /// `real`: shortest digits that make the same 32-bit number.
+    Float4,
+    /// `double precision`: shortest digits that make the same 64-bit number.
+    Float8,
+    /// `numeric` without precision: any number of digits, `NaN`, `Infinity`, `-Infinity`, and each value its own scale.
+    Numeric,
+    /// `numeric(precision, scale)`: `NaN` or a number with exactly `scale` digits after the point (none when negative).
+    Decimal {
+        /// Digits in total.
+        precision: u16,
+        /// Digits after the point; negative: zeros before it.
+        scale: i16,
+    },
+    /// `money` under `lc_monetary=C`: `-$1,234.56`.
+    Money,
+    /// `text`, `varchar`, `name`, `"char"`, `refcursor`: the text itself.
+    Text,
+    /// `char(n)`: the text, padded with spaces as PostgreSQL prints it.
+    PaddedText,
+    /// `bytea` in hex.
+    Bytes,
+    /// `date`: ISO, with ` BC`, years above 9999, `infinity`, `-infinity`.
+    Date,
+    /// `time`: up to `24:00:00`.
+    Time,
+    /// `time with time zone`: with the offset that it was written with.
+    TimeTz,
+    /// `timestamp`: ISO, with ` BC`, years above 9999, `infinity`, `-infinity`.
+    Timestamp,
+    /// `timestamp with time zone`, in UTC.
+    TimestampTz,
+    /// `interval` under `intervalstyle=postgres`.
+    Interval,
+    /// `uuid`: lower-case, with dashes.
+    Uuid,
+    /// `json`: the text as it was written.
+    Json,
+    /// `jsonb`: as PostgreSQL prints it.
+    Jsonb,
+    /// `xml`.
+    Xml,
+    /// `inet`: the prefix length is left out when it is the whole address.
+    Inet,
+    /// `cidr`: always with its prefix length.
+    Cidr,
+    /// `macaddr`, `macaddr8`.
+    MacAddress,
+    /// `bit`, `bit varying`: zeros and ones.
+    Bits,
+    /// `pg_lsn`.
+    Lsn,
+    /// Arrays of any type and depth, in PostgreSQL's array notation.
+    Array,
+    /// Ranges.
+    Range,
+    /// Multiranges.
+    Multirange,
+    /// Enums: the label.
+    Enum,
+    /// Row types, in PostgreSQL's row notation.
+    Composite,
+    /// Points, lines, boxes, circles, …
+    Geometric,
+    /// `tsvector`, `tsquery`.
+    TextSearch,
+    /// Types that print the name of a thing of the catalogue (`regclass`, …) and others that only PostgreSQL reads.
+    Catalogue,
+    /// A type of an extension, and any type that the catalogue no longer knew: its text.
+    Other,
+}
+
+impl Family {
+    /// The family of a column's type; domains are resolved with what the catalogue said.
+    #[must_use]
+    pub fn of(relation: &Relation, type_oid: u32, modifier: i32) -> Self {
+        let (oid, modifier) = relation.base_type(type_oid, modifier);
+        match relation.type_info(oid).map(|info| &info.kind) {
+            Some(TypeKind::Array(_)) => Self::Array,
+            Some(TypeKind::Enum(_)) => Self::Enum,
+            Some(TypeKind::Composite) => Self::Composite,
+            Some(TypeKind::Range) => Self::Range,
+            Some(TypeKind::Multirange) => Self::Multirange,
+            Some(TypeKind::Base | TypeKind::Domain(..)) | None => Self::of_builtin(oid, modifier),
+        }
+    }
+
+    /// The family of a built-in type; [`Family::Other`] when there is none with this OID.
+    #[must_use]
+    pub fn of_builtin(oid: u32, modifier: i32) -> Self {
+        let found = PG_TYPES.iter().find(|entry| entry.oid == oid || (entry.array_oid == oid && oid != 0));
+        match found {
+            None => Self::Other,
+            Some(entry) if entry.oid != oid => Self::Array,
+            Some(PgType { family: Self::Numeric, .. }) if modifier >= 4 => {
+                // numeric's modifier: ((precision << 16) | (scale in 11 bits, two's complement)) + 4.
+                let packed = modifier - 4;
+                let precision = u16::try_from(packed >> 16 & 0xFFFF).unwrap_or(u16::MAX);
+                let scale = i16::try_from(((packed & 0x7FF) ^ 0x400) - 0x400).unwrap_or(0);
+                Self::Decimal { precision, scale }
+            }
+            Some(entry) => entry.family,
+        }
+    }
+
+    /// Each family once, for the documentation; the parameters are examples.
+    #[must_use]
+    pub fn examples() -> Vec<Self> {
+        let mut families = Vec::new();
+        for entry in PG_TYPES {
+            if !families.contains(&entry.family) {
+                families.push(entry.family);
+            }
+            if entry.family == Self::Numeric && families.last() == Some(&Self::Numeric) {
+                families.push(Self::Decimal { precision: 10, scale: 0 });
+                families.push(Self::Decimal { precision: 10, scale: 2 });
+                families.push(Self::Decimal { precision: 30, scale: 10 });
+            }
+        }
+        families.extend([Self::Array, Self::Enum, Self::Composite, Self::Other]);
+        families
+    }
+}
+
+/// Writes a number's shortest digits as PostgreSQL prints a float: plain for decimal exponents from -4 up to `limit`
+/// (15 for `double precision`, 6 for `real`), else with an exponent of at least two digits.
+#[must_use]
+pub fn float_text(value: f64, limit: i32) -> String {
+    if value.is_nan() {
+        return "NaN".to_owned();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
+    }
+    if value == 0.0 {
+        return if value.is_sign_negative() { "-0" } else { "0" }.to_owned();
+    }
+    let scientific = format!("{value:e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..limit).contains(&exponent) {
+        return format!("{value}");
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numeric_modifiers_are_taken_apart_with_negative_scales() {
+        let modifier = |precision: i32, scale: i32| ((precision << 16) | (scale & 0x7FF)) + 4;
+        let of = |precision, scale| Family::of_builtin(1700, modifier(precision, scale));
+        assert_eq!(of(10, 2), Family::Decimal { precision: 10, scale: 2 });
+        assert_eq!(of(3, -2), Family::Decimal { precision: 3, scale: -2 });
+        assert_eq!(of(1000, 1000), Family::Decimal { precision: 1000, scale: 1000 });
+        assert_eq!(of(1000, -1000), Family::Decimal { precision: 1000, scale: -1000 });
+        assert_eq!(Family::of_builtin(1700, -1), Family::Numeric);
+    }
+
+    #[test]
+    fn floats_print_as_postgresql_prints_them() {
+        for (value, text) in [
+            (1.0, "1"),
+            (0.1, "0.1"),
+            (1e15, "1e+15"),
+            (123_456_789_012_345.0, "123456789012345"),
+            (1e-4, "0.0001"),
+            (1.5e-5, "1.5e-05"),
+            (5e-324, "5e-324"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (-0.0, "-0"),
+            (f64::NEG_INFINITY, "-Infinity"),
+            (0.300_000_000_000_000_04, "0.30000000000000004"),
+        ] {
+            assert_eq!(float_text(value, 15), text);
+        }
+        assert_eq!(float_text(1e6, 6), "1e+06");
+        assert_eq!(float_text(123_456.0, 6), "123456");
+        assert_eq!(float_text(3.402_823_5e38, 6), "3.4028235e+38");
+    }
+
+    #[test]
+    fn no_type_is_listed_twice() {
+        let mut seen = std::collections::HashSet::new();
+        for entry in PG_TYPES {
+            assert!(seen.insert(entry.oid), "{}", entry.name);
+            assert!(entry.array_oid == 0 || seen.insert(entry.array_oid), "array of {}", entry.name);
+        }
+    }
+}
