@@ -15,6 +15,7 @@ pub mod failpoint;
 pub mod inspect;
 pub mod metrics;
 mod position;
+pub mod spool;
 
 pub use config::{Config, ConfigBuilder, ConfigError, DestinationType, load_config_from_env};
 pub use position::{CommandIndex, Lsn, ParsePositionError, PgTimestamp, Position, Xid};

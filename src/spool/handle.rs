@@ -1,0 +1,402 @@
+//! The handle that everything else is reached from, and opening.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+
+use super::error::SpoolError;
+use super::header::{HEADER_VERSION, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending};
+use super::intake::Intake;
+use super::layout::{FORMAT, FORMAT_KEY, IDENTITY_KEY, PROGRESS_KEY, Store, parse_pending_key};
+use super::options::SpoolOptions;
+use super::queue::{Operation, Queue};
+use super::reader::SpoolReader;
+use super::relations::Relations;
+use super::segments::Segments;
+use super::state::{Live, Phase, Shared};
+use super::writer::Writer;
+use super::{lock, record};
+use crate::change::{Relation, RelationVersion};
+use crate::position::{Lsn, Position, Xid};
+
+/// An LSN up to which everything is fsynced. Only the writer makes one, after the sync: what is acknowledged to
+/// PostgreSQL must be of this type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DurableLsn(Lsn);
+
+impl DurableLsn {
+    pub(super) const fn synced(lsn: Lsn) -> Self {
+        Self(lsn)
+    }
+
+    /// The LSN.
+    #[must_use]
+    pub const fn lsn(self) -> Lsn {
+        self.0
+    }
+}
+
+/// Whether reception should go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Pressure {
+    /// It should.
+    #[default]
+    None,
+    /// It should wait (and go on with feedback) until applied transactions are released.
+    Paused {
+        /// What is short.
+        reason: String,
+    },
+    /// It would wait for ever: the quota is full, and nothing in it can be applied.
+    NothingAppliable {
+        /// The largest open transaction.
+        xid: Xid,
+        /// Its stored bytes.
+        bytes: u64,
+        /// The quota.
+        quota: u64,
+    },
+}
+
+/// Where appliers are, as far as they said.
+#[derive(Default)]
+pub(crate) struct Cursors {
+    pub(crate) positions: BTreeMap<String, Position>,
+    pub(crate) changed: Vec<String>,
+}
+
+/// Everything that the handles share.
+pub(crate) struct Core {
+    pub(crate) options: SpoolOptions,
+    pub(crate) store: Store,
+    pub(crate) segments: Mutex<Segments>,
+    pub(crate) relations: Relations,
+    pub(crate) live: Mutex<Live>,
+    pub(crate) prepared: Mutex<HashMap<String, (Prepare, Arc<Shared>)>>,
+    pub(crate) cursors: Mutex<Cursors>,
+    pub(crate) queue: Queue,
+    pub(crate) durable: watch::Sender<DurableLsn>,
+    pub(crate) failure: watch::Sender<Option<Arc<SpoolError>>>,
+    /// Counts whatever a reader may be waiting for.
+    pub(crate) news: watch::Sender<u64>,
+    pub(crate) released: AtomicU64,
+    pub(crate) next_transaction: AtomicU64,
+    pub(crate) pressure: Mutex<Pressure>,
+    pub(crate) intake_taken: AtomicBool,
+    _lock: File,
+}
+
+impl Core {
+    /// The writer's failure, if it had one.
+    pub(crate) fn check(&self) -> Result<(), SpoolError> {
+        if let Some(failure) = self.failure.borrow().as_ref() {
+            return Err(SpoolError::Stopped(Arc::clone(failure)));
+        }
+        if self.queue.is_closed() { Err(SpoolError::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn fail(&self, error: SpoolError) {
+        tracing::error!(%error, "the spool stops");
+        self.failure.send_replace(Some(Arc::new(error)));
+        self.queue.close();
+        self.news.send_modify(|news| *news += 1);
+    }
+
+    /// Shows operations to the readers and hands them to the writer.
+    pub(crate) fn publish(&self, operations: impl Iterator<Item = Operation>) {
+        let mut live = lock(&self.live);
+        self.queue.push(operations.map(|mut operation| {
+            live.apply(&mut operation);
+            operation
+        }));
+        drop(live);
+        self.news.send_modify(|news| *news += 1);
+    }
+}
+
+/// Ends the writer with the last handle.
+struct Writing {
+    core: Arc<Core>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writing {
+    fn end(&self) {
+        self.core.queue.close();
+        if let Some(thread) = lock(&self.thread).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the spool's writer panicked");
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The open spool; clones are handles to the same one. With the last handle, intake and reader gone it is written out,
+/// synced and unlocked.
+#[derive(Clone)]
+pub struct Spool {
+    pub(crate) core: Arc<Core>,
+    writing: Arc<Writing>,
+}
+
+impl Spool {
+    /// Opens the spool of a data directory, and makes it when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Locked`] while another process has it, [`SpoolError::JournalDamaged`] and [`SpoolError::Damaged`]
+    /// where bytes were lost, [`SpoolError::Version`] for a newer format.
+    pub fn open(options: SpoolOptions) -> Result<Self, SpoolError> {
+        let lock_file = lock_directory(&options.directory)?;
+        let store = Store::open(&options.store_directory())?;
+        check_format(&store)?;
+        let progress: Progress =
+            match store.meta.get(PROGRESS_KEY).map_err(SpoolError::store("reading the progress"))? {
+                Some(value) => record::decode(HEADER_VERSION, "the progress", &value)?,
+                None => Progress::default(),
+            };
+        check_last_transaction(&store, &progress)?;
+        let mut segments = Segments::load(&store, options.segment_bytes)?;
+        let prepared = load_prepared(&store, &mut segments)?;
+        let positions = load_cursors(&store)?;
+        let relations = Relations::load(&store)?;
+        let live = Live::new(options.tail_transactions, progress.next_sequence, progress.durable);
+        let core = Arc::new(Core {
+            segments: Mutex::new(segments),
+            relations,
+            live: Mutex::new(live),
+            prepared: Mutex::new(prepared),
+            cursors: Mutex::new(Cursors { positions, changed: Vec::new() }),
+            queue: Queue::default(),
+            durable: watch::Sender::new(DurableLsn::synced(progress.durable)),
+            failure: watch::Sender::new(None),
+            news: watch::Sender::new(0),
+            released: AtomicU64::new(progress.released.0),
+            next_transaction: AtomicU64::new(progress.next_transaction),
+            pressure: Mutex::default(),
+            intake_taken: AtomicBool::new(false),
+            _lock: lock_file,
+            store,
+            options,
+        });
+        let writer = Writer::new(Arc::clone(&core), progress);
+        let thread = std::thread::Builder::new()
+            .name("spool-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(SpoolError::io("starting the writer's thread for", &core.options.directory))?;
+        let writing = Arc::new(Writing { core: Arc::clone(&core), thread: Mutex::new(Some(thread)) });
+        Ok(Self { core, writing })
+    }
+
+    /// Which source it belongs to; `None` before the first run.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Damaged`], [`SpoolError::Store`].
+    pub fn identity(&self) -> Result<Option<SourceIdentity>, SpoolError> {
+        let value = self.core.store.meta.get(IDENTITY_KEY).map_err(SpoolError::store("reading the identity"))?;
+        value.map(|value| record::decode(HEADER_VERSION, "the source's identity", &value)).transpose()
+    }
+
+    /// Binds the spool to a source, and syncs.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Store`].
+    pub fn bind(&self, identity: &SourceIdentity) -> Result<(), SpoolError> {
+        let value = record::encode(HEADER_VERSION, "the source's identity", identity)?;
+        let store = &self.core.store;
+        store.meta.insert(IDENTITY_KEY, value).map_err(SpoolError::store("writing the identity"))?;
+        store.db.persist(fjall::PersistMode::SyncAll).map_err(SpoolError::store("syncing the identity"))
+    }
+
+    /// Up to where everything is fsynced.
+    #[must_use]
+    pub fn durable(&self) -> DurableLsn {
+        *self.core.durable.borrow()
+    }
+
+    /// Tells when [`Spool::durable`] moves.
+    #[must_use]
+    pub fn durable_changes(&self) -> watch::Receiver<DurableLsn> {
+        self.core.durable.subscribe()
+    }
+
+    /// Where an applier said that it was; a hint, the destination's checkpoint is the truth.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn cursor(&self, name: &str) -> Result<Option<Position>, SpoolError> {
+        Ok(lock(&self.core.cursors).positions.get(name).copied())
+    }
+
+    /// The way in.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::IntakeInUse`] while there is one.
+    pub fn intake(&self) -> Result<Intake, SpoolError> {
+        self.core.check()?;
+        if self.core.intake_taken.swap(true, Ordering::AcqRel) {
+            return Err(SpoolError::IntakeInUse);
+        }
+        let seen = lock(&self.core.live).last_end;
+        Ok(Intake::new(self.clone(), seen))
+    }
+
+    /// A way out for the applier with this name.
+    #[must_use]
+    pub fn reader(&self, cursor: &str) -> SpoolReader {
+        SpoolReader::new(self.clone(), cursor.to_owned())
+    }
+
+    /// A relation's version.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::MissingRelation`].
+    pub fn relation(&self, version: RelationVersion) -> Result<Arc<Relation>, SpoolError> {
+        self.core.relations.get(version)
+    }
+
+    /// The commit end of the oldest committed transaction that is still here, applied or not.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Store`].
+    pub fn oldest_kept(&self) -> Result<Option<Lsn>, SpoolError> {
+        let released = Lsn(self.core.released.load(Ordering::Acquire));
+        let first = self.core.store.pending.range((released.0 + 1).to_be_bytes()..).next();
+        let Some(first) = first else {
+            return Ok(lock(&self.core.live).tail.front().map(|entry| entry.commit.commit_end));
+        };
+        let key = first.key().map_err(SpoolError::store("reading the oldest transaction"))?;
+        Ok(parse_pending_key(&key).map(|(commit_end, _)| commit_end))
+    }
+
+    /// Every transaction that ends up to here was applied and deleted; a destination that is older has a gap.
+    #[must_use]
+    pub fn released_up_to(&self) -> Lsn {
+        Lsn(self.core.released.load(Ordering::Acquire))
+    }
+
+    /// Tells when the writer failed. Nothing can be written any more then; the process must end and start again.
+    #[must_use]
+    pub fn failure(&self) -> watch::Receiver<Option<Arc<SpoolError>>> {
+        self.core.failure.subscribe()
+    }
+
+    /// Writes out and syncs what was handed over, and ends the writer. Other handles can still read.
+    pub fn close(self) {
+        self.writing.end();
+    }
+}
+
+/// Takes the data directory's lock; held while the file is open.
+pub(crate) fn lock_directory(directory: &std::path::Path) -> Result<File, SpoolError> {
+    std::fs::create_dir_all(directory).map_err(SpoolError::io("creating the data directory", directory))?;
+    let path = directory.join("spool.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(SpoolError::io("opening", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(SpoolError::Locked { directory: directory.to_owned() }),
+        Err(std::fs::TryLockError::Error(error)) => Err(SpoolError::io("locking", path)(error)),
+    }
+}
+
+fn check_format(store: &Store) -> Result<(), SpoolError> {
+    let found = store.meta.get(FORMAT_KEY).map_err(SpoolError::store("reading the format"))?;
+    match found.as_deref() {
+        Some([FORMAT]) => Ok(()),
+        Some(other) => Err(SpoolError::Version {
+            what: "the spool".to_owned(),
+            found: other.first().copied().unwrap_or_default(),
+            known: FORMAT,
+        }),
+        None => {
+            store.meta.insert(FORMAT_KEY, [FORMAT]).map_err(SpoolError::store("writing the format"))?;
+            store.db.persist(fjall::PersistMode::SyncAll).map_err(SpoolError::store("syncing the format"))
+        }
+    }
+}
+
+/// The newest transaction must be the one that the progress of the same batch speaks of.
+fn check_last_transaction(store: &Store, progress: &Progress) -> Result<(), SpoolError> {
+    let newest = match store.pending.last_key_value() {
+        Some(entry) => {
+            let (key, value) = entry.into_inner().map_err(SpoolError::store("reading the newest transaction"))?;
+            let (commit_end, _) = parse_pending_key(&key)
+                .ok_or_else(|| SpoolError::damaged("a pending header", "its key is cut short"))?;
+            Some(decode_pending(commit_end, &value)?.0.commit)
+        }
+        None => None,
+    };
+    let (end, sequence) = newest.map_or((progress.released, None), |commit| (commit.commit_end, Some(commit.sequence)));
+    let as_expected = match sequence {
+        Some(sequence) => sequence + 1 == progress.next_sequence && end == progress.last_commit,
+        None => progress.last_commit <= progress.released,
+    };
+    if as_expected {
+        return Ok(());
+    }
+    let detail = format!(
+        "the newest transaction is number {sequence:?} at {end}, but number {} at {} was written",
+        progress.next_sequence.saturating_sub(1),
+        progress.last_commit
+    );
+    Err(SpoolError::damaged("the pending transactions", detail))
+}
+
+/// Prepared transactions go on; what else was open is sent again by PostgreSQL and dropped here.
+fn load_prepared(
+    store: &Store,
+    segments: &mut Segments,
+) -> Result<HashMap<String, (Prepare, Arc<Shared>)>, SpoolError> {
+    let mut prepared = HashMap::new();
+    let mut batch = store.db.batch();
+    for entry in store.received.iter() {
+        let (key, value) = entry.into_inner().map_err(SpoolError::store("reading open transactions"))?;
+        let header: ReceivedHeader = record::decode(HEADER_VERSION, "the header of an open transaction", &value)?;
+        let Some(prepare) = header.prepared else {
+            batch.remove(&store.received, key);
+            continue;
+        };
+        let held = header.runs.iter().map(|run| run.segment).chain(header.aborted.iter().map(|run| run.segment));
+        segments.hold(header.transaction, held);
+        let mut shared = Shared::new(header.transaction, header.xid, header.streamed, false);
+        if let Ok(inner) = shared.inner.get_mut() {
+            inner.phase = Phase::Prepared;
+            inner.available = header.runs.iter().map(|run| run.count).sum();
+            inner.raw_bytes = header.raw_bytes;
+            inner.commands = header.commands;
+            inner.stored_bytes = header.stored_bytes;
+            inner.runs = header.runs;
+            inner.aborted_runs = header.aborted;
+        }
+        prepared.insert(prepare.gid.clone(), (prepare, Arc::new(shared)));
+    }
+    batch.commit().map_err(SpoolError::store("dropping open transactions"))?;
+    Ok(prepared)
+}
+
+fn load_cursors(store: &Store) -> Result<BTreeMap<String, Position>, SpoolError> {
+    let mut positions = BTreeMap::new();
+    for entry in store.cursors.iter() {
+        let (key, value) = entry.into_inner().map_err(SpoolError::store("reading the cursors"))?;
+        let name = String::from_utf8_lossy(&key).into_owned();
+        positions.insert(name, record::decode(HEADER_VERSION, "a cursor", &value)?);
+    }
+    Ok(positions)
+}

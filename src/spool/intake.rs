@@ -1,0 +1,581 @@
+//! Where frames come in: gathers each open transaction's commands into chunks and hands them to the writer.
+//!
+//! [`Intake::append`] copies a frame into its transaction's buffer and nothing more; everything that waits or locks is in
+//! [`Intake::flush`], once for all that the socket held. Open buffers are bounded together: with many interleaved
+//! transactions the largest is made into a chunk before it is full.
+//!
+//! Commands of a subtransaction that aborts before its chunk is made are simply left out of it. Only those that are in a
+//! chunk already need a note beside the chunks, so that the million subtransactions of a loop with an EXCEPTION clause
+//! leave no trace when their rows lie in one buffer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use roaring::RoaringBitmap;
+use smallvec::SmallVec;
+
+use super::chunk::{push_command, push_mark, without_aborted};
+use super::error::SpoolError;
+use super::handle::{Pressure, Spool};
+use super::header::{CommitInfo, Prepare};
+use super::layout::relation_key;
+use super::lock;
+use super::queue::Operation;
+use super::session::Descriptions;
+use super::state::{Phase, Shared};
+use crate::change::{RelationRecord, RelationVersion, relation_oids};
+use crate::position::{Lsn, PgTimestamp, Xid};
+
+/// Raw bytes at which a chunk is full.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Raw bytes of a partial chunk that are worth handing to a reader who waits for them.
+const FOLLOWED_BYTES: usize = 64 << 10;
+/// All open buffers together.
+const OPEN_BYTES: usize = 16 << 20;
+
+/// Whether a transaction is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// Its frames are wanted.
+    No,
+    /// The spool has it already: what comes up to its end is dropped (the intake does that itself).
+    Whole,
+}
+
+/// A COMMIT, STREAM COMMIT or COMMIT PREPARED.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The transaction.
+    pub xid: Xid,
+    /// Where the commit record begins.
+    pub commit_lsn: Lsn,
+    /// Where it ends.
+    pub commit_end: Lsn,
+    /// When, by the source's clock.
+    pub commit_time: PgTimestamp,
+    /// Where the transaction came from, when it was itself replicated.
+    pub origin: Option<String>,
+}
+
+struct Open {
+    shared: Arc<Shared>,
+    buffer: Vec<u8>,
+    commands: u32,
+    /// The versions marked in this chunk.
+    marks: SmallVec<[(u32, RelationVersion); 8]>,
+    /// The relation of the last row, marked for certain; 0 is none.
+    last_oid: u32,
+    last_subtransaction: Xid,
+    /// Chunks made.
+    chunks: u32,
+    layer: Descriptions,
+    /// Subtransactions with commands in the buffer, and in chunks made.
+    in_buffer: RoaringBitmap,
+    in_chunks: RoaringBitmap,
+    /// Aborted ones with commands in the buffer.
+    aborted_in_buffer: RoaringBitmap,
+}
+
+/// Takes what PostgreSQL sends. There is one at a time; dropping it drops what has not committed.
+pub struct Intake {
+    spool: Spool,
+    current: Option<Open>,
+    others: HashMap<Xid, Open>,
+    other_bytes: usize,
+    skipping: Option<Xid>,
+    session: Descriptions,
+    stamp: u64,
+    /// Everything that ends up to here was seen.
+    seen: Lsn,
+    outgoing: Vec<Operation>,
+    outgoing_bytes: usize,
+}
+
+impl Intake {
+    pub(crate) fn new(spool: Spool, seen: Lsn) -> Self {
+        Self {
+            spool,
+            current: None,
+            others: HashMap::new(),
+            other_bytes: 0,
+            skipping: None,
+            session: Descriptions::default(),
+            stamp: 0,
+            seen,
+            outgoing: Vec::new(),
+            outgoing_bytes: 0,
+        }
+    }
+
+    /// A new session: drops what was open (PostgreSQL sends it again) and forgets which relations were described. Prepared
+    /// transactions stay.
+    pub fn reconnected(&mut self) {
+        self.skipping = None;
+        self.session.clear();
+        let open: Vec<Open> =
+            self.current.take().into_iter().chain(self.others.drain().map(|(_, open)| open)).collect();
+        self.other_bytes = 0;
+        for open in open {
+            self.discard(&open);
+        }
+    }
+
+    /// BEGIN of a transaction that comes whole.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn begin(&mut self, xid: Xid, final_lsn: Lsn, _commit_time: PgTimestamp) -> Result<Skip, SpoolError> {
+        self.park();
+        if final_lsn < self.seen {
+            self.skipping = Some(xid);
+            return Ok(Skip::Whole);
+        }
+        self.open(xid, false, true);
+        Ok(Skip::No)
+    }
+
+    /// STREAM START: the following frames are of this transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::UnknownTransaction`] when it is not the first piece and the others did not come in this session.
+    pub fn stream_start(&mut self, xid: Xid, first: bool) -> Result<(), SpoolError> {
+        self.park();
+        match self.others.remove(&xid) {
+            Some(open) if first => self.discard(&open),
+            Some(open) => {
+                self.other_bytes -= open.buffer.len();
+                self.current = Some(open);
+                return Ok(());
+            }
+            None if first => {}
+            None => return Err(SpoolError::UnknownTransaction { xid }),
+        }
+        self.open(xid, true, true);
+        Ok(())
+    }
+
+    /// STREAM STOP.
+    pub fn stream_stop(&mut self) {
+        self.park();
+    }
+
+    /// A relation was described; `stream_xid` is the streamed (top-level) transaction that it came in.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Decode`] when the frame is no Relation message, [`SpoolError::UnknownTransaction`].
+    pub fn relation(&mut self, stream_xid: Option<Xid>, record: RelationRecord) -> Result<(), SpoolError> {
+        let (relation, value) = self.spool.core.relations.learn(record)?;
+        if let Some(value) = value {
+            // At once, not with the next flush: the number is taken, and must be stored whatever becomes of this intake.
+            self.spool.core.queue.push([Operation::Relation { key: relation_key(relation.version), value }]);
+        }
+        self.stamp += 1;
+        let stamp = self.stamp;
+        match stream_xid {
+            None => self.session.describe(relation.oid, relation.version, stamp),
+            Some(xid) => self.find(xid)?.layer.describe(relation.oid, relation.version, stamp),
+        }
+        if let Some(open) = &mut self.current {
+            open.marks.retain(|(oid, _)| *oid != relation.oid);
+            open.last_oid = 0;
+        }
+        Ok(())
+    }
+
+    /// The newest stored description with exactly this frame: with it, the catalogue need not be asked.
+    #[must_use]
+    pub fn knows_relation(&self, frame: &[u8]) -> Option<RelationRecord> {
+        self.spool.core.relations.with_frame(frame)
+    }
+
+    /// An I, U, D or T frame of the transaction; `subxid` is the xid that a streamed frame carries.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::UnknownRelation`], [`SpoolError::UnknownTransaction`], [`SpoolError::Decode`].
+    #[inline]
+    pub fn append(&mut self, xid: Xid, subxid: Option<Xid>, frame: &[u8]) -> Result<(), SpoolError> {
+        if !self.current.as_ref().is_some_and(|open| open.shared.xid == xid) {
+            if self.skipping == Some(xid) {
+                return Ok(());
+            }
+            self.stream_start(xid, false)?;
+        }
+        let Some(open) = &mut self.current else { return Err(SpoolError::UnknownTransaction { xid }) };
+        if open.buffer.len() + frame.len() > CHUNK_BYTES && open.commands > 0 {
+            Self::seal(open, &mut self.outgoing, &mut self.outgoing_bytes);
+        }
+        let known = match frame {
+            [b'I' | b'U' | b'D', a, b, c, d, ..] => {
+                let oid = u32::from_be_bytes([*a, *b, *c, *d]);
+                oid == open.last_oid && oid != 0
+            }
+            _ => false,
+        };
+        if !known {
+            Self::mark(open, &self.session, frame)?;
+        }
+        let subtransaction = subxid.filter(|subxid| *subxid != xid);
+        if let Some(subxid) = subtransaction
+            && subxid != open.last_subtransaction
+        {
+            open.last_subtransaction = subxid;
+            open.in_buffer.insert(subxid);
+        }
+        push_command(&mut open.buffer, subtransaction, frame);
+        open.commands += 1;
+        Ok(())
+    }
+
+    /// COMMIT, STREAM COMMIT.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::UnknownTransaction`], [`SpoolError::OutOfOrder`].
+    pub fn commit(&mut self, commit: Commit) -> Result<(), SpoolError> {
+        let Some(mut open) = self.take(commit.xid)? else { return Ok(()) };
+        if commit.commit_end <= self.seen {
+            self.discard(&open);
+            if !open.shared.streamed {
+                return Err(SpoolError::OutOfOrder { xid: commit.xid, commit_end: commit.commit_end, last: self.seen });
+            }
+            self.spool.core.options.numbers.skipped_transactions.add(1);
+            self.session.merge(open.layer);
+            return Ok(());
+        }
+        self.seen = commit.commit_end;
+        self.session.merge(std::mem::take(&mut open.layer));
+        let inline = if open.chunks == 0 && open.buffer.len() <= self.spool.core.options.inline_bytes {
+            Self::take_buffer(&mut open)
+        } else {
+            Self::seal(&mut open, &mut self.outgoing, &mut self.outgoing_bytes);
+            None
+        };
+        let operation = if open.chunks == 0 && inline.is_none() {
+            // Nothing of it survived or was published: its place in history is all there is to keep.
+            Operation::Progress { end: commit.commit_end }
+        } else {
+            self.spool.core.options.numbers.received_transactions.add(1);
+            Operation::Commit { transaction: open.shared, commit: commit.into(), inline }
+        };
+        self.gather(operation);
+        Ok(())
+    }
+
+    /// STREAM ABORT of a whole transaction, or of one that never came.
+    pub fn abort(&mut self, xid: Xid) {
+        match self.take(xid) {
+            Ok(Some(open)) => self.discard(&open),
+            Ok(None) => {}
+            Err(_) => self.spool.core.options.numbers.abort_unknown.add(1),
+        }
+    }
+
+    /// STREAM ABORT of a subtransaction. `false`: the transaction never streamed.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn abort_sub(&mut self, xid: Xid, subxid: Xid) -> Result<bool, SpoolError> {
+        let Ok(open) = self.find(xid) else {
+            self.spool.core.options.numbers.abort_unknown.add(1);
+            return Ok(false);
+        };
+        if open.in_buffer.contains(subxid) {
+            open.aborted_in_buffer.insert(subxid);
+        }
+        if open.in_chunks.remove(subxid) {
+            let transaction = Arc::clone(&open.shared);
+            self.gather(Operation::AbortSub { transaction, subtransaction: subxid });
+        }
+        Ok(true)
+    }
+
+    /// BEGIN PREPARE. [`Skip::Whole`] when exactly this one is held already.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn begin_prepare(&mut self, xid: Xid, gid: &str, prepare_lsn: Lsn) -> Result<Skip, SpoolError> {
+        self.park();
+        if self.holds_prepared(xid, gid, prepare_lsn) {
+            self.skipping = Some(xid);
+            return Ok(Skip::Whole);
+        }
+        self.open(xid, false, false);
+        Ok(Skip::No)
+    }
+
+    /// PREPARE, STREAM PREPARE: the transaction is kept through reconnects until it is decided.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::UnknownTransaction`].
+    pub fn prepare(&mut self, prepare: Prepare) -> Result<(), SpoolError> {
+        let Some(mut open) = self.take(prepare.xid)? else { return Ok(()) };
+        if self.holds_prepared(prepare.xid, &prepare.gid, prepare.prepare_lsn) {
+            self.discard(&open);
+            return Ok(());
+        }
+        Self::seal(&mut open, &mut self.outgoing, &mut self.outgoing_bytes);
+        self.seen = self.seen.max(prepare.prepare_end);
+        let held = (prepare.clone(), Arc::clone(&open.shared));
+        let replaced = lock(&self.spool.core.prepared).insert(prepare.gid.clone(), held);
+        if let Some((_, old)) = replaced {
+            // The same identifier again: the one before was decided while nobody listened.
+            self.gather(Operation::Discard { transaction: old });
+        }
+        self.gather(Operation::Prepare { transaction: open.shared, prepare });
+        Ok(())
+    }
+
+    /// Whether exactly this prepared transaction is held.
+    #[must_use]
+    pub fn holds_prepared(&self, xid: Xid, gid: &str, prepare_lsn: Lsn) -> bool {
+        lock(&self.spool.core.prepared)
+            .get(gid)
+            .is_some_and(|(held, _)| held.xid == xid && held.prepare_lsn == prepare_lsn)
+    }
+
+    /// COMMIT PREPARED.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::PreparedMissing`] when its rows are not held: a gap.
+    pub fn commit_prepared(&mut self, gid: &str, commit: Commit) -> Result<(), SpoolError> {
+        let held = lock(&self.spool.core.prepared).remove(gid);
+        match held {
+            Some((_, transaction)) if commit.commit_end <= self.seen => {
+                self.gather(Operation::Discard { transaction });
+            }
+            None if commit.commit_end <= self.seen => {}
+            Some((prepare, transaction)) if prepare.xid == commit.xid => {
+                self.seen = commit.commit_end;
+                self.spool.core.options.numbers.received_transactions.add(1);
+                self.gather(Operation::Commit { transaction, commit: commit.into(), inline: None });
+                return Ok(());
+            }
+            other => {
+                if let Some(other) = other {
+                    lock(&self.spool.core.prepared).insert(gid.to_owned(), other);
+                }
+                let (xid, commit_lsn) = (commit.xid, commit.commit_lsn);
+                return Err(SpoolError::PreparedMissing { gid: gid.to_owned(), xid, commit_lsn });
+            }
+        }
+        self.spool.core.options.numbers.skipped_transactions.add(1);
+        Ok(())
+    }
+
+    /// ROLLBACK PREPARED. `false`: its PREPARE was never received.
+    pub fn rollback_prepared(&mut self, gid: &str, xid: Xid) -> bool {
+        let mut prepared = lock(&self.spool.core.prepared);
+        let held = match prepared.get(gid) {
+            Some((prepare, _)) if prepare.xid == xid => prepared.remove(gid),
+            _ => None,
+        };
+        drop(prepared);
+        match held {
+            Some((_, transaction)) => {
+                self.gather(Operation::Discard { transaction });
+                true
+            }
+            None => {
+                self.spool.core.options.numbers.rollback_prepared_unknown.add(1);
+                false
+            }
+        }
+    }
+
+    /// A keepalive's WAL end: everything that ends up to it was sent before. Durable once all of that is.
+    pub fn keepalive(&mut self, wal_end: Lsn) {
+        // In the middle of a transaction it says nothing new, and must never make its own commit look old.
+        if self.current.is_some() || self.skipping.is_some() || wal_end <= self.seen {
+            return;
+        }
+        self.seen = wal_end;
+        if let Some(Operation::Progress { end }) = self.outgoing.last_mut() {
+            *end = wal_end;
+        } else {
+            self.gather(Operation::Progress { end: wal_end });
+        }
+    }
+
+    /// Bytes gathered for the next flush, open buffers included.
+    #[must_use]
+    pub fn gathered(&self) -> usize {
+        self.outgoing_bytes
+    }
+
+    /// Hands what was gathered to the writer and the readers; waits while too much is on its way. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Stopped`] when the writer failed, [`SpoolError::Closed`].
+    pub async fn flush(&mut self) -> Result<(), SpoolError> {
+        for open in self.current.iter_mut() {
+            if open.buffer.len() >= FOLLOWED_BYTES && open.shared.followed.load(Ordering::Relaxed) {
+                Self::seal(open, &mut self.outgoing, &mut self.outgoing_bytes);
+            }
+        }
+        for open in self.others.values_mut() {
+            if open.buffer.len() >= FOLLOWED_BYTES && open.shared.followed.load(Ordering::Relaxed) {
+                self.other_bytes -= open.buffer.len();
+                Self::seal(open, &mut self.outgoing, &mut self.outgoing_bytes);
+            }
+        }
+        if !self.outgoing.is_empty() {
+            self.spool.core.queue.room().await;
+            self.spool.core.check()?;
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// Whether reception should go on.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        lock(&self.spool.core.pressure).clone()
+    }
+
+    fn publish(&mut self) {
+        self.outgoing_bytes = 0;
+        self.spool.core.publish(self.outgoing.drain(..));
+    }
+
+    fn gather(&mut self, operation: Operation) {
+        self.outgoing_bytes += operation.bytes();
+        self.outgoing.push(operation);
+    }
+
+    fn open(&mut self, xid: Xid, streamed: bool, early: bool) {
+        let id = self.spool.core.next_transaction.fetch_add(1, Ordering::Relaxed);
+        self.skipping = None;
+        self.current = Some(Open {
+            shared: Arc::new(Shared::new(id, xid, streamed, early)),
+            buffer: Vec::with_capacity(1024),
+            commands: 0,
+            marks: SmallVec::new(),
+            last_oid: 0,
+            last_subtransaction: 0,
+            chunks: 0,
+            layer: Descriptions::default(),
+            in_buffer: RoaringBitmap::new(),
+            in_chunks: RoaringBitmap::new(),
+            aborted_in_buffer: RoaringBitmap::new(),
+        });
+    }
+
+    /// Puts the current transaction among the others.
+    fn park(&mut self) {
+        let Some(open) = self.current.take() else { return };
+        self.other_bytes += open.buffer.len();
+        if let Some(replaced) = self.others.insert(open.shared.xid, open) {
+            self.other_bytes -= replaced.buffer.len();
+            self.discard(&replaced);
+        }
+        while self.other_bytes > OPEN_BYTES
+            && let Some(largest) = self.others.values_mut().max_by_key(|open| open.buffer.len())
+        {
+            self.other_bytes -= largest.buffer.len();
+            Self::seal(largest, &mut self.outgoing, &mut self.outgoing_bytes);
+        }
+    }
+
+    /// Takes an open transaction out; `None` when it is being skipped.
+    fn take(&mut self, xid: Xid) -> Result<Option<Open>, SpoolError> {
+        if self.skipping == Some(xid) {
+            self.skipping = None;
+            self.spool.core.options.numbers.skipped_transactions.add(1);
+            return Ok(None);
+        }
+        self.park();
+        let open = self.others.remove(&xid).ok_or(SpoolError::UnknownTransaction { xid })?;
+        self.other_bytes -= open.buffer.len();
+        Ok(Some(open))
+    }
+
+    fn find(&mut self, xid: Xid) -> Result<&mut Open, SpoolError> {
+        match &mut self.current {
+            Some(open) if open.shared.xid == xid => Ok(open),
+            _ => self.others.get_mut(&xid).ok_or(SpoolError::UnknownTransaction { xid }),
+        }
+    }
+
+    fn discard(&mut self, open: &Open) {
+        if open.chunks > 0 {
+            self.gather(Operation::Discard { transaction: Arc::clone(&open.shared) });
+        } else {
+            lock(&open.shared.inner).phase = Phase::Gone;
+        }
+    }
+
+    #[cold]
+    fn mark(open: &mut Open, session: &Descriptions, frame: &[u8]) -> Result<(), SpoolError> {
+        let oids = relation_oids(frame)?;
+        for oid in &oids {
+            if open.marks.iter().any(|(marked, _)| marked == oid) {
+                continue;
+            }
+            let version = if open.shared.streamed { open.layer.version(*oid) } else { session.version(*oid) };
+            let version = version.ok_or(SpoolError::UnknownRelation { oid: *oid, xid: open.shared.xid })?;
+            push_mark(&mut open.buffer, *oid, version);
+            open.marks.push((*oid, version));
+        }
+        open.last_oid = match oids.as_slice() {
+            [oid] => *oid,
+            _ => 0,
+        };
+        Ok(())
+    }
+
+    /// The buffer's surviving records.
+    fn take_buffer(open: &mut Open) -> Option<(Bytes, u32)> {
+        let (mut raw, mut commands) = (std::mem::take(&mut open.buffer), std::mem::take(&mut open.commands));
+        if !open.aborted_in_buffer.is_empty() {
+            (raw, commands) = without_aborted(&raw, &open.aborted_in_buffer);
+            open.in_buffer -= &open.aborted_in_buffer;
+            open.aborted_in_buffer.clear();
+        }
+        open.marks.clear();
+        open.last_oid = 0;
+        open.last_subtransaction = 0;
+        (commands > 0).then(|| (Bytes::from(raw), commands))
+    }
+
+    /// Makes the buffer a chunk.
+    fn seal(open: &mut Open, outgoing: &mut Vec<Operation>, outgoing_bytes: &mut usize) {
+        let full = open.buffer.len() > CHUNK_BYTES / 2;
+        if let Some((raw, commands)) = Self::take_buffer(open) {
+            open.chunks += 1;
+            let operation = Operation::Chunk { transaction: Arc::clone(&open.shared), raw, commands };
+            *outgoing_bytes += operation.bytes();
+            outgoing.push(operation);
+        }
+        open.in_chunks |= std::mem::take(&mut open.in_buffer);
+        if full {
+            open.buffer.reserve(CHUNK_BYTES + 1024);
+        }
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.reconnected();
+        self.publish();
+        self.spool.core.intake_taken.store(false, Ordering::Release);
+    }
+}
+
+impl From<Commit> for CommitInfo {
+    fn from(commit: Commit) -> Self {
+        let Commit { xid, commit_lsn, commit_end, commit_time, origin } = commit;
+        // The number is given when the commit is handed over.
+        Self { xid, commit_lsn, commit_end, commit_time, origin, sequence: 0 }
+    }
+}
