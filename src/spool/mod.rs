@@ -26,6 +26,7 @@ mod handle;
 mod header;
 mod intake;
 mod layout;
+mod maintenance;
 mod options;
 mod queue;
 mod reader;

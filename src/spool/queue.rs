@@ -56,8 +56,6 @@ struct Waiting {
     bytes: usize,
     /// Nothing more comes.
     closed: bool,
-    /// Somebody wants the writer to look around.
-    nudged: bool,
 }
 
 #[derive(Default)]
@@ -103,10 +101,9 @@ impl Queue {
     /// Takes what waits, up to a group's size; after `timeout` perhaps nothing.
     pub(crate) fn take(&self, timeout: Duration) -> Taken {
         let mut waiting = lock(&self.waiting);
-        if waiting.operations.is_empty() && !waiting.closed && !waiting.nudged {
+        if waiting.operations.is_empty() && !waiting.closed {
             waiting = self.ready.wait_timeout(waiting, timeout).unwrap_or_else(PoisonError::into_inner).0;
         }
-        waiting.nudged = false;
         let mut taken = Taken { operations: Vec::new(), bytes: 0, closed: waiting.closed };
         while taken.bytes < GROUP
             && let Some(operation) = waiting.operations.pop_front()
@@ -121,11 +118,6 @@ impl Queue {
     pub(crate) fn written(&self, bytes: usize) {
         lock(&self.waiting).bytes -= bytes;
         self.room.notify_waiters();
-    }
-
-    pub(crate) fn nudge(&self) {
-        lock(&self.waiting).nudged = true;
-        self.ready.notify_one();
     }
 
     pub(crate) fn close(&self) {

@@ -72,9 +72,10 @@ impl Segments {
         for number in store.segment_numbers() {
             segments.next = segments.next.max(number + 1);
             if !segments.by_number.contains_key(&number) {
-                // Made ahead of need, never used: no batch refers to it.
+                // Made ahead of need and never used, or no longer referred to and half dropped.
                 let keyspace = store.segment(number)?;
-                if segments.spare.is_none() {
+                let unused = keyspace.is_empty().map_err(SpoolError::store("looking into a segment"))?;
+                if segments.spare.is_none() && unused {
                     segments.spare = Some((number, keyspace));
                 } else {
                     store.db.delete_keyspace(keyspace).map_err(SpoolError::store("dropping an unused segment"))?;

@@ -23,6 +23,7 @@ use super::header::{
     encode_pending,
 };
 use super::layout::{PROGRESS_KEY, aborted_key, chunk_key, pending_key};
+use super::maintenance::Maintenance;
 use super::queue::Operation;
 use super::segments::SegmentKind;
 use super::state::{Inner, Shared};
@@ -36,6 +37,9 @@ const IDLE: Duration = Duration::from_millis(200);
 pub(crate) struct Writer {
     pub(crate) core: Arc<Core>,
     pub(crate) progress: Progress,
+    pub(crate) maintenance: Maintenance,
+    /// Everything up to here was applied before the retention.
+    pub(crate) expired: Lsn,
     encoder: ChunkEncoder,
     scratch: Vec<u8>,
     /// Transactions that have a header in `received`.
@@ -58,7 +62,15 @@ impl Writer {
     pub(crate) fn new(core: Arc<Core>, progress: Progress) -> Self {
         let encoder = ChunkEncoder::new(core.options.compression);
         let received = lock(&core.prepared).values().map(|(_, transaction)| transaction.id).collect();
-        Self { core, progress, encoder, scratch: Vec::new(), received }
+        Self {
+            core,
+            progress,
+            maintenance: Maintenance::new(),
+            expired: Lsn::ZERO,
+            encoder,
+            scratch: Vec::new(),
+            received,
+        }
     }
 
     /// Runs until the queue is closed and empty, or something fails.
@@ -79,6 +91,7 @@ impl Writer {
             if taken.closed && idle {
                 return self.core.store.db.persist(PersistMode::SyncAll).map_err(SpoolError::store("syncing"));
             }
+            self.maintain(idle)?;
         }
     }
 
@@ -276,7 +289,7 @@ impl Writer {
         lock(&self.core.segments).end(transaction.id, commit_end, segments.into_iter());
     }
 
-    fn add_cursors(&self, batch: &mut Batch) -> Result<(), SpoolError> {
+    pub(crate) fn add_cursors(&self, batch: &mut Batch) -> Result<(), SpoolError> {
         let mut cursors = lock(&self.core.cursors);
         for name in std::mem::take(&mut cursors.changed) {
             if let Some(position) = cursors.positions.get(&name) {

@@ -1,0 +1,209 @@
+//! What the writer does between groups: releases applied transactions, drops drained segments, makes the next one ahead of
+//! need, and says when reception has to pause.
+//!
+//! Applied transactions stay for the retention, bounded by bytes, so that a destination that went back (a failover, a restored
+//! backup) is continued from its own checkpoint. Then their `pending` entries are deleted, oldest first. A segment is dropped
+//! only after the cursor and those deletes are synced: after a crash nothing refers to what is gone.
+//!
+//! The engine ignores its own memory and disk limits, and any failed write leaves it unusable, a full disk too. So bytes
+//! are counted here, and reception pauses while there is still room for the journals, the memtables and a segment.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::error::SpoolError;
+use super::handle::Pressure;
+use super::header::decode_pending;
+use super::layout::{parse_pending_key, segment_key};
+use super::lock;
+use super::writer::Writer;
+use crate::failpoint;
+use crate::position::{Lsn, Position};
+
+/// How often this is worth doing under load.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Transactions that are released in one batch.
+const RELEASE: usize = 4096;
+
+/// What maintenance remembers.
+pub(crate) struct Maintenance {
+    last: Instant,
+    /// When everything up to where had been applied.
+    applied: VecDeque<(Instant, Lsn)>,
+    free_bytes: u64,
+    /// More can be released than one round does.
+    more: bool,
+}
+
+impl Maintenance {
+    pub(crate) fn new() -> Self {
+        Self { last: Instant::now(), applied: VecDeque::new(), free_bytes: u64::MAX, more: false }
+    }
+}
+
+impl Writer {
+    /// Does what is due; `idle` when no operation waits.
+    pub(crate) fn maintain(&mut self, idle: bool) -> Result<(), SpoolError> {
+        let due = self.maintenance.last.elapsed() >= INTERVAL || (idle && self.maintenance.more);
+        if due {
+            self.maintenance.last = Instant::now();
+            self.maintenance.free_bytes = self.free_bytes()?;
+            let applied = self.applied();
+            self.release(applied)?;
+            self.drop_segments()?;
+            lock(&self.core.segments).prepare_spare(&self.core.store)?;
+        }
+        self.set_pressure();
+        Ok(())
+    }
+
+    /// Everything up to here is applied by every applier.
+    fn applied(&mut self) -> Lsn {
+        let cursors = lock(&self.core.cursors);
+        let done = |position: &Position| {
+            if position.is_end() { position.commit_end } else { Lsn(position.commit_end.0.saturating_sub(1)) }
+        };
+        let applied = cursors.positions.values().map(done).min().unwrap_or_default();
+        drop(cursors);
+        let retain = self.core.options.retain;
+        let samples = &mut self.maintenance.applied;
+        let spacing = retain / 64;
+        if samples.back().is_none_or(|(at, last)| *last < applied && at.elapsed() >= spacing) {
+            samples.push_back((Instant::now(), applied));
+        }
+        applied
+    }
+
+    fn release(&mut self, applied: Lsn) -> Result<(), SpoolError> {
+        let options = &self.core.options;
+        let squeezed = self.squeezed();
+        let samples = &mut self.maintenance.applied;
+        let mut expired = Lsn::ZERO;
+        while let Some((_, lsn)) = samples.pop_front_if(|(at, _)| at.elapsed() >= options.retain) {
+            expired = expired.max(lsn);
+        }
+        // The sample stands for its time until a newer one expires.
+        if expired > Lsn::ZERO {
+            self.expired = self.expired.max(expired.min(applied));
+        }
+        let applied_total = self.stored_total_at(applied)?;
+        let store = &self.core.store;
+        let mut batch = store.db.batch();
+        let mut progress = self.progress;
+        self.maintenance.more = false;
+        for entry in store.pending.range((progress.released.0.saturating_add(1)).to_be_bytes()..) {
+            let (key, value) = entry.into_inner().map_err(SpoolError::store("reading applied transactions"))?;
+            let (commit_end, _) = parse_pending_key(&key)
+                .ok_or_else(|| SpoolError::damaged("a pending header", "its key is cut short"))?;
+            if commit_end > applied {
+                break;
+            }
+            if commit_end > self.expired && !squeezed {
+                let (header, _) = decode_pending(commit_end, &value)?;
+                if applied_total.saturating_sub(header.stored_total) < options.retain_bytes {
+                    break;
+                }
+            }
+            if batch.len() >= RELEASE {
+                self.maintenance.more = true;
+                break;
+            }
+            batch.remove(&store.pending, key);
+            progress.released = commit_end;
+            progress.pending_bytes = progress.pending_bytes.saturating_sub(value.len() as u64);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.progress = progress;
+        // Before the deletes are seen: a reader that is behind gets told so, and no hole.
+        self.core.released.store(progress.released.0, Ordering::Release);
+        self.add_cursors(&mut batch)?;
+        self.add_progress(&mut batch)?;
+        batch.commit().map_err(SpoolError::store("releasing applied transactions"))?;
+        failpoint::pass("spool.released").map_err(SpoolError::failpoint("releasing"))
+    }
+
+    /// The stored bytes of everything up to the transaction that ends there.
+    fn stored_total_at(&self, applied: Lsn) -> Result<u64, SpoolError> {
+        if applied >= self.progress.last_commit {
+            return Ok(self.progress.stored_total);
+        }
+        let Some(entry) = self.core.store.pending.range(applied.0.to_be_bytes()..).next() else { return Ok(0) };
+        let (key, value) = entry.into_inner().map_err(SpoolError::store("reading an applied transaction"))?;
+        let Some((commit_end, _)) = parse_pending_key(&key) else { return Ok(0) };
+        Ok(decode_pending(commit_end, &value)?.0.stored_total)
+    }
+
+    fn drop_segments(&mut self) -> Result<(), SpoolError> {
+        let worth = if self.squeezed() { 1 } else { (self.core.options.segment_bytes / 4).max(1) };
+        let drained = lock(&self.core.segments).drained(self.progress.released, worth);
+        let Some(first) = drained.first().copied() else { return Ok(()) };
+        // One at a time: each costs some 40 ms in which no commit goes on.
+        self.maintenance.more |= drained.len() > 1;
+        let store = &self.core.store;
+        store.db.persist(fjall::PersistMode::SyncData).map_err(SpoolError::store("syncing"))?;
+        failpoint::pass("spool.release_synced").map_err(SpoolError::failpoint("releasing"))?;
+        let Some(keyspace) = lock(&self.core.segments).remove(first) else { return Ok(()) };
+        store.meta.remove(segment_key(first)).map_err(SpoolError::store("dropping a segment"))?;
+        failpoint::pass("spool.segment_forgotten").map_err(SpoolError::failpoint("dropping a segment"))?;
+        store.db.delete_keyspace(keyspace).map_err(SpoolError::store("dropping a segment"))
+    }
+
+    fn free_bytes(&self) -> Result<u64, SpoolError> {
+        let directory = &self.core.options.directory;
+        let stat = rustix::fs::statvfs(directory)
+            .map_err(|error| SpoolError::io("asking for the free space of", directory)(error.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn held_bytes(&self) -> u64 {
+        lock(&self.core.segments).stored_bytes() + self.progress.pending_bytes
+    }
+
+    /// Room is short: what is applied goes at once, whatever the retention.
+    fn squeezed(&self) -> bool {
+        let options = &self.core.options;
+        options.quota_bytes.is_some_and(|quota| self.held_bytes() >= quota / 10 * 9)
+            || self.maintenance.free_bytes < options.headroom_bytes
+    }
+
+    fn set_pressure(&self) {
+        let options = &self.core.options;
+        let held = self.held_bytes();
+        options.numbers.spool_held_bytes.set(held);
+        let pressure = match options.quota_bytes {
+            Some(quota) if held >= quota => self.at_quota(held, quota),
+            _ if self.maintenance.free_bytes < options.headroom_bytes => Pressure::Paused {
+                reason: format!(
+                    "{} has {} bytes free, {} are kept as headroom",
+                    options.directory.display(),
+                    self.maintenance.free_bytes,
+                    options.headroom_bytes
+                ),
+            },
+            _ => Pressure::None,
+        };
+        options.numbers.spool_paused.set(u64::from(pressure != Pressure::None));
+        let mut current = lock(&self.core.pressure);
+        if *current != pressure {
+            *current = pressure;
+        }
+    }
+
+    fn at_quota(&self, held: u64, quota: u64) -> Pressure {
+        let everything_applied = self.progress.released >= self.progress.last_commit;
+        let live = lock(&self.core.live);
+        let largest = live
+            .open
+            .values()
+            .map(|transaction| (lock(&transaction.inner).stored_bytes, transaction.xid))
+            .max()
+            .filter(|_| everything_applied && live.last_end <= self.progress.durable);
+        match largest {
+            Some((bytes, xid)) => Pressure::NothingAppliable { xid, bytes, quota },
+            None => Pressure::Paused { reason: format!("the spool holds {held} bytes, its quota is {quota}") },
+        }
+    }
+}
