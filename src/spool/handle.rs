@@ -19,7 +19,7 @@ use super::relations::Relations;
 use super::segments::Segments;
 use super::state::{Live, Phase, Shared};
 use super::writer::Writer;
-use super::{lock, record};
+use super::{journal, lock, record};
 use crate::change::{Relation, RelationVersion};
 use crate::position::{Lsn, Position, Xid};
 
@@ -158,6 +158,7 @@ impl Spool {
     /// where bytes were lost, [`SpoolError::Version`] for a newer format.
     pub fn open(options: SpoolOptions) -> Result<Self, SpoolError> {
         let lock_file = lock_directory(&options.directory)?;
+        journal::check(&options.store_directory())?;
         let store = Store::open(&options.store_directory())?;
         check_format(&store)?;
         let progress: Progress =
@@ -299,6 +300,15 @@ impl Spool {
 
     /// Writes out and syncs what was handed over, and ends the writer. Other handles can still read.
     pub fn close(self) {
+        self.writing.end();
+    }
+}
+
+#[cfg(test)]
+impl Spool {
+    /// Ends the writer without writing or syncing what waits; the directory then is what `kill -9` leaves.
+    pub(crate) fn crash(&self) {
+        self.core.queue.crash();
         self.writing.end();
     }
 }

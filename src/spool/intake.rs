@@ -28,12 +28,12 @@ use super::state::{Phase, Shared};
 use crate::change::{RelationRecord, RelationVersion, relation_oids};
 use crate::position::{Lsn, PgTimestamp, Xid};
 
-/// Raw bytes at which a chunk is full.
-const CHUNK_BYTES: usize = 256 << 10;
+/// Raw bytes at which a chunk is full (few in unit tests, so that small histories have many chunks).
+const CHUNK_BYTES: usize = if cfg!(test) { 2 << 10 } else { 256 << 10 };
 /// Raw bytes of a partial chunk that are worth handing to a reader who waits for them.
-const FOLLOWED_BYTES: usize = 64 << 10;
+const FOLLOWED_BYTES: usize = CHUNK_BYTES / 4;
 /// All open buffers together.
-const OPEN_BYTES: usize = 16 << 20;
+const OPEN_BYTES: usize = CHUNK_BYTES * 64;
 
 /// Whether a transaction is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

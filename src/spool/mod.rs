@@ -21,17 +21,23 @@
 //! transaction, and a walk over the journals before they are opened, as the engine cuts them in silence.
 
 mod chunk;
+#[cfg(test)]
+mod damage_tests;
 mod error;
 mod handle;
 mod header;
 mod intake;
+mod journal;
 mod layout;
 mod maintenance;
+#[cfg(test)]
+mod model_tests;
 mod options;
 mod queue;
 mod reader;
 mod record;
 mod relations;
+mod repair;
 mod segments;
 mod session;
 mod state;
@@ -51,6 +57,7 @@ pub use header::{
 pub use intake::{Commit, Intake, Skip};
 pub use options::SpoolOptions;
 pub use reader::SpoolReader;
+pub use repair::{Repair, repair};
 pub use segments::{SegmentKind, SegmentRecord};
 pub use transaction::{ChunkRead, Transaction, TransactionState};
 

@@ -56,6 +56,9 @@ struct Waiting {
     bytes: usize,
     /// Nothing more comes.
     closed: bool,
+    /// A test ends the writer as a crash would.
+    #[cfg(test)]
+    crashed: bool,
 }
 
 #[derive(Default)]
@@ -70,9 +73,21 @@ pub(crate) struct Taken {
     pub(crate) operations: Vec<Operation>,
     pub(crate) bytes: usize,
     pub(crate) closed: bool,
+    #[cfg(test)]
+    pub(crate) crashed: bool,
 }
 
 impl Queue {
+    /// Drops what waits and closes: with [`Taken::crashed`] the writer ends without another sync.
+    #[cfg(test)]
+    pub(crate) fn crash(&self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.operations.clear();
+        waiting.crashed = true;
+        drop(waiting);
+        self.close();
+    }
+
     /// Puts operations in; the caller has seen that there is room.
     pub(crate) fn push(&self, operations: impl IntoIterator<Item = Operation>) {
         let mut waiting = lock(&self.waiting);
@@ -104,7 +119,13 @@ impl Queue {
         if waiting.operations.is_empty() && !waiting.closed {
             waiting = self.ready.wait_timeout(waiting, timeout).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let mut taken = Taken { operations: Vec::new(), bytes: 0, closed: waiting.closed };
+        let mut taken = Taken {
+            operations: Vec::new(),
+            bytes: 0,
+            closed: waiting.closed,
+            #[cfg(test)]
+            crashed: waiting.crashed,
+        };
         while taken.bytes < GROUP
             && let Some(operation) = waiting.operations.pop_front()
         {
