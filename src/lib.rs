@@ -8,6 +8,7 @@
 //!
 //! Dependencies point one way: `cli` → (`source`, `apply`) → `spool` → `change` → `position`.
 
+pub mod apply;
 pub mod change;
 pub mod config;
 pub mod destination;

@@ -77,6 +77,13 @@ impl Transaction {
         (exact && matches!(inner.phase, Phase::Committed(_))).then_some(inner.commands)
     }
 
+    /// How many of its subtransactions were rolled back after a reader may have seen their commands; as long as the number
+    /// stays, what was read of it stays true.
+    #[must_use]
+    pub fn aborts(&self) -> u64 {
+        lock(&self.shared.inner).aborts
+    }
+
     /// What became of it so far.
     #[must_use]
     pub fn state(&self) -> TransactionState {

@@ -1,0 +1,80 @@
+//! Commit-to-visible latency: single-row transactions at a fixed rate, and a poller at the destination.
+//!
+//! `latency SOURCE_CONNECTION sqlite:FILE|POSTGRES_CONNECTION RATE SECONDS`; the table is `w4 (id bigint primary key, note text)`.
+//! Prints `p50 p95 p99 max missing` in milliseconds.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+type Poll = Box<dyn FnMut(i64) -> Vec<i64> + Send>;
+
+fn poller(destination: &str) -> Poll {
+    if let Some(file) = destination.strip_prefix("sqlite:") {
+        let database = loop {
+            let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+            if let Ok(database) = rusqlite::Connection::open_with_flags(file, flags) {
+                break database;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        database.busy_timeout(Duration::from_secs(5)).unwrap();
+        Box::new(move |after| {
+            let Ok(mut query) = database.prepare_cached("select id from w4 where id > ?1") else { return vec![] };
+            let Ok(rows) = query.query_map([after], |row| row.get(0)) else { return vec![] };
+            rows.filter_map(Result::ok).collect()
+        })
+    } else {
+        let mut client = postgres::Client::connect(destination, postgres::NoTls).unwrap();
+        let query = client.prepare("select id from w4 where id > $1").unwrap();
+        Box::new(move |after| client.query(&query, &[&after]).unwrap().iter().map(|row| row.get(0)).collect())
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let (source, destination) = (&args[1], &args[2]);
+    let (rate, seconds): (u64, u64) = (args[3].parse().unwrap(), args[4].parse().unwrap());
+    let count = rate * seconds;
+    let mut client = postgres::Client::connect(source, postgres::NoTls).unwrap();
+    let first: i64 = client.query_one("select coalesce(max(id), 0) from w4", &[]).unwrap().get(0);
+    let insert = client.prepare("insert into w4 values ($1, 'a row of the fourth workload')").unwrap();
+    let (sender, receiver) = mpsc::channel::<(i64, Instant)>();
+    let mut poll = poller(destination);
+    let last = first + count as i64;
+    let watcher = std::thread::spawn(move || {
+        let mut seen = vec![];
+        let mut after = first;
+        let deadline = Instant::now() + Duration::from_secs(seconds + 60);
+        while after < last && Instant::now() < deadline {
+            let ids = poll(after);
+            let now = Instant::now();
+            for id in ids {
+                after = after.max(id);
+                seen.push((id, now));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        seen
+    });
+    let start = Instant::now();
+    for n in 0..count {
+        let due = start + Duration::from_secs_f64(n as f64 / rate as f64);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let id = first + 1 + n as i64;
+        client.execute(&insert, &[&id]).unwrap();
+        sender.send((id, Instant::now())).unwrap();
+    }
+    drop(sender);
+    let seen: std::collections::HashMap<_, _> = watcher.join().unwrap().into_iter().collect();
+    let mut waits = vec![];
+    let mut missing = 0;
+    for (id, committed) in receiver {
+        match seen.get(&id) {
+            Some(visible) => waits.push(visible.saturating_duration_since(committed).as_secs_f64() * 1000.0),
+            None => missing += 1,
+        }
+    }
+    waits.sort_by(f64::total_cmp);
+    let at = |share: f64| waits.get(((waits.len() as f64 * share) as usize).min(waits.len().saturating_sub(1))).copied().unwrap_or(f64::NAN);
+    println!("{:.1} {:.1} {:.1} {:.1} {missing}", at(0.5), at(0.95), at(0.99), at(1.0));
+}

@@ -1,0 +1,395 @@
+"""The measuring part of bench.sh: two throwaway PostgreSQL servers, the workloads, the contenders, the table."""
+
+import argparse
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+BIN = Path(os.environ.get("PG2ANY_TEST_PG15_BIN", "/usr/lib/postgresql/15/bin"))
+TARGET = Path(os.environ["CARGO_TARGET_DIR"]) / "release"
+TICKS = os.sysconf("SC_CLK_TCK")
+ROOT = Path(tempfile.mkdtemp(prefix="pg2any-bench-"))
+USER = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+started = []
+
+
+def as_user(command):
+    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *command] if os.geteuid() == 0 else command
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """A PostgreSQL server of our own, with fsync on."""
+
+    def __init__(self, name):
+        self.directory = ROOT / name
+        self.directory.mkdir()
+        shutil.chown(self.directory, USER)
+        self.port = free_port()
+        command = [BIN / "initdb", "-D", self.directory / "data", "-U", "postgres", "-A", "trust", "--no-sync"]
+        subprocess.run(as_user([str(c) for c in command]), check=True, stdout=subprocess.DEVNULL)
+        settings = {
+            "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "wal_level": "logical",
+            "max_wal_senders": 60, "max_replication_slots": 60, "max_logical_replication_workers": 20,
+            "max_worker_processes": 30, "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
+            "autovacuum": "off", "wal_sender_timeout": "60s",
+        }
+        with open(self.directory / "data" / "postgresql.conf", "a") as conf:
+            conf.writelines(f"{k} = '{v}'\n" for k, v in settings.items())
+        log = open(self.directory / "log", "w")
+        self.process = subprocess.Popen(as_user([str(BIN / "postgres"), "-D", str(self.directory / "data")]), stdout=log, stderr=log)
+        started.append(self.process)
+        while subprocess.run([BIN / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]).returncode:
+            time.sleep(0.1)
+
+    def url(self, database, replication=False):
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}" + ("?replication=database" if replication else "")
+
+    def environment(self, **more):
+        return {**os.environ, "PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "postgres", **more}
+
+
+class Psql:
+    """One psql that stays open, so that polling costs no process."""
+
+    def __init__(self, server, database):
+        command = [str(BIN / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", database]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=server.environment())
+
+    def __call__(self, sql):
+        self.process.stdin.write(sql.rstrip().rstrip(";") + ";\n\\echo =end=\n")
+        self.process.stdin.flush()
+        lines = []
+        for line in self.process.stdout:
+            if line == "=end=\n":
+                return "\n".join(lines)
+            lines.append(line.rstrip("\n"))
+        raise RuntimeError(f"psql ended at: {sql}")
+
+
+def cpu_of(pid):
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+    except (OSError, IndexError):
+        return None
+
+
+class Sampler(threading.Thread):
+    """Follows other processes while something runs: CPU, peak memory, bytes written."""
+
+    def __init__(self, find):
+        super().__init__(daemon=True)
+        self.find, self.first, self.last, self.peak, self.written, self.stop = find, {}, {}, 0, {}, threading.Event()
+        self.start()
+
+    def run(self):
+        pids, looked = [], 0
+        while not self.stop.is_set():
+            if not pids or time.time() - looked > 1:
+                pids, looked = self.find(), time.time()
+            for pid in pids:
+                cpu = cpu_of(pid)
+                if cpu is not None:
+                    self.first.setdefault(pid, 0 if self.first == {} and False else cpu)
+                    self.last[pid] = cpu
+                try:
+                    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                        if line.startswith("VmHWM"):
+                            self.peak = max(self.peak, int(line.split()[1]) / 1024)
+                    io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+                    self.written[pid] = int(io["write_bytes"]) / 2**20
+                except (OSError, ValueError):
+                    pass
+            time.sleep(0.05)
+
+    def finish(self):
+        self.stop.set()
+        self.join()
+        return sum(self.last.values()) - sum(self.first.values())
+
+
+class Bench:
+    def __init__(self, arguments):
+        self.arguments = arguments
+        quick = arguments.quick
+        self.rounds = arguments.rounds or (1 if quick else 3)
+        self.rows = 20_000 if quick else 1_000_000
+        self.transactions = 2_000 if quick else 200_000
+        self.big = 50_000 if quick else 10_000_000
+        self.w3 = (10, 1_000) if quick else (100, 10_000)
+        self.seconds = 5 if quick else 60
+        self.source, self.target = Server("source"), Server("target")
+        self.results = {}
+        subprocess.run([BIN / "createdb", "bench"], env=self.source.environment(), check=True)
+        self.sql = Psql(self.source, "bench")
+        self.schema(self.sql, "bench", self.source)
+        self.sql("create publication bench for all tables")
+        self.sql("create table marker (id int primary key)")
+        self.markers = 0
+        self.contenders = []
+        for n in range(self.rounds):
+            self.contenders += [("pg2any", n), ("native off", n), ("native on", n), ("receive off", n), ("receive on", n)]
+        if not quick and not arguments.no_ancestor:
+            self.contenders.append(("pg2any_lib", 0))
+        for kind, n in self.contenders:
+            self.sql(f"select pg_create_logical_replication_slot('{self.slot(kind, n)}', 'pgoutput')")
+            if kind.startswith("native"):
+                database = self.slot(kind, n)
+                subprocess.run([BIN / "createdb", database], env=self.target.environment(), check=True)
+                sql = Psql(self.target, database)
+                self.schema(sql, database, self.target)
+                sql("create table marker (id int primary key)")
+                sql(f"create subscription {database} connection 'host=127.0.0.1 port={self.source.port} user=postgres dbname=bench' "
+                    f"publication bench with (create_slot = false, slot_name = '{database}', enabled = false, copy_data = false, "
+                    f"streaming = {kind.split()[1]})")
+
+    @staticmethod
+    def slot(kind, n):
+        return f"{kind.replace(' ', '_')}_{n}"
+
+    @staticmethod
+    def schema(sql, database, server):
+        sql("create table w1 (id bigint primary key, a text, b text, at timestamptz, n int, d float8, flag boolean)")
+        sql("create table w4 (id bigint primary key, note text)")
+        subprocess.run([BIN / "pgbench", "-i", "-I", "dtp", "-q", database], env=server.environment(), check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def mark(self):
+        """A last small transaction; whoever shows it has everything before it. Returns the LSN behind it."""
+        self.markers += 1
+        self.sql(f"insert into marker values ({self.markers})")
+        self.sql("checkpoint")
+        return self.sql("select pg_current_wal_flush_lsn()")
+
+    def rows_sql(self, first, count):
+        return (f"insert into w1 select g, repeat(md5(g::text), 2), repeat(md5((g + 1)::text), 2), now(), g::int, g * 1.1, "
+                f"g % 2 = 0 from generate_series({first}, {first + count - 1}) g")
+
+    def workload(self, name):
+        if name == "init":
+            subprocess.run([BIN / "pgbench", "-i", "-I", "g", "-s", "10", "-q", "bench"], env=self.source.environment(), check=True,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        elif name == "w1":
+            self.sql(self.rows_sql(1, self.rows))
+        elif name == "w2":
+            self.sql("select 1")
+            subprocess.run([BIN / "pgbench", "-n", "-c", "8", "-t", str(self.transactions // 8), "bench"], check=True,
+                           env=self.source.environment(PGOPTIONS="-c synchronous_commit=off"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        elif name == "w3":
+            transactions, each = self.w3
+            for t in range(transactions):
+                at = t * (self.rows // transactions)
+                self.sql(f"begin; update w1 set n = n + 1, a = b where id > {at} and id <= {at + each * 8 // 10}; "
+                         f"delete from w1 where id > {at + each * 8 // 10 - each * 2 // 10} and id <= {at + each * 8 // 10}; commit")
+        elif name == "w5":
+            self.sql(self.rows_sql(10_000_000, self.big))
+
+    def walsender(self, slot):
+        pid = subprocess.run([BIN / "psql", "-XAtc", f"select active_pid from pg_replication_slots where slot_name = '{slot}'", "bench"],
+                             env=self.source.environment(), capture_output=True, text=True).stdout.strip()
+        return [int(pid)] if pid else []
+
+    def process(self, slot, command, environment=None, output=None):
+        """Runs a contender that ends by itself; wall, CPU, memory, bytes written, CPU of its walsender."""
+        sender = Sampler(lambda: self.walsender(slot))
+        log = open(output or ROOT / f"{slot}.log", "a")
+        begin = time.monotonic()
+        process = subprocess.Popen([str(c) for c in command], env={**os.environ, **(environment or {})}, stdout=log, stderr=log)
+        mine = Sampler(lambda: [process.pid])
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.monotonic() - begin
+        mine.finish()
+        if status:
+            sys.exit(f"{command[0]} failed ({status}); its log:\n{Path(log.name).read_text()[-3000:]}")
+        return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss / 1024,
+                "written": sum(mine.written.values()), "sender": sender.finish()}
+
+    def pg2any_environment(self, slot):
+        directory = ROOT / slot
+        directory.mkdir(exist_ok=True)
+        return {"CDC_SOURCE_CONNECTION_STRING": self.source.url("bench", True), "CDC_DEST_TYPE": "SQLite",
+                "CDC_DEST_URI": str(directory / "target.db"), "CDC_REPLICATION_SLOT": slot, "CDC_PUBLICATION": "bench",
+                "PG2ANY_DATA_DIR": str(directory / "data"), "RUST_LOG": "warn"}
+
+    def drain(self, kind, n, until):
+        slot = self.slot(kind, n)
+        if kind == "pg2any":
+            return self.process(slot, [TARGET / "pg2any", "run", "--until-lsn", until], self.pg2any_environment(slot))
+        if kind.startswith("receive"):
+            return self.process(slot, [TARGET / "receive", self.source.url("bench", True), slot, "bench", kind.split()[1], until])
+        return self.native(slot)
+
+    def native(self, slot):
+        sql = Psql(self.target, slot)
+        sender = Sampler(lambda: self.walsender(slot))
+
+        def worker():
+            pid = subprocess.run([BIN / "psql", "-XAtc", f"select pid from pg_stat_subscription where subname = '{slot}' and pid is not null",
+                                  "postgres"], env=self.target.environment(), capture_output=True, text=True).stdout.split()
+            return [int(p) for p in pid]
+
+        begin = time.monotonic()
+        sql(f"alter subscription {slot} enable")
+        mine = Sampler(worker)
+        while not sql(f"select 1 from marker where id = {self.markers}"):
+            time.sleep(0.02)
+        wall = time.monotonic() - begin
+        cpu = mine.finish()
+        result = {"wall": wall, "cpu": cpu, "rss": mine.peak, "written": sum(mine.written.values()), "sender": sender.finish()}
+        sql(f"alter subscription {slot} disable")
+        while worker():
+            time.sleep(0.1)
+        return result
+
+    def ancestor(self, name, until_rows, limit):
+        """Runs the ancestor until its table has so many rows, or for `limit` seconds: its rate then."""
+        import sqlite3
+        slot = self.slot("pg2any_lib", 0)
+        environment = self.pg2any_environment(slot) | {"CDC_TRANSACTION_FILE_BASE_PATH": str(ROOT / slot / "files"),
+                                                         "CDC_LAST_LSN_FILE": str(ROOT / slot / "lsn"), "CDC_STREAMING": "true"}
+        database = sqlite3.connect(ROOT / slot / "target.db")
+        for table in ("w1 (id integer primary key, a text, b text, at text, n int, d real, flag int)", "marker (id integer primary key)",
+                      "w4 (id integer primary key, note text)", "pgbench_history (tid int, bid int, aid int, delta int, mtime text, filler text)",
+                      "pgbench_accounts (aid integer primary key, bid int, abalance int, filler text)",
+                      "pgbench_branches (bid integer primary key, bbalance int, filler text)",
+                      "pgbench_tellers (tid integer primary key, bid int, tbalance int, filler text)"):
+            database.execute(f"create table if not exists {table}")
+        database.commit()
+        table = {"w1": "w1", "w2": "pgbench_history", "init": "pgbench_accounts"}[name]
+        count = lambda: database.execute(f"select count(*) from {table}").fetchone()[0]
+        log = open(ROOT / f"{slot}.log", "a")
+        process = subprocess.Popen([TARGET / "bench-ancestor"], env={**os.environ, **environment}, stdout=log, stderr=log)
+        mine, begin, had = Sampler(lambda: [process.pid]), time.monotonic(), count()
+        while count() < until_rows and time.monotonic() - begin < limit and process.poll() is None:
+            time.sleep(0.2)
+        wall, rows = time.monotonic() - begin, count() - had
+        cpu = mine.finish()
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return {"wall": wall, "cpu": cpu, "rss": mine.peak, "written": sum(mine.written.values()), "sender": 0, "rows": rows}
+
+    def note(self, name, kind, result):
+        self.results.setdefault(name, {}).setdefault(kind, []).append(result)
+        print(f"{name} {kind:12} wall {result['wall']:7.2f} s  cpu {result['cpu']:6.2f} s  sender {result['sender']:6.2f} s  "
+              f"rss {result['rss']:6.0f} MB  written {result['written']:7.0f} MB", flush=True)
+
+    def phase(self, name):
+        self.workload(name)
+        until = self.mark()
+        kinds = [c for c in self.contenders if c[0] != "pg2any_lib"]
+        if name == "w5":
+            kinds = [("pg2any", 0)]
+        for kind, n in kinds:
+            result = self.drain(kind, n, until)
+            if name != "init":
+                self.note(name, kind, result)
+        if ("pg2any_lib", 0) in self.contenders and name in ("init", "w1", "w2"):
+            result = self.ancestor(name, {"init": 1_000_000, "w1": self.rows, "w2": self.transactions}[name], {"init": 300, "w1": 120, "w2": 30}[name])
+            if name != "init":
+                self.note(name, "pg2any_lib", result)
+
+    def latency(self):
+        connection = self.source.url("bench")
+        for kind in ("pg2any", "native off"):
+            slot = self.slot(kind, 0)
+            if kind == "pg2any":
+                log = open(ROOT / f"{slot}.log", "a")
+                process = subprocess.Popen([TARGET / "pg2any", "run"], env={**os.environ, **self.pg2any_environment(slot)}, stdout=log, stderr=log)
+                started.append(process)
+                destination = f"sqlite:{ROOT / slot / 'target.db'}"
+            else:
+                sql = Psql(self.target, slot)
+                sql(f"alter subscription {slot} enable")
+                destination = self.target.url(slot)
+            time.sleep(3)
+            out = subprocess.run([TARGET / "latency", connection, destination, "500", str(self.seconds)], capture_output=True, text=True)
+            print(f"w4 {kind:12} p50/p95/p99/max ms, missing: {out.stdout.strip()}{out.stderr[-500:]}", flush=True)
+            values = [float(v) for v in out.stdout.split()]
+            self.results.setdefault("w4", {})[kind] = [dict(zip(("p50", "p95", "p99", "max", "missing"), values))]
+            if kind == "pg2any":
+                peak = next(line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+                self.results["w4"][kind][0]["rss"] = int(peak.split()[1]) / 1024
+                process.send_signal(signal.SIGTERM)
+                process.wait(10)
+            else:
+                sql(f"alter subscription {slot} disable")
+
+    def table(self):
+        median = lambda values: statistics.median(values)
+        lines = ["| workload | contender | wall s | to native | CPU s | walsender CPU s | peak RSS MB | written MB |", "|---|---|---|---|---|---|---|---|"]
+        for name in ("w1", "w2", "w3", "w5"):
+            per = self.results.get(name, {})
+            native = min((median([r["wall"] for r in per[k]]) for k in per if k.startswith("native")), default=None)
+            for kind, runs in per.items():
+                m = {key: median([r[key] for r in runs]) for key in ("wall", "cpu", "sender", "rss", "written")}
+                ratio = f"{m['wall'] / native:.2f}" if native else "–"
+                if kind == "pg2any_lib" and name == "w2":
+                    ratio = f"{runs[0]['rows'] / runs[0]['wall']:.0f} tx/s"
+                lines.append(f"| {name.upper()} | {kind} | {m['wall']:.2f} | {ratio} | {m['cpu']:.2f} | {m['sender']:.2f} | {m['rss']:.0f} | {m['written']:.0f} |")
+        for kind, runs in self.results.get("w4", {}).items():
+            r = runs[0]
+            lines.append(f"| W4 | {kind} | p50 {r['p50']:.1f} ms, p95 {r['p95']:.1f} ms, p99 {r['p99']:.1f} ms | | | | {r.get('rss', 0):.0f} | |")
+        return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--only", default="w1,w3,w2,w4,w5")
+    parser.add_argument("--no-ancestor", action="store_true")
+    parser.add_argument("--output", default=None)
+    arguments = parser.parse_args()
+    chosen = arguments.only.split(",")
+    try:
+        bench = Bench(arguments)
+        bench.phase("init")
+        for name in ("w1", "w3", "w2"):
+            if name in chosen or (name == "w1" and "w3" in chosen):
+                bench.phase(name)
+        if "w4" in chosen:
+            bench.latency()
+        if "w5" in chosen:
+            bench.phase("w5")
+        print("\n" + bench.table())
+        if arguments.output:
+            out = Path(arguments.output)
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "results.json").write_text(json.dumps(bench.results, indent=1))
+            (out / "table.md").write_text(bench.table() + "\n")
+        print("1 passed, 0 failed")
+    finally:
+        for process in reversed(started):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in started:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        if os.environ.get("PG2ANY_BENCH_KEEP") is None:
+            shutil.rmtree(ROOT, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+//! Why applying stopped.
+
+use crate::change::DecodeError;
+use crate::destination::DestinationError;
+use crate::position::{Lsn, Position};
+use crate::spool::SpoolError;
+
+/// A failure that another try does not mend.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The spool could not be read.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The destination refused, for good.
+    #[error("the destination refused for good: {0}")]
+    Destination(DestinationError),
+    /// Another writer took the checkpoint.
+    #[error(
+        "{0}. This process stops, so that nothing is written twice; \
+         if the other writer is not wanted, stop it and start this one again"
+    )]
+    Fenced(DestinationError),
+    /// A frame does not decode.
+    #[error(
+        "the change at position {position} does not decode: {cause}. \
+         Nothing after it was applied; `pg2any inspect show {position}` shows its transaction"
+    )]
+    Decode {
+        /// Where.
+        position: Position,
+        /// Why.
+        cause: DecodeError,
+    },
+    /// The destination is behind what the spool keeps.
+    #[error(
+        "the destination's checkpoint is {checkpoint}, but the spool has let go of everything up to {released}: \
+         the transactions between them are gone here. Restore the destination to a state at or after {released}, \
+         or load it anew and start with a new data directory and slot"
+    )]
+    DestinationBehind {
+        /// What the destination holds.
+        checkpoint: Position,
+        /// Up to where the spool let go.
+        released: Lsn,
+    },
+    /// The destination lost its checkpoint.
+    #[error(
+        "the destination holds no checkpoint for cursor {cursor:?}, although changes up to {applied} were applied from this \
+         data directory under that name. Is it the right destination? If it was made anew, load its data anew and start \
+         with a new data directory and slot"
+    )]
+    CheckpointMissing {
+        /// The cursor.
+        cursor: String,
+        /// The spool's hint.
+        applied: Position,
+    },
+}
