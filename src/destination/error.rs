@@ -1,6 +1,7 @@
 //! What can go wrong at a destination: the error says what failed, its [`FailureKind`] what follows from it.
 
 use std::error::Error as StdError;
+use std::fmt;
 
 use crate::position::Position;
 
@@ -18,16 +19,17 @@ pub enum FailureKind {
 }
 
 /// A failed call to a destination, with what a person needs to act on it.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", self.describe())]
-pub struct DestinationError {
+#[derive(Debug)]
+pub struct DestinationError(Box<Details>);
+
+#[derive(Debug)]
+struct Details {
     kind: FailureKind,
     message: String,
     position: Option<Position>,
     table: Option<String>,
     key: Option<String>,
     hint: Option<String>,
-    #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -35,7 +37,15 @@ impl DestinationError {
     /// A failure of this kind. The message says what was being done; it must not hold a password.
     #[must_use]
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), position: None, table: None, key: None, hint: None, source: None }
+        Self(Box::new(Details {
+            kind,
+            message: message.into(),
+            position: None,
+            table: None,
+            key: None,
+            hint: None,
+            source: None,
+        }))
     }
 
     /// A failure that will happen again.
@@ -47,66 +57,79 @@ impl DestinationError {
     /// The command at which it happened (where a position is named already, that one stays).
     #[must_use]
     pub fn at(mut self, position: Position) -> Self {
-        self.position.get_or_insert(position);
+        self.0.position.get_or_insert(position);
         self
     }
 
     /// The table.
     #[must_use]
     pub fn table(mut self, table: impl Into<String>) -> Self {
-        self.table.get_or_insert(table.into());
+        self.0.table.get_or_insert(table.into());
         self
     }
 
     /// The row's key, as text.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
-        self.key.get_or_insert(key.into());
+        self.0.key.get_or_insert(key.into());
         self
     }
 
     /// What the user can do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint.get_or_insert(hint.into());
+        self.0.hint.get_or_insert(hint.into());
         self
     }
 
     /// What the driver said.
     #[must_use]
     pub fn cause(mut self, cause: impl StdError + Send + Sync + 'static) -> Self {
-        self.source = Some(Box::new(cause));
+        self.0.source = Some(Box::new(cause));
         self
     }
 
     /// What follows from it.
     #[must_use]
     pub const fn kind(&self) -> FailureKind {
-        self.kind
+        self.0.kind
     }
 
     /// The command at which it happened.
     #[must_use]
     pub const fn position(&self) -> Option<Position> {
-        self.position
+        self.0.position
     }
 
     fn describe(&self) -> String {
-        let mut text = self.message.clone();
-        for (name, value) in [("table", &self.table), ("key", &self.key)] {
+        let mut text = self.0.message.clone();
+        for (name, value) in [("table", &self.0.table), ("key", &self.0.key)] {
             if let Some(value) = value {
                 text.push_str(&format!("; {name} {value}"));
             }
         }
-        if let Some(position) = self.position {
+        if let Some(position) = self.0.position {
             text.push_str(&format!("; at position {position}"));
         }
-        if let Some(source) = &self.source {
+        if let Some(source) = &self.0.source {
             text.push_str(&format!(": {source}"));
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = &self.0.hint {
             text.push_str(&format!(". {hint}"));
         }
         text
+    }
+}
+
+impl fmt::Display for DestinationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+impl StdError for DestinationError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.0.source.as_deref()?;
+        Some(source)
     }
 }

@@ -51,9 +51,10 @@ fn take_inside(connection: &Connection, options: &Options) -> Result<Checkpoint,
             .doing(taking)?;
         return Ok(Checkpoint { position: None, epoch: 1, source: options.source.clone() });
     };
-    if let (Some(theirs), Some(ours)) = (&source, &options.source) {
-        if theirs != ours {
-            return Err(DestinationError::permanent(format!(
+    if let (Some(theirs), Some(ours)) = (&source, &options.source)
+        && theirs != ours
+    {
+        return Err(DestinationError::permanent(format!(
                 "the SQLite file's checkpoint {:?} belongs to another source: {theirs}, not {ours}",
                 options.cursor
             ))
@@ -63,7 +64,6 @@ fn take_inside(connection: &Connection, options: &Options) -> Result<Checkpoint,
                 ours.replace('\'', "''"),
                 options.cursor.replace('\'', "''")
             )));
-        }
     }
     let position = match lsn {
         None => None,

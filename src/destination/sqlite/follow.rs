@@ -1,10 +1,22 @@
 //! Follows the difference between what a table was and what a new relation version says.
+//!
+//! The stream announces a new shape, not the statement that made it; what the catalogue said beside it (attribute numbers,
+//! missing values, the file node) tells the rest. Columns are the same when their attribute numbers are. What cannot be told is a
+//! stop before the first row of the new shape, unless the table is empty here: then it is empty at the source, and any
+//! change of it is a change of nothing.
 
 use rusqlite::Connection;
+use tracing::warn;
 
-use super::facts::TableFacts;
-use crate::change::Relation;
-use crate::destination::{DestinationError, Options};
+use super::alter::{self, Alteration};
+use super::error::failed;
+use super::facts::{ColumnFacts, TableFacts};
+use super::names::{free_name, same, table_name};
+use super::retype::retyping;
+use super::schema::{check_column, column_facts, highest_number, key_of, way_out};
+use super::table::{Table, is_empty};
+use crate::change::{Relation, ReplicaIdentity};
+use crate::destination::{DestinationError, OnDroppedColumn, Options};
 
 /// What became of a table.
 pub(super) struct Followed {
@@ -14,25 +26,370 @@ pub(super) struct Followed {
 }
 
 /// `attnum` of each column of the relation, where it is known.
+///
+/// The catalogue may be newer than the relation: a column of which it knows no such name has its number from its neighbours,
+/// when these leave exactly one; names that come in another order than the columns mean nothing.
 pub(super) fn attribute_numbers(relation: &Relation) -> Vec<Option<i16>> {
-    relation
+    let mut numbers: Vec<Option<i16>> = relation
         .columns
         .iter()
         .map(|column| relation.column_catalogue(&column.name).map(|known| known.attribute_number))
-        .collect()
+        .collect();
+    if !numbers.iter().flatten().is_sorted_by(|one, next| one < next) {
+        return vec![None; numbers.len()];
+    }
+    let mut start = 0;
+    while start < numbers.len() {
+        let length = numbers.iter().skip(start).take_while(|number| number.is_none()).count();
+        let before = if start == 0 { Some(0) } else { numbers.get(start - 1).copied().flatten() };
+        if let (Some(before), Some(Some(after))) = (before, numbers.get(start + length).copied())
+            && usize::try_from(after - before - 1) == Ok(length)
+        {
+            for (number, slot) in (before + 1..after).zip(numbers.iter_mut().skip(start)) {
+                *slot = Some(number);
+            }
+        }
+        start += length + 1;
+    }
+    numbers
+}
+
+/// Whether PostgreSQL wrote the table anew between the two versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rewritten {
+    No,
+    Yes,
+    Unknown,
+}
+
+fn rewritten(known: &TableFacts, relation: &Relation, evidence: bool) -> Rewritten {
+    match relation.catalogue.file_node {
+        0 => Rewritten::Unknown,
+        // A table's first file has the table's OID for its number.
+        node if node == relation.oid => Rewritten::No,
+        _ if known.file_node == 0 || !evidence => Rewritten::Unknown,
+        node if node == known.file_node => Rewritten::No,
+        _ => Rewritten::Yes,
+    }
 }
 
 /// Makes the table fit the relation.
 pub(super) fn follow(
-    _connection: &Connection,
-    _options: &Options,
+    connection: &Connection,
+    options: &Options,
     known: TableFacts,
     relation: &Relation,
-    _waiting: u64,
+    waiting: u64,
 ) -> Result<Followed, DestinationError> {
-    let new = super::schema::column_facts(relation);
-    if known.active().map(|c| (&c.name, c.type_oid)).eq(new.iter().map(|c| (&c.name, c.type_oid))) {
-        return Ok(Followed { facts: known, reshaped: false });
+    let stop =
+        |change: String, what: &str| DestinationError::permanent(change).hint(way_out(&known.target, known.oid, what));
+    if (&known.schema, &known.table) != (&relation.schema, &relation.name) {
+        return Err(stop(
+            format!("{} was renamed to {} at the source", known.full_name(), relation.full_name()),
+            &format!(
+                "rename the destination's table to {:?} (or leave it behind, and load the new one)",
+                table_name(&options.schema_mapping, &relation.schema, &relation.name)
+            ),
+        ));
     }
-    Err(DestinationError::permanent("the table's columns changed"))
+    let Some(table) = Table::read(connection, &known.target)? else {
+        // The caller says that it is missing.
+        return Ok(Followed { facts: known, reshaped: false });
+    };
+    let empty = waiting == 0 && is_empty(connection, &known.target)?;
+    let new = column_facts(relation);
+    let pairs = pair(&known, &new);
+    let dropped: Vec<usize> =
+        (0..known.columns.len()).filter(|old| !known.columns[*old].kept && !pairs.contains(&Some(*old))).collect();
+    let vague = dropped.iter().any(|old| known.columns[*old].attribute_number.is_none())
+        || new.iter().zip(&pairs).any(|(column, pair)| pair.is_none() && column.attribute_number.is_none());
+    if vague && !empty && !dropped.is_empty() && pairs.contains(&None) {
+        let names: Vec<&str> = dropped.iter().map(|old| known.columns[*old].name.as_str()).collect();
+        if relation.catalogue.found {
+            return Err(stop(
+                format!("columns {names:?} are gone and others came, and whether they were renamed cannot be told"),
+                "rename or add the columns at the destination as the source did",
+            ));
+        }
+        warn!(table = relation.full_name(), columns = ?names, "columns are gone and others came; the source's table does not \
+              exist any more, so that whether they were renamed cannot be told: new columns start as NULL");
+    }
+
+    let mut facts = TableFacts {
+        file_node: relation.catalogue.file_node,
+        highest_number: highest_number(relation),
+        ..known.clone()
+    };
+    let mut steps = Alteration::default();
+    for (column, pair) in new.iter().zip(&pairs) {
+        match *pair {
+            Some(old) => {
+                let before = &known.columns[old];
+                if before.kept && !empty {
+                    return Err(stop(
+                        format!(
+                            "column {:?} is sent again after it was not, and what changed in it meanwhile was not sent",
+                            column.name
+                        ),
+                        "load the column's values at the destination",
+                    ));
+                }
+                let (is, was) = ((column.type_oid, column.type_modifier), (before.type_oid, before.type_modifier));
+                if is != was {
+                    let change = retyping(before, column);
+                    let rewrite = rewritten(&known, relation, relation.catalogue.found);
+                    match change {
+                        Some(_) if empty => {}
+                        Some(conversion) if rewrite == Rewritten::No => {
+                            if let Some(conversion) = conversion {
+                                steps.conversions.push((old, conversion));
+                            }
+                        }
+                        _ if empty => {}
+                        _ => {
+                            return Err(stop(
+                                format!(
+                                    "the type of column {:?} changed ({:?} became {:?}), and PostgreSQL {} the table's rows without sending them",
+                                    column.name,
+                                    before.family,
+                                    column.family,
+                                    if rewrite == Rewritten::Yes { "wrote" } else { "may have written" },
+                                ),
+                                "bring the column's values at the destination to the new type (or load the table again)",
+                            ));
+                        }
+                    }
+                }
+                facts.columns[old] = ColumnFacts {
+                    target: before.target.clone(),
+                    attribute_number: column.attribute_number.or(before.attribute_number),
+                    ..column.clone()
+                };
+            }
+            None => {
+                let fill = if empty {
+                    None
+                } else {
+                    fill(&known, relation, column).map_err(|why| {
+                        stop(why, "add the column at the destination, with the values that the source's rows have")
+                    })?
+                };
+                steps.added.push((facts.columns.len(), fill));
+                facts.columns.push(column.clone());
+            }
+        }
+    }
+    for old in &dropped {
+        facts.columns[*old].kept = true;
+    }
+    name_columns(&mut facts, &known, &new);
+    facts.key = key_after(&known, relation, &facts);
+    steps.plan(&known, &facts, &dropped, options.on_dropped_column == OnDroppedColumn::Drop);
+
+    if steps.is_nothing() {
+        return Ok(Followed { facts, reshaped: false });
+    }
+    if waiting > 0 {
+        return Err(stop(
+            "the table changed while rows wait for their unique value".to_owned(),
+            "remove the rows that only the destination has",
+        ));
+    }
+    if !known.created {
+        steps.rebuild = false;
+        if !steps.conversions.is_empty() {
+            return Err(stop(
+                "the type of a column changed so that its values at the destination have to change".to_owned(),
+                "change the column's values to the new type's at the destination",
+            ));
+        }
+        fit_foreign(&mut steps, &known, &facts, &table, &stop)?;
+    }
+    alter::run(connection, &known, &mut facts, &table, &steps)
+        .map_err(|error| failed("following a schema change failed", error).table(&known.target))?;
+    if !known.created
+        && let Some(table) = Table::read(connection, &facts.target)?
+    {
+        for column in facts.active() {
+            if let Some(here) = table.column(&column.target) {
+                check_column(column, here, &table.name)?;
+            }
+        }
+    }
+    Ok(Followed { facts, reshaped: true })
+}
+
+/// For each new column the old one that it is.
+fn pair(known: &TableFacts, new: &[ColumnFacts]) -> Vec<Option<usize>> {
+    let mut taken = vec![false; known.columns.len()];
+    let mut pairs = vec![None; new.len()];
+    let mut take = |pairs: &mut Vec<Option<usize>>, is: &dyn Fn(&ColumnFacts, usize, &ColumnFacts) -> bool| {
+        for (column, pair) in new.iter().zip(pairs.iter_mut()).filter(|(_, pair)| pair.is_none()) {
+            let found = (0..known.columns.len()).find(|old| !taken[*old] && is(&known.columns[*old], *old, column));
+            if let Some(old) = found {
+                taken[old] = true;
+                *pair = Some(old);
+            }
+        }
+    };
+    take(&mut pairs, &|old, _, new| old.attribute_number.is_some() && old.attribute_number == new.attribute_number);
+    take(&mut pairs, &|old, _, new| {
+        !old.kept && old.name == new.name && (old.attribute_number.is_none() || new.attribute_number.is_none())
+    });
+    // The lowest number that an unknown column can have; one that has it and came later does not exist.
+    take(&mut pairs, &|old, index, new| {
+        !old.kept && old.attribute_number.is_none() && new.attribute_number == Some(lowest_number(known, index))
+    });
+    pairs
+}
+
+fn lowest_number(known: &TableFacts, index: usize) -> i16 {
+    known.columns.iter().take(index + 1).fold(0, |lowest, column| column.attribute_number.unwrap_or(lowest + 1))
+}
+
+/// What the rows that are there get in a new column: a text, or NULL.
+fn fill(known: &TableFacts, relation: &Relation, column: &ColumnFacts) -> Result<Option<String>, String> {
+    let name = &column.name;
+    let Some(catalogue) = relation.column_catalogue(name) else {
+        if relation.catalogue.found {
+            return Err(format!("column {name:?} was added, and changed again before its default could be asked for"));
+        }
+        warn!(
+            table = relation.full_name(),
+            column = name,
+            "a column was added to a table that the source has no more, so that \
+              its default cannot be known: the rows that are there get NULL"
+        );
+        return Ok(None);
+    };
+    let later = known.active().any(|old| old.attribute_number > Some(catalogue.attribute_number));
+    if later {
+        return Err(format!(
+            "column {name:?} was not published before, and its values in the rows that are there were not sent"
+        ));
+    }
+    if let Some(value) = &catalogue.missing_value {
+        return Ok(Some(value.clone()));
+    }
+    if catalogue.generated {
+        return Err(format!("column {name:?} is generated, and its values in the rows that are there were not sent"));
+    }
+    match (rewritten(known, relation, known_before(known, catalogue.attribute_number)), &catalogue.default_expression) {
+        (Rewritten::No, _) | (Rewritten::Unknown, None) => Ok(None),
+        (_, Some(default)) => Err(format!(
+            "column {name:?} was added with a default that is another value in each row ({default}), or the table was rewritten \
+             since: the values in the rows that are there were not sent"
+        )),
+        (Rewritten::Yes, None) => Err(format!(
+            "column {name:?} was added and the table was rewritten, so that what its rows have in it cannot be told"
+        )),
+    }
+}
+
+/// Whether the file node that we know is older than the column with this number.
+fn known_before(known: &TableFacts, attribute_number: i16) -> bool {
+    known.highest_number < attribute_number
+}
+
+/// Gives renamed and new columns their names here; a kept column makes room.
+fn name_columns(facts: &mut TableFacts, known: &TableFacts, new: &[ColumnFacts]) {
+    for index in 0..facts.columns.len() {
+        let column = &facts.columns[index];
+        let unchanged = known.columns.get(index).is_some_and(|old| old.name == column.name && old.kept == column.kept);
+        if unchanged || column.kept {
+            continue;
+        }
+        let name = column.name.clone();
+        let target = free_name(&name, |target| {
+            facts.columns.iter().enumerate().any(|(other, column)| {
+                other != index && !column.kept && same(&column.target, target) && !is_to_be_named(known, other, column)
+            }) || (target != name && new.iter().any(|column| same(&column.name, target)))
+        });
+        facts.columns[index].target = target;
+    }
+    for index in 0..facts.columns.len() {
+        if !facts.columns[index].kept {
+            continue;
+        }
+        let target = facts.columns[index].target.clone();
+        let taken = |target: &str| {
+            facts.columns.iter().enumerate().any(|(other, column)| other != index && same(&column.target, target))
+        };
+        if taken(&target) {
+            let target = free_name(&format!("{target}~dropped"), taken);
+            facts.columns[index].target = target;
+        }
+    }
+}
+
+/// A column further on whose name is about to change does not hold its old one.
+fn is_to_be_named(known: &TableFacts, index: usize, column: &ColumnFacts) -> bool {
+    known.columns.get(index).is_some_and(|old| old.name != column.name && old.target == column.target)
+}
+
+/// The key that a table of ours should have now.
+fn key_after(known: &TableFacts, relation: &Relation, facts: &TableFacts) -> Vec<String> {
+    if !known.created {
+        return known.key.clone();
+    }
+    let from_catalogue = matches!(relation.replica_identity, ReplicaIdentity::Full | ReplicaIdentity::Nothing);
+    if from_catalogue && !relation.catalogue.found {
+        // Nobody can say; the key that it had, under the names of now.
+        let now = |target: &String| {
+            let index = known.columns.iter().position(|column| column.target == *target)?;
+            facts.columns.get(index).filter(|column| !column.kept).map(|column| column.target.clone())
+        };
+        let key: Option<Vec<String>> = known.key.iter().map(now).collect();
+        return key.unwrap_or_default();
+    }
+    key_of(relation, facts)
+}
+
+/// Takes out what the owner of a table has done already, and refuses what only the owner can do.
+fn fit_foreign(
+    steps: &mut Alteration,
+    known: &TableFacts,
+    facts: &TableFacts,
+    table: &Table,
+    stop: &dyn Fn(String, &str) -> DestinationError,
+) -> Result<(), DestinationError> {
+    let _ = facts;
+    for old in &steps.kept {
+        let column = &known.columns[*old];
+        let here = table.column(&column.target);
+        if here.is_some_and(|here| here.key > 0 || (here.not_null && here.default.is_none())) {
+            return Err(stop(
+                format!(
+                    "column {:?} is no longer sent, and the destination's table requires a value in it",
+                    column.name
+                ),
+                "make the column nullable, or drop it",
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::table;
+    use super::attribute_numbers;
+
+    #[test]
+    fn a_number_that_the_catalogue_no_longer_has_follows_from_its_neighbours() {
+        let built = |forget: &[usize]| {
+            table("t", &[("a", 23), ("b", 23), ("c", 23), ("d", 23)])
+                .with(|relation| {
+                    for index in forget {
+                        relation.catalogue.columns[*index].name = format!("renamed {index}");
+                    }
+                })
+                .build()
+        };
+        assert_eq!(attribute_numbers(&built(&[])), [Some(1), Some(2), Some(3), Some(4)]);
+        assert_eq!(attribute_numbers(&built(&[1, 2])), [Some(1), Some(2), Some(3), Some(4)]);
+        assert_eq!(attribute_numbers(&built(&[0])), [Some(1), Some(2), Some(3), Some(4)]);
+        assert_eq!(attribute_numbers(&built(&[3])), [Some(1), Some(2), Some(3), None]);
+    }
 }

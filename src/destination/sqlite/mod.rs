@@ -8,6 +8,7 @@
 //! Why row by row with `rusqlite`: a prepared statement a row costs 1.2 µs of CPU here, half of what an asynchronous driver
 //! costs with 500 rows a statement, because no thread is changed and nothing is copied but the values.
 
+mod alter;
 mod checkpoint;
 mod error;
 mod facts;
@@ -15,6 +16,7 @@ mod follow;
 mod names;
 mod parked;
 mod plan;
+mod retype;
 mod rows;
 mod schema;
 mod table;

@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL checks a deferrable unique constraint at the end of a statement or transaction, and SQLite at every row: of
 //! two rows that swap a unique value the first meets the second. Such a row moves into a table of its own without constraints
-//! (`_pg2any_parked_<oid>`, made when it is first needed), where later commands of the same transaction find it: what
+//! (`_pg2any_parked_<table>`, made when it is first needed), where later commands of the same transaction find it: what
 //! is not in the table itself is looked for there. After each change of the table those that fit by now go back. At the
 //! end of a source transaction nothing may be left aside; if something is, the destination has a row that the source does
 //! not have, and the commit is refused. A *part* of a source transaction may be committed with rows aside: they are in the

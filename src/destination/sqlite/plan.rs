@@ -70,6 +70,14 @@ pub(super) enum Matching {
     Nothing,
 }
 
+/// What the table for the rows of a table that wait aside is called.
+pub(super) fn parking_name(target: &str) -> String {
+    format!("{PARKING}{target}")
+}
+
+/// How such a table's name begins.
+pub(super) const PARKING: &str = "_pg2any_parked_";
+
 /// How the rows of one relation version are written.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -141,7 +149,7 @@ impl Plan {
             insert: String::new(),
             update: String::new(),
             delete: String::new(),
-            parked: format!("_pg2any_parked_{}", relation.oid),
+            parked: parking_name(&table.name),
         };
         plan.insert = plan.insert_sql(&plan.target);
         plan.update = plan.update_sql(&plan.target, &plan.common);
@@ -205,7 +213,7 @@ impl Plan {
             }
         };
         match &self.matching {
-            Matching::Nothing => return " WHERE 0".to_owned(),
+            Matching::Nothing => " WHERE 0".to_owned(),
             Matching::Key(key) => {
                 key.iter().for_each(|index| condition(*index, "="));
                 format!(" WHERE {}", conditions.join(" AND "))

@@ -71,6 +71,7 @@ impl<'c> Rows<'c> {
                 for relation in *relations {
                     let run = self.run(schema, relation)?;
                     let plan = &self.runs[run].plan;
+                    schema.truncated(self.connection, plan)?;
                     self.connection
                         .execute(&format!("DELETE FROM {}", quote(&plan.target)), [])
                         .map_err(|error| failed("emptying a table failed", error).table(&plan.target))?;
@@ -84,10 +85,11 @@ impl<'c> Rows<'c> {
     /// The statements for this version; makes the table fit for it first.
     #[inline]
     fn run(&mut self, schema: &mut Schema, relation: &Arc<Relation>) -> Result<usize, DestinationError> {
-        if let Some(run) = self.runs.get(self.last) {
-            if run.plan.relation.version == relation.version && self.generation == schema.generation() {
-                return Ok(self.last);
-            }
+        if let Some(run) = self.runs.get(self.last)
+            && run.plan.relation.version == relation.version
+            && self.generation == schema.generation()
+        {
+            return Ok(self.last);
         }
         self.find(schema, relation)
     }

@@ -10,7 +10,7 @@ use super::error::{Doing, failed};
 use super::facts::{ColumnFacts, Facts, TableFacts};
 use super::follow;
 use super::names::{free_name, quote, same, table_name};
-use super::plan::{Matching, Plan};
+use super::plan::{Matching, PARKING, Plan, parking_name};
 use super::table::{Table, is_empty};
 use super::value::storage;
 use crate::change::{Relation, RelationVersion, ReplicaIdentity};
@@ -73,8 +73,8 @@ impl Schema {
         let names: Vec<String> =
             statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(reading)?;
         for name in names {
-            let oid = name.rsplit('_').next().and_then(|oid| oid.parse().ok());
-            let Some(oid) = oid.filter(|oid| self.facts.tables.contains_key(oid)) else { continue };
+            let target = name.strip_prefix(PARKING).unwrap_or_default();
+            let Some(oid) = self.facts.owner(target).map(|facts| facts.oid) else { continue };
             let waiting: i64 = connection
                 .query_row(&format!("SELECT count(*) FROM {}", quote(&name)), [], |row| row.get(0))
                 .doing(reading)?;
@@ -101,10 +101,10 @@ impl Schema {
         connection: &Connection,
         relation: &Arc<Relation>,
     ) -> Result<Arc<Plan>, DestinationError> {
-        if self.current.get(&relation.oid) == Some(&relation.version) {
-            if let Some(plan) = self.plans.get(&relation.version) {
-                return Ok(Arc::clone(plan));
-            }
+        if self.current.get(&relation.oid) == Some(&relation.version)
+            && let Some(plan) = self.plans.get(&relation.version)
+        {
+            return Ok(Arc::clone(plan));
         }
         self.changed = true;
         self.generation += 1;
@@ -174,6 +174,7 @@ impl Schema {
             schema: relation.schema.clone(),
             table: relation.name.clone(),
             file_node: relation.catalogue.file_node,
+            highest_number: highest_number(relation),
             created: false,
             key: Vec::new(),
             columns: column_facts(relation),
@@ -190,15 +191,15 @@ impl Schema {
                 create(connection, &facts)?;
             }
         }
-        if let Some(rows) = relation.catalogue.estimated_rows.filter(|rows| *rows > 0) {
-            if is_empty(connection, &facts.target)? {
-                warn!(
-                    table = source,
-                    rows,
-                    "the source's table had rows before the first one was seen, and they are not at the destination: load them \
+        if let Some(rows) = relation.catalogue.estimated_rows.filter(|rows| *rows > 0)
+            && is_empty(connection, &facts.target)?
+        {
+            warn!(
+                table = source,
+                rows,
+                "the source's table had rows before the first one was seen, and they are not at the destination: load them \
                      from a snapshot that belongs to the slot (`pg2any slot create --export-snapshot`, then `pg_dump --snapshot`)"
-                );
-            }
+            );
         }
         Ok(facts)
     }
@@ -237,6 +238,16 @@ impl Schema {
     #[inline]
     pub fn has_parked(&self) -> bool {
         !self.parking.is_empty()
+    }
+
+    /// The table was emptied, which gave it a new file at the source: the file node that is known says nothing any more.
+    pub fn truncated(&mut self, connection: &Connection, plan: &Plan) -> Result<(), DestinationError> {
+        let Some(facts) = self.facts.tables.get(&plan.relation.oid).filter(|facts| facts.file_node != 0) else {
+            return Ok(());
+        };
+        self.changed = true;
+        let facts = TableFacts { file_node: 0, ..facts.clone() };
+        self.facts.store(connection, &self.options.cursor, facts)
     }
 
     /// How many rows of the table wait aside.
@@ -304,12 +315,18 @@ impl Schema {
     fn drop_parking(&mut self, connection: &Connection, oid: u32) -> Result<(), DestinationError> {
         if self.parking.remove(&oid).is_some() {
             self.changed = true;
+            let target = self.facts.tables.get(&oid).map(|facts| facts.target.as_str()).unwrap_or_default();
             connection
-                .execute(&format!("DROP TABLE IF EXISTS _pg2any_parked_{oid}"), [])
+                .execute(&format!("DROP TABLE IF EXISTS {}", quote(&parking_name(target))), [])
                 .doing(|| "dropping the table of rows that wait aside failed".to_owned())?;
         }
         Ok(())
     }
+}
+
+/// The highest attribute number that the catalogue knew.
+pub(super) fn highest_number(relation: &Relation) -> i16 {
+    relation.catalogue.columns.iter().map(|column| column.attribute_number).max().unwrap_or(0)
 }
 
 /// The way out of a change that is not followed: the same for each of them.
@@ -385,10 +402,10 @@ pub(super) fn create_sql(name: &str, columns: &[(String, String)], key: &[String
         parts.push(format!("PRIMARY KEY ({})", quoted.join(", ")));
         // A single INTEGER key is the row number itself, which cannot hold numeric's NaN.
         let family = |name: &String| families.iter().find(|column| column.target == *name).map(|column| column.family);
-        if let [single] = key {
-            if matches!(family(single), Some(Family::Decimal { .. })) {
-                without_rowid = " WITHOUT ROWID";
-            }
+        if let [single] = key
+            && matches!(family(single), Some(Family::Decimal { .. }))
+        {
+            without_rowid = " WITHOUT ROWID";
         }
     }
     format!("CREATE TABLE {} ({}){without_rowid}", quote(name), parts.join(", "))

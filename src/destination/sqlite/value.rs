@@ -319,7 +319,7 @@ fn money_text(hundredths: i64) -> Vec<u8> {
     let digits = (magnitude / 100).to_string();
     let mut text = if hundredths < 0 { "-$" } else { "$" }.to_owned();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

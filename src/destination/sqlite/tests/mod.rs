@@ -1,8 +1,12 @@
 //! What the SQLite destination promises, with frames built by hand and files in a temporary directory.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod changes;
 mod frames;
+mod names;
 mod rows;
+mod unique;
+mod values;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -1,0 +1,133 @@
+//! Type changes that PostgreSQL makes without writing the rows, and what they mean for the stored values.
+
+use super::facts::ColumnFacts;
+use super::value::form;
+use crate::destination::value::Family;
+
+/// How a stored value's text changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Conversion {
+    pub from: Family,
+    pub to: Family,
+    text: Text,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Text {
+    Same,
+    /// `timestamp` to `timestamptz` in a session whose time zone is UTC (only then are the rows left alone).
+    WithZone,
+    WithoutZone,
+    /// `cidr` to `inet`: a whole address loses its prefix length.
+    WithoutWholePrefix,
+    /// `integer` and `oid` share their 32 bits.
+    Unsigned,
+    Signed,
+}
+
+/// `Some(None)`: the type changed, the stored values stay what they are. `Some(Some(_))`: they are stored in another way now.
+/// `None`: PostgreSQL cannot make this change without computing each value.
+pub(super) fn retyping(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Conversion>> {
+    /// `text`, `varchar`, `bpchar` (to it without a length only), `xml`: their bytes are the same.
+    const TEXTS: [u32; 4] = [25, 1043, 1042, 142];
+    /// `text[]`, `varchar[]`.
+    const TEXT_ARRAYS: [u32; 2] = [1009, 1015];
+    let (from, to) = (old.base_oid, new.base_oid);
+    let same = from == to
+        || (TEXTS.contains(&from) && from != 1042 && TEXTS.contains(&to) && to != 142)
+        || (TEXT_ARRAYS.contains(&from) && TEXT_ARRAYS.contains(&to));
+    let text = if same {
+        Text::Same
+    } else {
+        match (old.family, new.family) {
+            (Family::Bits, Family::Bits) => Text::Same,
+            // citext and the like are text underneath.
+            (Family::Other, Family::Text) | (Family::Text, Family::Other) => Text::Same,
+            (Family::Timestamp, Family::TimestampTz) => Text::WithZone,
+            (Family::TimestampTz, Family::Timestamp) => Text::WithoutZone,
+            (Family::Cidr, Family::Inet) => Text::WithoutWholePrefix,
+            (Family::Integer(4), Family::Unsigned) => Text::Unsigned,
+            (Family::Unsigned, Family::Integer(4)) => Text::Signed,
+            _ => return None,
+        }
+    };
+    // The scale of a numeric cannot change without its rows being written, so what is read alike is stored alike.
+    if text == Text::Same && form(old.family) == form(new.family) {
+        return Some(None);
+    }
+    Some(Some(Conversion { from: old.family, to: new.family, text }))
+}
+
+impl Conversion {
+    /// PostgreSQL's text of the value under the new type, from that under the old one.
+    pub fn text(self, text: Vec<u8>) -> Vec<u8> {
+        let as_text = String::from_utf8_lossy(&text).into_owned();
+        let (instant, era) = match as_text.strip_suffix(" BC") {
+            Some(instant) => (instant, " BC"),
+            None => (as_text.as_str(), ""),
+        };
+        let infinite = as_text.ends_with("infinity");
+        match self.text {
+            Text::WithZone if !infinite => format!("{instant}+00{era}").into_bytes(),
+            Text::WithoutZone if !infinite => {
+                format!("{}{era}", instant.strip_suffix("+00").unwrap_or(instant)).into_bytes()
+            }
+            Text::WithoutWholePrefix => {
+                let whole = if as_text.contains(':') { "/128" } else { "/32" };
+                as_text.strip_suffix(whole).unwrap_or(&as_text).as_bytes().to_vec()
+            }
+            Text::Unsigned => match as_text.parse::<i32>() {
+                Ok(number) => number.cast_unsigned().to_string().into_bytes(),
+                Err(_) => text,
+            },
+            Text::Signed => match as_text.parse::<u32>() {
+                Ok(number) => number.cast_signed().to_string().into_bytes(),
+                Err(_) => text,
+            },
+            _ => text,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn column(base_oid: u32, type_modifier: i32) -> ColumnFacts {
+        ColumnFacts {
+            name: "c".to_owned(),
+            target: "c".to_owned(),
+            attribute_number: Some(1),
+            type_oid: base_oid,
+            type_modifier,
+            base_oid,
+            family: Family::of_builtin(base_oid, type_modifier),
+            kept: false,
+        }
+    }
+
+    #[test]
+    fn widening_a_text_changes_nothing_and_computing_a_value_is_not_followed() {
+        assert_eq!(retyping(&column(1043, 14), &column(1043, 24)), Some(None));
+        assert_eq!(retyping(&column(1043, 14), &column(25, -1)), Some(None));
+        assert_eq!(retyping(&column(23, -1), &column(20, -1)), None);
+        assert_eq!(retyping(&column(1042, 9), &column(25, -1)), None);
+    }
+
+    #[test]
+    fn values_that_are_stored_in_another_way_are_converted() {
+        let numeric = |precision: i32, scale: i32| column(1700, (precision << 16 | scale) + 4);
+        assert_eq!(retyping(&numeric(10, 2), &numeric(12, 2)), Some(None));
+        assert!(retyping(&numeric(10, 2), &numeric(20, 2)).unwrap().is_some());
+        assert!(retyping(&numeric(10, 2), &column(1700, -1)).unwrap().is_some());
+        let zone = retyping(&column(1114, -1), &column(1184, -1)).unwrap().unwrap();
+        assert_eq!(zone.text(b"0044-03-15 00:00:00 BC".to_vec()), b"0044-03-15 00:00:00+00 BC");
+        assert_eq!(zone.text(b"-infinity".to_vec()), b"-infinity");
+        let inet = retyping(&column(650, -1), &column(869, -1)).unwrap().unwrap();
+        assert_eq!(inet.text(b"10.0.0.1/32".to_vec()), b"10.0.0.1");
+        assert_eq!(inet.text(b"10.0.0.0/8".to_vec()), b"10.0.0.0/8");
+        let oid = retyping(&column(23, -1), &column(26, -1)).unwrap().unwrap();
+        assert_eq!(oid.text(b"-1".to_vec()), b"4294967295");
+    }
+}
