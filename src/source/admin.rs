@@ -1,0 +1,96 @@
+//! What a person asks for by name: a slot with its snapshot, and a spool that is bound anew.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Connection, ConnectionString, Session};
+use super::error::SourceError;
+use super::link::Interrupt;
+use super::options::SourceOptions;
+use super::{reader, session, slot};
+use crate::position::Lsn;
+use crate::spool::{SourceIdentity, Spool};
+
+/// A slot that was just made, and the session that holds its snapshot.
+#[derive(Debug)]
+pub struct HeldSlot {
+    /// Everything committed after this will be sent.
+    pub consistent: Lsn,
+    /// For `pg_dump --snapshot` or `SET TRANSACTION SNAPSHOT`: exactly what was committed before. Valid until this value is dropped.
+    pub snapshot: Option<String>,
+    _connection: Connection,
+}
+
+/// Creates the slot, with an exported snapshot if asked; blocks until the transactions that are running now have ended.
+///
+/// # Errors
+///
+/// [`SourceError`]: the slot exists, the server or a publication is not as it must be, or the connection fails.
+pub fn create_slot(options: &SourceOptions, export_snapshot: bool) -> Result<HeldSlot, SourceError> {
+    let string = ConnectionString::parse(&options.connection_string)?;
+    let mut connection = session::connect(&string, Session::Replication, options.connect_timeout)?;
+    session::facts(&mut connection, options)?;
+    if slot::look_up(&mut connection, &options.slot)?.is_some() {
+        return Err(SourceError::setup(
+            format!("slot {:?} exists already", options.slot),
+            "A snapshot can only be taken while a slot is created: drop it first if nobody reads it, or choose another name",
+        ));
+    }
+    let created = slot::create(&mut connection, &options.slot, options.two_phase, export_snapshot)?;
+    Ok(HeldSlot { consistent: created.consistent, snapshot: created.snapshot, _connection: connection })
+}
+
+/// What adopting changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adoption {
+    /// What the spool was bound to.
+    pub before: Option<SourceIdentity>,
+    /// What it is bound to now.
+    pub after: SourceIdentity,
+    /// The spool's durable end before.
+    pub durable_before: Lsn,
+    /// And now: raised to the slot's position when that is ahead of it.
+    pub durable_after: Lsn,
+}
+
+/// Binds the spool to whatever the connection string, slot and publications lead to now. The caller says with it that this source
+/// continues the old one without a gap (after `pg_upgrade`, which checks that every slot was read to its end).
+///
+/// Must run in a runtime with time and I/O, and not beside [`super::run`] on the same spool.
+///
+/// # Errors
+///
+/// [`SourceError`]: no slot, a server whose WAL ends before the spool's durable end, or a failing connection or spool.
+pub async fn adopt(options: &SourceOptions, spool: &Spool) -> Result<Adoption, SourceError> {
+    let string = ConnectionString::parse(&options.connection_string)?;
+    let asked = options.clone();
+    let (facts, state) = super::side::blocking("asking the source who it is", move || {
+        let mut connection = session::connect(&string, Session::Replication, asked.connect_timeout)?;
+        let facts = session::facts(&mut connection, &asked)?;
+        let state = slot::look_up(&mut connection, &asked.slot)?;
+        Ok((facts, state))
+    })
+    .await?;
+    let (before, durable_before) = (spool.identity()?, spool.durable().lsn());
+    let state = state.ok_or_else(|| slot::missing(&options.slot, Some(durable_before), facts.server))?;
+    slot::check(&state, &options.slot, &facts.identity.database, Some(durable_before))?;
+    if facts.server < durable_before {
+        return Err(super::Gap::ServerBehindSpool { server: facts.server, durable: durable_before }.into());
+    }
+    if state.confirmed > durable_before {
+        let mut intake = spool.intake()?;
+        let never = CancellationToken::new();
+        let raised = reader::make_durable(spool, &mut intake, state.confirmed, &never);
+        match tokio::time::timeout(Duration::from_secs(60), raised).await {
+            Ok(Ok(()) | Err(Interrupt::Shutdown | Interrupt::Unstreamed)) => {}
+            Ok(Err(Interrupt::Failed(error))) => return Err(error),
+            Err(_) => {
+                let cause = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                return Err(SourceError::Internal { doing: "writing the new position into the spool", cause });
+            }
+        }
+    }
+    spool.bind(&facts.identity)?;
+    Ok(Adoption { before, after: facts.identity, durable_before, durable_after: spool.durable().lsn() })
+}

@@ -1,0 +1,279 @@
+//! What can go wrong at the source: the error says what failed and what to do, its [`ErrorKind`] what the reader does about it.
+//!
+//! Everything that a later attempt can cure is transient (the network, a server that restarts, a slot that its last
+//! walsender still holds) and is retried for ever; everything else stops the pipeline with a text that names the
+//! statement to run. Where PostgreSQL gave an SQLSTATE it decides, never the wording: servers speak many languages. Only
+//! a refused *connection* has no SQLSTATE in libpq; there the wording is all there is, and what is not recognised is retried.
+
+use pg_walstream::ReplicationError;
+
+use super::gap::Gap;
+use super::identity::IdentityMismatch;
+use crate::change::DecodeError;
+use crate::position::{Lsn, Xid};
+use crate::spool::SpoolError;
+
+/// What follows from an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Try again after a pause.
+    Transient,
+    /// The same will happen again: stop and say why.
+    Permanent,
+}
+
+/// A failure of the source side.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The connection string cannot be read.
+    #[error("the source's connection string is malformed: {0}")]
+    ConnectionString(String),
+    /// The server refused the connection, or there was none to reach.
+    #[error("cannot connect to the source: {message}{hint}")]
+    Connect {
+        /// What libpq said, without passwords.
+        message: String,
+        /// What to do, when it is known.
+        hint: &'static str,
+        /// Whether a later attempt can succeed.
+        kind: ErrorKind,
+    },
+    /// The server refused a command, or ended the stream.
+    #[error("{doing}: {message}")]
+    Server {
+        /// What was being done.
+        doing: &'static str,
+        /// The server's words.
+        message: String,
+        /// Its SQLSTATE; empty when the connection broke.
+        sqlstate: String,
+    },
+    /// The server sent a message that this version does not know.
+    #[error(
+        "the source sent a message of unknown type {tag:?} (0x{byte:02x}) at {lsn}: leaving it out could lose changes. \
+         Use a version of pg2any that knows it, or ask for an older protocol version"
+    )]
+    UnknownMessage {
+        /// The first byte.
+        byte: u8,
+        /// The same as a character.
+        tag: char,
+        /// Where in the stream.
+        lsn: Lsn,
+    },
+    /// A message does not decode.
+    #[error("a message of type {tag:?} at {lsn} cannot be read: {cause}")]
+    Malformed {
+        /// The message's first byte.
+        tag: char,
+        /// Where in the stream.
+        lsn: Lsn,
+        /// Why.
+        #[source]
+        cause: DecodeError,
+    },
+    /// A message came where the protocol does not allow it.
+    #[error("a message of type {tag:?} at {lsn} is out of place: {why}")]
+    OutOfPlace {
+        /// The message's first byte.
+        tag: char,
+        /// Where in the stream.
+        lsn: Lsn,
+        /// Why.
+        why: &'static str,
+    },
+    /// The comparisons of slot, spool, destination and server found a gap.
+    #[error(transparent)]
+    Gap(#[from] Gap),
+    /// Something else lies behind the same name.
+    #[error(transparent)]
+    Identity(#[from] IdentityMismatch),
+    /// The server, the slot or the publication is not as it must be.
+    #[error("{what}. {way_out}")]
+    Setup {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        way_out: String,
+    },
+    /// A session setting did not take the pinned value.
+    #[error("the source's session shows {name} = {shown:?} after it was set to {wanted:?}: values would be printed differently")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
+        /// What the server shows.
+        shown: String,
+    },
+    /// One transaction does not fit into the spool's quota, and PostgreSQL could not help.
+    #[error(
+        "transaction {xid} holds {bytes} bytes in the spool, whose quota is {quota} bytes, and nothing can be applied before it \
+         ends. Raise the quota (the transaction is sent again from its start)"
+    )]
+    QuotaTooSmall {
+        /// The transaction.
+        xid: Xid,
+        /// What is held of it.
+        bytes: u64,
+        /// The limit.
+        quota: u64,
+    },
+    /// The spool failed.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// A thread, a timer or a failpoint failed.
+    #[error("{doing}: {cause}")]
+    Internal {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        cause: std::io::Error,
+    },
+}
+
+/// SQLSTATEs after which a new attempt is useless, whatever was being done.
+const PERMANENT_STATES: [&str; 12] = [
+    "28000", // invalid authorization
+    "28P01", // invalid password
+    "42501", // insufficient privilege
+    "3D000", // no such database
+    "42601", // syntax error: the server does not know a command or an option
+    "22023", // invalid parameter value: pgoutput refused an option
+    "42704", // undefined object: slot or publication
+    "55000", // prerequisite state: wal_level, an invalidated slot
+    "F0000", // a server's configuration file is broken
+    "0A000", // feature not supported (a standby before PostgreSQL 16 reports it too, and stays one for long)
+    "42883", // undefined function
+    "42P01", // undefined table
+];
+
+impl SourceError {
+    /// What the reader does about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Connect { kind, .. } => *kind,
+            Self::Server { sqlstate, .. } if !PERMANENT_STATES.contains(&sqlstate.as_str()) => ErrorKind::Transient,
+            _ => ErrorKind::Permanent,
+        }
+    }
+
+    /// The server's SQLSTATE, where there is one.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Server { sqlstate, .. } if !sqlstate.is_empty() => Some(sqlstate),
+            _ => None,
+        }
+    }
+
+    /// Something that a person has to set right first.
+    pub(crate) fn setup(what: impl Into<String>, way_out: impl Into<String>) -> Self {
+        Self::Setup { what: what.into(), way_out: way_out.into() }
+    }
+
+    /// From a driver's error on an open connection. Its text begins with `[SQLSTATE]` when the server spoke.
+    pub(crate) fn server(doing: &'static str, error: &ReplicationError) -> Self {
+        let text = driver_text(error);
+        let (sqlstate, message) = match text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+            Some((state, message)) if state.len() == 5 => (state.to_owned(), message.to_owned()),
+            _ => (String::new(), text),
+        };
+        Self::Server { doing, message: clean(&message), sqlstate }
+    }
+
+    /// From a refused connection; `message` must not hold a password.
+    pub(crate) fn connect(message: &str) -> Self {
+        let message = clean(message);
+        let lower = message.to_lowercase();
+        let known = REFUSALS.iter().find(|(needle, _)| lower.contains(needle));
+        let (kind, hint) = known.map_or((ErrorKind::Transient, ""), |(_, hint)| (ErrorKind::Permanent, *hint));
+        Self::Connect { message, hint, kind }
+    }
+}
+
+/// Refusals that a later attempt will meet again, by what libpq or the server says, and what to do.
+const REFUSALS: [(&str, &str); 21] = [
+    ("must be superuser or replication role", ". Run: ALTER ROLE <user> REPLICATION"),
+    ("permission denied to start wal sender", ". Run: ALTER ROLE <user> REPLICATION"),
+    ("password authentication failed", ""),
+    ("authentication failed for user", ""),
+    ("no password supplied", ". Put the password into the connection string, PGPASSWORD or ~/.pgpass"),
+    ("no pg_hba.conf entry", ". Allow this user, host and database in the server's pg_hba.conf"),
+    ("pg_hba.conf rejects", ". Allow this user, host and database in the server's pg_hba.conf"),
+    ("is not permitted to log in", ". Run: ALTER ROLE <user> LOGIN"),
+    ("permission denied for database", ". Run: GRANT CONNECT ON DATABASE <database> TO <user>"),
+    ("invalid connection option", ""),
+    ("invalid uri", ""),
+    ("invalid port number", ""),
+    ("invalid integer value", ""),
+    ("invalid sslmode value", ""),
+    ("definition of service", ""),
+    ("server does not support ssl, but ssl was required", ". Switch ssl on at the server, or use another sslmode"),
+    ("certificate verify failed", ". Check sslrootcert, or the server's certificate"),
+    ("does not match host name", ". Check the host name, or the server's certificate"),
+    ("root certificate file", ". Set sslrootcert"),
+    ("is not supported. logical replication requires", ""),
+    ("unsupported frontend protocol", ""),
+];
+
+/// The error's own text, without the driver's words around it.
+pub(crate) fn driver_text(error: &ReplicationError) -> String {
+    let text = match error {
+        ReplicationError::Protocol(text)
+        | ReplicationError::Buffer(text)
+        | ReplicationError::TransientConnection(text)
+        | ReplicationError::PermanentConnection(text)
+        | ReplicationError::ReplicationConnection(text)
+        | ReplicationError::Authentication(text)
+        | ReplicationError::ReplicationSlot(text)
+        | ReplicationError::Timeout(text)
+        | ReplicationError::Cancelled(text)
+        | ReplicationError::Config(text)
+        | ReplicationError::Deserialize(text)
+        | ReplicationError::Backend(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.replace("Query execution failed: ", "").replace("replication stream terminated by server: ", "")
+}
+
+/// One line without the parts that only a driver's author needs.
+fn clean(message: &str) -> String {
+    let message = ["PostgreSQL connection failed (transient): ", "PostgreSQL connection failed (permanent): "]
+        .iter()
+        .chain(["PostgreSQL authentication failed: "].iter())
+        .fold(message, |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_in_use_and_a_restarting_server_are_retried_and_a_lost_slot_is_not() {
+        let of = |text: &str| SourceError::server("starting", &ReplicationError::Protocol(text.to_owned()));
+        for text in ["[55006] replication slot is active", "[57P01] terminating", "[57P03] starting up", "socket closed"] {
+            assert_eq!(of(text).kind(), ErrorKind::Transient, "{text}");
+        }
+        for text in ["[42704] slot does not exist", "[55000] slot was invalidated", "[42501] permission denied"] {
+            assert_eq!(of(text).kind(), ErrorKind::Permanent, "{text}");
+        }
+        assert_eq!(of("[55006] active").sqlstate(), Some("55006"));
+        assert_eq!(of("socket closed").sqlstate(), None);
+    }
+
+    #[test]
+    fn a_wrong_password_is_permanent_and_a_refused_socket_is_not() {
+        assert_eq!(
+            SourceError::connect("FATAL:  password authentication failed for user \"x\"").kind(),
+            ErrorKind::Permanent
+        );
+        assert_eq!(SourceError::connect("Connection refused").kind(), ErrorKind::Transient);
+        assert_eq!(SourceError::connect("FATAL:  the database system is starting up").kind(), ErrorKind::Transient);
+        assert_eq!(SourceError::connect("FATAL:  sorry, too many clients already").kind(), ErrorKind::Transient);
+    }
+}

@@ -1,0 +1,150 @@
+//! What is reported to the server, and when.
+//!
+//! **Promise 1:** the flushed position is made from a [`DurableLsn`] alone, which only the spool's sync can make. Under `--ack applied`
+//! it is held back further, to what the destination has committed. It is reported promptly when it moved (not more often
+//! than every [`FeedbackClock::MIN_PAUSE`]), when the server asks, and by a timer of its own (promise 10): a third of
+//! `wal_sender_timeout`, so that neither a slow destination nor a full spool makes the server hang up.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::gap::Checkpoint;
+use crate::position::Lsn;
+use crate::spool::DurableLsn;
+
+/// What a reported flush means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// Durable in the spool: an outage of the destination never fills the source's disk.
+    #[default]
+    Spooled,
+    /// Committed at the destination (and durable in the spool): for those whose data directory is disposable.
+    Applied,
+}
+
+/// The positions of one status update; only [`Acknowledgement::new`] makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    write: Lsn,
+    flush: Lsn,
+    apply: Lsn,
+}
+
+impl Acknowledgement {
+    /// What may be said. `received` is the position up to which everything has been received; `minimum` is what the slot has
+    /// confirmed already (a flush before it says nothing).
+    #[must_use]
+    pub fn new(ack: Ack, received: Lsn, durable: DurableLsn, checkpoint: Checkpoint) -> Self {
+        let durable = durable.lsn();
+        let applied = match checkpoint {
+            // Inside a transaction nothing new is finished; the transaction before it was reported when it was.
+            Checkpoint::Known(Some(position)) if position.is_end() => position.commit_end.min(durable),
+            _ => Lsn::ZERO,
+        };
+        let flush = match ack {
+            Ack::Spooled => durable,
+            Ack::Applied => applied,
+        };
+        Self { write: received.max(flush), flush, apply: applied.min(flush) }
+    }
+
+    /// Never less than what was reported before: a checkpoint inside a transaction reports what was known ahead of it.
+    #[must_use]
+    pub fn not_below(self, before: Self) -> Self {
+        Self {
+            write: self.write.max(before.write),
+            flush: self.flush.max(before.flush),
+            apply: self.apply.max(before.apply),
+        }
+    }
+
+    /// Received.
+    #[must_use]
+    pub const fn write(&self) -> Lsn {
+        self.write
+    }
+
+    /// Flushed: PostgreSQL never sends again what was committed before it.
+    #[must_use]
+    pub const fn flush(&self) -> Lsn {
+        self.flush
+    }
+
+    /// Applied.
+    #[must_use]
+    pub const fn apply(&self) -> Lsn {
+        self.apply
+    }
+}
+
+/// Decides when a status update is due.
+#[derive(Debug)]
+pub struct FeedbackClock {
+    interval: Duration,
+    last: Instant,
+    wanted: bool,
+}
+
+impl FeedbackClock {
+    /// Between two updates that nobody asked for.
+    pub const MIN_PAUSE: Duration = Duration::from_millis(100);
+
+    /// `sender_timeout` is the server's `wal_sender_timeout`, zero when it is off.
+    #[must_use]
+    pub fn new(status_interval: Duration, sender_timeout: Duration, now: Instant) -> Self {
+        let third = if sender_timeout.is_zero() { status_interval } else { sender_timeout / 3 };
+        let interval = third.min(status_interval).max(Duration::from_millis(50));
+        Self { interval, last: now, wanted: true }
+    }
+
+    /// Something new can be reported.
+    pub fn moved(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Whether there is something new to report.
+    #[must_use]
+    pub const fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// When the next update is due.
+    #[must_use]
+    pub fn due(&self) -> Instant {
+        self.last + if self.wanted { Self::MIN_PAUSE.min(self.interval) } else { self.interval }
+    }
+
+    /// An update was sent.
+    pub fn sent(&mut self, now: Instant) {
+        self.last = now;
+        self.wanted = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_a_third_of_the_servers_timeout_or_the_setting() {
+        let now = Instant::now();
+        let clock = |setting: u64, timeout: u64| {
+            let mut clock = FeedbackClock::new(Duration::from_millis(setting), Duration::from_millis(timeout), now);
+            clock.sent(now);
+            clock.due() - now
+        };
+        assert_eq!(clock(10_000, 60_000), Duration::from_secs(10));
+        assert_eq!(clock(10_000, 3_000), Duration::from_secs(1));
+        assert_eq!(clock(10_000, 0), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_new_position_is_reported_soon_but_not_each_time() {
+        let now = Instant::now();
+        let mut clock = FeedbackClock::new(Duration::from_secs(10), Duration::from_secs(60), now);
+        clock.sent(now);
+        clock.moved();
+        assert_eq!(clock.due(), now + FeedbackClock::MIN_PAUSE);
+    }
+}

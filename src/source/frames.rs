@@ -1,0 +1,286 @@
+//! From messages to the spool: which transaction a frame belongs to.
+//!
+//! A message of an unstreamed transaction stands between BEGIN and COMMIT and carries no xid; one of a streamed transaction stands between
+//! STREAM START and STREAM STOP and carries the xid of its (sub)transaction behind the tag. That state is kept here, and nothing
+//! else: rows are copied into the spool's intake as they are, without that xid.
+//!
+//! A message that is out of place is an error: the server and this state machine no longer agree, and going on would be a guess.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::error::SourceError;
+use super::protocol::{Ending, Message, cut_xid};
+use crate::change::{Catalogue, DecodeError, FrameReader, RelationRecord, TypeInfo, TypeKind};
+use crate::metrics::Numbers;
+use crate::position::{Lsn, PgTimestamp, Xid};
+use crate::spool::{Commit, Intake, Prepare, Skip};
+
+/// What a message leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing more.
+    Done,
+    /// A transaction has ended; everything up to here has been received. With the time of its commit.
+    Ended(Lsn, PgTimestamp),
+    /// A relation is new: ask the catalogue, then call [`Frames::described`].
+    Describe(Description),
+}
+
+/// A Relation message that waits for the catalogue's answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Description {
+    pub(crate) oid: u32,
+    pub(crate) stream: Option<Xid>,
+    pub(crate) frame: Vec<u8>,
+    lsn: Lsn,
+}
+
+/// The unstreamed transaction in reception.
+#[derive(Debug)]
+struct Open {
+    xid: Xid,
+    skip: bool,
+    prepared: bool,
+    origin: Option<String>,
+}
+
+/// The state of one session.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    open: Option<Open>,
+    /// The streamed transaction whose block is in reception.
+    stream: Option<Xid>,
+    /// Where streamed transactions came from.
+    origins: HashMap<Xid, String>,
+    /// Names of types that are not built in.
+    types: HashMap<u32, (String, String)>,
+    /// Relations that the catalogue was asked about in this session.
+    asked: HashSet<u32>,
+    scratch: Vec<u8>,
+}
+
+impl Frames {
+    /// Whether no transaction is in the middle of being received.
+    pub(crate) fn at_boundary(&self) -> bool {
+        self.open.is_none() && self.stream.is_none()
+    }
+
+    /// Takes one message.
+    pub(crate) fn take(
+        &mut self,
+        intake: &mut Intake,
+        numbers: &Numbers,
+        lsn: Lsn,
+        bytes: &Bytes,
+    ) -> Result<Step, SourceError> {
+        let tag = bytes.first().copied().unwrap_or_default();
+        let malformed = |cause: DecodeError| SourceError::Malformed { tag: char::from(tag), lsn, cause };
+        let misplaced = |why: &'static str| SourceError::OutOfPlace { tag: char::from(tag), lsn, why };
+        let message = Message::decode(bytes, self.stream.is_some())
+            .map_err(malformed)?
+            .ok_or(SourceError::UnknownMessage { byte: tag, tag: char::from(tag), lsn })?;
+        match message {
+            Message::Command => {
+                match (self.stream, &self.open) {
+                    (Some(xid), _) => {
+                        let (subxid, frame) = cut_xid(bytes, &mut self.scratch).map_err(malformed)?;
+                        intake.append(xid, Some(subxid), frame)?;
+                    }
+                    (None, Some(open)) if open.skip => {}
+                    (None, Some(open)) => intake.append(open.xid, None, bytes)?,
+                    (None, None) => return Err(misplaced("no transaction is open")),
+                }
+                return Ok(Step::Done);
+            }
+            Message::Begin { final_lsn, time, xid } => {
+                self.must_be_outside(misplaced)?;
+                let skip = intake.begin(xid, final_lsn, time)? == Skip::Whole;
+                self.open = Some(Open { xid, skip, prepared: false, origin: None });
+            }
+            Message::Commit { lsn: commit_lsn, end, time } => {
+                let open = self.open.take().filter(|open| !open.prepared);
+                let open = open.ok_or_else(|| misplaced("no transaction is open"))?;
+                if open.skip {
+                    numbers.skipped_transactions.add(1);
+                }
+                let (xid, origin) = (open.xid, open.origin);
+                intake.commit(Commit { xid, commit_lsn, commit_end: end, commit_time: time, origin })?;
+                numbers.received_transactions.add(1);
+                return Ok(Step::Ended(end, time));
+            }
+            Message::Origin(name) => match (self.stream, &mut self.open) {
+                (Some(xid), _) => drop(self.origins.insert(xid, name.to_owned())),
+                (None, Some(open)) => open.origin = Some(name.to_owned()),
+                (None, None) => return Err(misplaced("no transaction is open")),
+            },
+            Message::Relation => return self.relation(intake, lsn, bytes).map_err(|error| match error {
+                RelationError::Decode(cause) => malformed(cause),
+                RelationError::Source(error) => *error,
+            }),
+            Message::Type { oid, schema, name } => {
+                let schema = if schema.is_empty() { "pg_catalog" } else { schema };
+                self.types.insert(oid, (schema.to_owned(), name.to_owned()));
+            }
+            // Left out by policy: no destination has a place for it.
+            Message::Logical => numbers.logical_messages.add(1),
+            Message::StreamStart { xid, first } => {
+                self.must_be_outside(misplaced)?;
+                intake.stream_start(xid, first)?;
+                self.stream = Some(xid);
+            }
+            Message::StreamStop => {
+                self.stream.take().ok_or_else(|| misplaced("no block is open"))?;
+                intake.stream_stop();
+            }
+            Message::StreamCommit(ending) => {
+                self.must_be_outside(misplaced)?;
+                let origin = self.origins.remove(&ending.xid);
+                let end = self.commit(&ending, origin, |commit| intake.commit(commit))?;
+                numbers.received_transactions.add(1);
+                return Ok(end);
+            }
+            Message::StreamAbort { xid, subxid } => {
+                self.must_be_outside(misplaced)?;
+                if xid == subxid {
+                    self.origins.remove(&xid);
+                    intake.abort(xid);
+                } else {
+                    intake.abort_sub(xid, subxid)?;
+                }
+            }
+            Message::BeginPrepare(ending, gid) => {
+                self.must_be_outside(misplaced)?;
+                let skip = intake.begin_prepare(ending.xid, gid, ending.lsn)? == Skip::Whole;
+                self.open = Some(Open { xid: ending.xid, skip, prepared: true, origin: None });
+            }
+            Message::Prepare(ending, gid) => {
+                let open = self.open.take().filter(|open| open.prepared && open.xid == ending.xid);
+                open.ok_or_else(|| misplaced("this transaction is not being prepared"))?;
+                return Self::prepare(intake, &ending, gid);
+            }
+            Message::StreamPrepare(ending, gid) => {
+                self.must_be_outside(misplaced)?;
+                return Self::prepare(intake, &ending, gid);
+            }
+            Message::CommitPrepared(ending, gid) => {
+                self.must_be_outside(misplaced)?;
+                let end = self.commit(&ending, None, |commit| intake.commit_prepared(gid, commit))?;
+                numbers.received_transactions.add(1);
+                return Ok(end);
+            }
+            Message::RollbackPrepared(ending, gid) => {
+                self.must_be_outside(misplaced)?;
+                if !intake.rollback_prepared(gid, ending.xid) {
+                    numbers.rollback_prepared_unknown.add(1);
+                }
+                return Ok(Step::Ended(ending.end, ending.time));
+            }
+        }
+        Ok(Step::Done)
+    }
+
+    fn must_be_outside(&self, misplaced: impl Fn(&'static str) -> SourceError) -> Result<(), SourceError> {
+        if self.at_boundary() { Ok(()) } else { Err(misplaced("another transaction is being received")) }
+    }
+
+    fn commit(
+        &self,
+        ending: &Ending,
+        origin: Option<String>,
+        commit: impl FnOnce(Commit) -> Result<(), crate::spool::SpoolError>,
+    ) -> Result<Step, SourceError> {
+        commit(Commit {
+            xid: ending.xid,
+            commit_lsn: ending.lsn,
+            commit_end: ending.end,
+            commit_time: ending.time,
+            origin,
+        })?;
+        Ok(Step::Ended(ending.end, ending.time))
+    }
+
+    fn prepare(intake: &mut Intake, ending: &Ending, gid: &str) -> Result<Step, SourceError> {
+        intake.prepare(Prepare {
+            xid: ending.xid,
+            gid: gid.to_owned(),
+            prepare_lsn: ending.lsn,
+            prepare_end: ending.end,
+            prepare_time: ending.time,
+        })?;
+        Ok(Step::Ended(ending.end, ending.time))
+    }
+
+    /// A Relation message: known from this session, or a question for the catalogue.
+    fn relation(&mut self, intake: &mut Intake, lsn: Lsn, bytes: &Bytes) -> Result<Step, RelationError> {
+        let frame = match self.stream {
+            Some(_) => cut_xid(bytes, &mut self.scratch)?.1,
+            None => bytes,
+        };
+        let mut reader = FrameReader::new(frame);
+        reader.tag(b'R')?;
+        let oid = reader.u32()?;
+        if self.asked.contains(&oid)
+            && let Some(record) = intake.knows_relation(frame)
+        {
+            intake.relation(self.stream, record).map_err(|error| RelationError::Source(Box::new(error.into())))?;
+            return Ok(Step::Done);
+        }
+        Ok(Step::Describe(Description { oid, stream: self.stream, frame: frame.to_vec(), lsn }))
+    }
+
+    /// The catalogue's answer.
+    pub(crate) fn described(
+        &mut self,
+        intake: &mut Intake,
+        description: Description,
+        mut catalogue: Catalogue,
+    ) -> Result<(), SourceError> {
+        let Description { oid, stream, frame, lsn } = description;
+        let known = intake.knows_relation(&frame);
+        if let Some(known) = &known {
+            if catalogue.found {
+                // Whether the table had rows *before the first one was seen* was said when it was first seen.
+                catalogue.estimated_rows = known.catalogue.estimated_rows;
+            } else {
+                // It is gone by now: what was known then is better than nothing.
+                catalogue = known.catalogue.clone();
+            }
+        }
+        self.name_types(&frame, &mut catalogue)
+            .map_err(|cause| SourceError::Malformed { tag: 'R', lsn, cause })?;
+        intake.relation(stream, RelationRecord { frame, catalogue })?;
+        self.asked.insert(oid);
+        Ok(())
+    }
+
+    /// Types that the catalogue did not know (any more) get the name that a Type message gave them.
+    fn name_types(&self, frame: &[u8], catalogue: &mut Catalogue) -> Result<(), DecodeError> {
+        let record = RelationRecord { frame: frame.to_vec(), catalogue: Catalogue::default() };
+        let relation = crate::change::Relation::decode(crate::change::RelationVersion(0), &record)?;
+        for column in &relation.columns {
+            let unnamed = !catalogue.types.iter().any(|info| info.oid == column.type_oid);
+            if unnamed && let Some((schema, name)) = self.types.get(&column.type_oid) {
+                catalogue.types.push(TypeInfo {
+                    oid: column.type_oid,
+                    schema: schema.clone(),
+                    name: name.clone(),
+                    kind: TypeKind::Base,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+enum RelationError {
+    Decode(DecodeError),
+    Source(Box<SourceError>),
+}
+
+impl From<DecodeError> for RelationError {
+    fn from(cause: DecodeError) -> Self {
+        Self::Decode(cause)
+    }
+}

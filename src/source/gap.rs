@@ -1,0 +1,241 @@
+//! The comparisons of promise 7: four positions that must fit together at every connect, or something is missing.
+//!
+//! | | |
+//! |---|---|
+//! | F | the slot's `confirmed_flush_lsn`: PostgreSQL sends nothing that was committed before it |
+//! | D | the spool's durable end |
+//! | C | the destination's checkpoint |
+//! | S | the server's flush position |
+//!
+//! F ≤ D (else commits between D and F are gone), D ≤ S and C ≤ S (else the source went back, and PostgreSQL would leave out
+//! the commits that it makes again up to there, without a word), and C not behind what the spool still keeps. C > D is
+//! legal: a transaction may be committed at the destination while the spool's sync is under way.
+//!
+//! An *empty* spool (no identity in it) has no D. With a checkpoint at the destination the spool was lost, and C stands in for
+//! D: F ≤ C, so everything behind C is sent again. With neither it is the first run, and the slot's own position begins it.
+//!
+//! It is a pure function, so that every case is a test here; that the reader calls it at every connect is tested against servers.
+
+use crate::position::{Lsn, Position};
+
+/// What the destination holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// The destination has not been reached yet.
+    #[default]
+    Unknown,
+    /// It was asked; `None`: this cursor never wrote.
+    Known(Option<Position>),
+}
+
+/// The positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// F.
+    pub confirmed: Lsn,
+    /// D; `None` for a spool that was never bound to a source.
+    pub durable: Option<Lsn>,
+    /// C.
+    pub checkpoint: Checkpoint,
+    /// Every transaction that ends at or before this has been deleted from the spool.
+    pub released: Lsn,
+    /// S.
+    pub server: Lsn,
+}
+
+/// Why the positions do not fit together; each names both sides and the way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Gap {
+    /// F > D.
+    #[error(
+        "gap: the slot's confirmed position {confirmed} is past the spool's durable end {durable}: the commits in between will \
+         never be sent. Somebody else consumed or advanced the slot, it was dropped and created again, or the data directory \
+         went back to an older state. Restore the data directory, or load the tables anew: drop the slot, empty the data directory \
+         and the destination, and start from a new slot (pg2any slot create --export-snapshot)"
+    )]
+    SlotAheadOfSpool {
+        /// F.
+        confirmed: Lsn,
+        /// D.
+        durable: Lsn,
+    },
+    /// The spool is empty and F > C.
+    #[error(
+        "gap: the data directory is empty, and the slot's confirmed position {confirmed} is past the destination's checkpoint \
+         {checkpoint}: the commits in between will never be sent. Restore the data directory, or load the tables anew: drop the slot, \
+         empty the destination, and start from a new slot (pg2any slot create --export-snapshot)"
+    )]
+    SlotAheadOfDestination {
+        /// F.
+        confirmed: Lsn,
+        /// C.
+        checkpoint: Position,
+    },
+    /// D > S.
+    #[error(
+        "gap: the server's WAL ends at {server}, before the spool's durable end {durable}: the source was restored from an older \
+         state, and what it commits up to there would be left out. Bring the right server back, or load the tables anew: empty the data \
+         directory and the destination, and start from a new slot"
+    )]
+    ServerBehindSpool {
+        /// S.
+        server: Lsn,
+        /// D.
+        durable: Lsn,
+    },
+    /// C > S.
+    #[error(
+        "gap: the server's WAL ends at {server}, before the destination's checkpoint {checkpoint}: the source was restored from an \
+         older state, or this destination belongs to another one. Bring the right server back, or load the tables anew: empty the data \
+         directory and the destination, and start from a new slot"
+    )]
+    ServerBehindDestination {
+        /// S.
+        server: Lsn,
+        /// C.
+        checkpoint: Position,
+    },
+    /// C is behind what the spool keeps.
+    #[error(
+        "gap: the destination's checkpoint {checkpoint} is behind what the spool still keeps (everything up to {released} was \
+         applied and deleted): the destination went back further than --retain, or it is a new one. Restore a newer state of the \
+         destination, or load the tables anew"
+    )]
+    DestinationBehindSpool {
+        /// C.
+        checkpoint: Position,
+        /// Up to where the spool deleted.
+        released: Lsn,
+    },
+    /// The destination never wrote, and the spool has deleted already.
+    #[error(
+        "gap: the destination has no checkpoint of this cursor, but everything up to {released} was applied somewhere and deleted \
+         from the spool. Use the destination (or the cursor's name) that this data directory belongs to, or a data directory and a \
+         slot of its own"
+    )]
+    DestinationNew {
+        /// Up to where the spool deleted.
+        released: Lsn,
+    },
+}
+
+/// Compares; `Ok` when nothing is missing.
+///
+/// # Errors
+///
+/// [`Gap`].
+pub fn check(positions: &Positions) -> Result<(), Gap> {
+    let Positions { confirmed, durable, checkpoint, released, server } = *positions;
+    if let Some(durable) = durable {
+        if confirmed > durable {
+            return Err(Gap::SlotAheadOfSpool { confirmed, durable });
+        }
+        if durable > server {
+            return Err(Gap::ServerBehindSpool { server, durable });
+        }
+    }
+    match checkpoint {
+        Checkpoint::Unknown => Ok(()),
+        Checkpoint::Known(None) if durable.is_some() && released > Lsn::ZERO => Err(Gap::DestinationNew { released }),
+        Checkpoint::Known(None) => Ok(()),
+        Checkpoint::Known(Some(checkpoint)) => {
+            if checkpoint.commit_end > server {
+                return Err(Gap::ServerBehindDestination { server, checkpoint });
+            }
+            if durable.is_some() {
+                return check_kept(checkpoint, released);
+            }
+            // A transaction in whose middle the checkpoint stands must be sent again: its COMMIT has to lie behind F.
+            let sent_again =
+                if checkpoint.is_end() { confirmed <= checkpoint.commit_end } else { confirmed < checkpoint.commit_end };
+            if sent_again { Ok(()) } else { Err(Gap::SlotAheadOfDestination { confirmed, checkpoint }) }
+        }
+    }
+}
+
+/// C against what the spool has deleted: a finished transaction may be gone, one that is half applied may not.
+fn check_kept(checkpoint: Position, released: Lsn) -> Result<(), Gap> {
+    let kept = if checkpoint.is_end() { checkpoint.commit_end >= released } else { checkpoint.commit_end > released };
+    if kept { Ok(()) } else { Err(Gap::DestinationBehindSpool { checkpoint, released }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::CommandIndex;
+
+    const END: fn(u64) -> Checkpoint = |lsn| Checkpoint::Known(Some(Position::end_of(Lsn(lsn))));
+    const INSIDE: fn(u64) -> Checkpoint =
+        |lsn| Checkpoint::Known(Some(Position { commit_end: Lsn(lsn), command: CommandIndex(3) }));
+
+    fn positions(confirmed: u64, durable: Option<u64>, checkpoint: Checkpoint, released: u64, server: u64) -> Positions {
+        Positions {
+            confirmed: Lsn(confirmed),
+            durable: durable.map(Lsn),
+            checkpoint,
+            released: Lsn(released),
+            server: Lsn(server),
+        }
+    }
+
+    #[test]
+    fn positions_in_order_are_no_gap_and_each_equality_is_allowed() {
+        for checkpoint in [Checkpoint::Unknown, Checkpoint::Known(None), END(15), END(20), END(30), INSIDE(15)] {
+            assert_eq!(check(&positions(10, Some(20), checkpoint, 0, 30)), Ok(()), "{checkpoint:?}");
+        }
+        assert_eq!(check(&positions(20, Some(20), END(20), 20, 20)), Ok(()));
+    }
+
+    #[test]
+    fn a_slot_ahead_of_the_spool_is_a_gap_whatever_the_destination_says() {
+        for checkpoint in [Checkpoint::Unknown, Checkpoint::Known(None), END(25)] {
+            assert_eq!(
+                check(&positions(21, Some(20), checkpoint, 0, 30)),
+                Err(Gap::SlotAheadOfSpool { confirmed: Lsn(21), durable: Lsn(20) })
+            );
+        }
+    }
+
+    #[test]
+    fn a_server_that_went_back_is_a_gap_by_the_spool_and_by_the_destination() {
+        assert_eq!(
+            check(&positions(10, Some(20), END(15), 0, 19)),
+            Err(Gap::ServerBehindSpool { server: Lsn(19), durable: Lsn(20) })
+        );
+        assert!(matches!(check(&positions(10, Some(20), END(31), 0, 30)), Err(Gap::ServerBehindDestination { .. })));
+        assert!(matches!(check(&positions(10, None, END(31), 0, 30)), Err(Gap::ServerBehindDestination { .. })));
+    }
+
+    #[test]
+    fn a_destination_ahead_of_the_spool_is_legal() {
+        assert_eq!(check(&positions(10, Some(20), END(25), 0, 30)), Ok(()));
+    }
+
+    #[test]
+    fn a_destination_behind_what_the_spool_keeps_is_a_gap() {
+        assert_eq!(check(&positions(10, Some(20), END(12), 12, 30)), Ok(()));
+        assert!(matches!(check(&positions(10, Some(20), END(11), 12, 30)), Err(Gap::DestinationBehindSpool { .. })));
+        assert_eq!(check(&positions(10, Some(20), INSIDE(13), 12, 30)), Ok(()));
+        assert!(matches!(check(&positions(10, Some(20), INSIDE(12), 12, 30)), Err(Gap::DestinationBehindSpool { .. })));
+        assert!(matches!(
+            check(&positions(10, Some(20), Checkpoint::Known(None), 12, 30)),
+            Err(Gap::DestinationNew { .. })
+        ));
+    }
+
+    #[test]
+    fn an_empty_spool_begins_at_the_slot_or_is_filled_from_the_destinations_checkpoint() {
+        assert_eq!(check(&positions(10, None, Checkpoint::Known(None), 0, 30)), Ok(()));
+        assert_eq!(check(&positions(10, None, END(10), 0, 30)), Ok(()));
+        assert_eq!(check(&positions(9, None, INSIDE(10), 0, 30)), Ok(()));
+        assert!(matches!(check(&positions(11, None, END(10), 0, 30)), Err(Gap::SlotAheadOfDestination { .. })));
+        assert!(matches!(check(&positions(10, None, INSIDE(10), 0, 30)), Err(Gap::SlotAheadOfDestination { .. })));
+    }
+
+    #[test]
+    fn each_text_names_both_positions() {
+        let text = check(&positions(0x21, Some(0x20), Checkpoint::Unknown, 0, 0x30)).unwrap_err().to_string();
+        assert!(text.contains("0/21") && text.contains("0/20"), "{text}");
+    }
+}

@@ -1,0 +1,218 @@
+//! The open stream, and the feedback that never stops while it is open.
+//!
+//! [`Link::serve`] waits for something (room in the spool, an answer from the catalogue, more bytes) and goes on sending
+//! status updates meanwhile (promise 10). Everything in the reader that waits, waits through it.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Connection;
+use super::error::SourceError;
+use super::feedback::{Ack, Acknowledgement, FeedbackClock};
+use super::gap::{self, Checkpoint, Positions};
+use super::progress::Progress;
+use crate::metrics::Numbers;
+use crate::position::Lsn;
+use crate::spool::{DurableLsn, Spool, SpoolError};
+
+/// Why a session ends.
+#[derive(Debug)]
+pub(crate) enum Interrupt {
+    /// Asked to.
+    Shutdown,
+    /// Ask the server again, with streaming off.
+    Unstreamed,
+    /// Something failed.
+    Failed(SourceError),
+}
+
+impl From<SourceError> for Interrupt {
+    fn from(error: SourceError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<SpoolError> for Interrupt {
+    fn from(error: SpoolError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The stream's connection and all that feedback is made from.
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) shutdown: CancellationToken,
+    /// Everything up to here has been received.
+    pub(crate) received: Lsn,
+    /// The highest position that the server named.
+    pub(crate) server_end: Lsn,
+    numbers: Arc<Numbers>,
+    spool: Spool,
+    ack: Ack,
+    clock: FeedbackClock,
+    last: Acknowledgement,
+    durable: watch::Receiver<DurableLsn>,
+    checkpoint: watch::Receiver<Checkpoint>,
+    /// Whether the destination's checkpoint has been compared in this session.
+    compared: bool,
+    trouble: oneshot::Receiver<SourceError>,
+    watcher: tokio::task::JoinHandle<()>,
+    /// Never cancelled: the reader's own token ends the reader, without losing what the driver holds.
+    never: CancellationToken,
+}
+
+/// What a link is made from.
+pub(crate) struct LinkParts {
+    pub(crate) connection: Connection,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) numbers: Arc<Numbers>,
+    pub(crate) spool: Spool,
+    pub(crate) ack: Ack,
+    pub(crate) clock: FeedbackClock,
+    pub(crate) server_end: Lsn,
+    pub(crate) trouble: oneshot::Receiver<SourceError>,
+    pub(crate) watcher: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+impl Link {
+    pub(crate) fn new(parts: LinkParts) -> Self {
+        let durable = parts.spool.durable_changes();
+        let mut checkpoint = parts.progress.watch_checkpoint();
+        let known = *checkpoint.borrow_and_update();
+        let durable_now = *durable.borrow();
+        Self {
+            last: Acknowledgement::new(parts.ack, Lsn::ZERO, durable_now, known),
+            connection: parts.connection,
+            progress: parts.progress,
+            shutdown: parts.shutdown,
+            received: durable_now.lsn(),
+            server_end: parts.server_end,
+            numbers: parts.numbers,
+            spool: parts.spool,
+            ack: parts.ack,
+            clock: parts.clock,
+            durable,
+            checkpoint,
+            compared: known != Checkpoint::Unknown,
+            trouble: parts.trouble,
+            watcher: parts.watcher,
+            never: CancellationToken::new(),
+        }
+    }
+
+    /// The next message if one has arrived; does not wait.
+    pub(crate) async fn try_next(&mut self) -> Result<Option<Bytes>, Interrupt> {
+        let mut next = std::pin::pin!(self.connection.inner.get_copy_data_async(&self.never));
+        let polled = poll_fn(|context| match next.as_mut().poll(context) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        match polled.await {
+            None => Ok(None),
+            Some(Ok(bytes)) => Ok(Some(bytes)),
+            Some(Err(error)) => Err(SourceError::server("reading the replication stream", &error).into()),
+        }
+    }
+
+    /// Waits for the next message, or for `until`; feedback goes on.
+    pub(crate) async fn next(&mut self, until: Option<Instant>) -> Result<Option<Bytes>, Interrupt> {
+        loop {
+            let Self { connection, never, clock, durable, checkpoint, trouble, shutdown, ack, .. } = self;
+            let watch_durable = !clock.is_wanted();
+            let watch_checkpoint = *ack == Ack::Applied && watch_durable || !self.compared;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Err(Interrupt::Shutdown),
+                next = connection.inner.get_copy_data_async(never) => return match next {
+                    Ok(bytes) => Ok(Some(bytes)),
+                    Err(error) => Err(SourceError::server("reading the replication stream", &error).into()),
+                },
+                Ok(error) = trouble => return Err(error.into()),
+                () = sleep_until(clock.due()) => self.feedback().await?,
+                Ok(()) = durable.changed(), if watch_durable => clock.moved(),
+                Ok(()) = checkpoint.changed(), if watch_checkpoint => {
+                    clock.moved();
+                    self.compare_checkpoint()?;
+                }
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return Ok(None),
+            }
+        }
+    }
+
+    /// Waits for `future`; feedback goes on.
+    pub(crate) async fn serve<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Interrupt> {
+        let mut future = std::pin::pin!(future);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut future => return Ok(output),
+                () = self.shutdown.cancelled() => return Err(Interrupt::Shutdown),
+                () = sleep_until(self.clock.due()) => self.feedback().await?,
+            }
+        }
+    }
+
+    /// Looks whether a status update is due, and sends it; for a reader that does not wait.
+    pub(crate) async fn feedback_if_due(&mut self) -> Result<(), Interrupt> {
+        if !self.clock.is_wanted() && self.durable.has_changed().unwrap_or(false) {
+            self.clock.moved();
+        }
+        if Instant::now() >= self.clock.due() { self.feedback().await } else { Ok(()) }
+    }
+
+    /// Sends a status update now.
+    pub(crate) async fn feedback(&mut self) -> Result<(), Interrupt> {
+        let durable = *self.durable.borrow_and_update();
+        let checkpoint = self.progress.checkpoint();
+        let now = Acknowledgement::new(self.ack, self.received, durable, checkpoint).not_below(self.last);
+        let (write, flush, apply) = (now.write().0, now.flush().0, now.apply().0);
+        self.connection
+            .inner
+            .send_standby_status_update(write, flush, apply, false)
+            .await
+            .map_err(|error| SourceError::server("sending a status update", &error))?;
+        self.last = now;
+        self.clock.sent(Instant::now());
+        self.numbers.feedback_sent.add(1);
+        let (received, server_end) = (self.received, self.server_end);
+        self.progress.update(|status| {
+            status.reported = now.flush();
+            status.received = received;
+            status.server_end = server_end;
+        });
+        super::session::passed("source.feedback_sent")?;
+        Ok(())
+    }
+
+    /// The part of promise 7 that had to wait until the destination could be asked.
+    fn compare_checkpoint(&mut self) -> Result<(), Interrupt> {
+        let checkpoint = self.progress.checkpoint();
+        if self.compared || checkpoint == Checkpoint::Unknown {
+            return Ok(());
+        }
+        self.compared = true;
+        let durable = self.spool.durable().lsn();
+        gap::check(&Positions {
+            confirmed: durable,
+            durable: Some(durable),
+            checkpoint,
+            released: self.spool.released_up_to(),
+            server: self.server_end.max(durable),
+        })
+        .map_err(|gap| Interrupt::Failed(gap.into()))
+    }
+}

@@ -1,0 +1,107 @@
+//! The source: reads PostgreSQL's logical replication stream into the spool, and tells PostgreSQL what is durable.
+//!
+//! **Promises.** Nothing is acknowledged that is not durable in the spool (`feedback.rs`). The spool only ever holds one source's
+//! changes (`identity.rs`), without a gap (`gap.rs`, `slot.rs`: the four comparisons at every connect, a slot that is never made
+//! twice). Values are printed under pinned session settings (`connection.rs`). Nothing that arrives is left out in silence
+//! (`frames.rs`, `protocol.rs`). Feedback goes on whatever else waits (`link.rs`).
+//!
+//! **How.** One thread with a runtime of its own runs [`run`]; libpq's blocking calls happen on helper threads (`side.rs`). The
+//! driver is `pg_walstream`'s raw connection with libpq underneath: libpq brings unix sockets, `.pgpass`, service files, client
+//! certificates and every `sslmode`; the driver's own stream type is not used, because it creates missing slots, acknowledges from
+//! the start position and answers keepalives out of sight.
+//!
+//! Whatever a later attempt can cure (the network, a restarting server, a slot that its last walsender still holds) is tried
+//! again for ever, with growing pauses; everything else ends [`run`] with an error that says what to do.
+
+mod admin;
+mod backoff;
+mod catalogue;
+mod connection;
+mod error;
+mod feedback;
+mod frames;
+mod gap;
+mod identity;
+mod link;
+mod options;
+mod progress;
+mod protocol;
+mod reader;
+mod session;
+mod side;
+mod slot;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use admin::{Adoption, HeldSlot, adopt, create_slot};
+pub use connection::ConnectionString;
+pub use error::{ErrorKind, SourceError};
+pub use feedback::{Ack, Acknowledgement};
+pub use gap::{Checkpoint, Gap, Positions};
+pub use identity::{IdentityMismatch, source_key};
+pub use options::{Origin, SourceOptions};
+pub use progress::{Progress, Status};
+
+use crate::spool::Spool;
+use backoff::Backoff;
+use link::Interrupt;
+use reader::Reader;
+
+/// Reads the source into the spool until `shutdown`, reconnecting for ever.
+///
+/// Must run on a current-thread runtime with time and I/O, on a thread of its own.
+///
+/// # Errors
+///
+/// [`SourceError`] that no later attempt can cure.
+pub async fn run(
+    options: SourceOptions,
+    spool: Spool,
+    progress: Arc<Progress>,
+    shutdown: CancellationToken,
+) -> Result<(), SourceError> {
+    let string = Arc::new(ConnectionString::parse(&options.connection_string)?);
+    let intake = spool.intake()?;
+    let mut reader = Reader {
+        options: Arc::new(options),
+        string,
+        spool,
+        progress,
+        shutdown,
+        intake,
+        unstreamed_until: None,
+        streamed: false,
+    };
+    let mut backoff = Backoff::default();
+    loop {
+        let began = Instant::now();
+        let interrupt = reader.session().await;
+        reader.intake.reconnected();
+        reader.progress.update(|status| {
+            status.connected = false;
+            status.paused = false;
+        });
+        match interrupt {
+            Interrupt::Shutdown => return Ok(()),
+            Interrupt::Unstreamed => {}
+            Interrupt::Failed(error) => {
+                let text = error.to_string();
+                reader.progress.update(|status| status.last_error = Some(text.clone()));
+                if error.kind() == ErrorKind::Permanent {
+                    return Err(error);
+                }
+                if std::mem::take(&mut reader.streamed) {
+                    backoff.succeeded(began.elapsed());
+                }
+                let pause = backoff.failed(&text);
+                tokio::select! {
+                    () = reader.shutdown.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+    }
+}

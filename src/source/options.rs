@@ -1,0 +1,93 @@
+//! What a source is made from.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::feedback::Ack;
+use crate::metrics::Numbers;
+
+/// Which changes PostgreSQL sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// All, those that arrived at the source by replication included.
+    #[default]
+    Any,
+    /// Only those made at the source itself (PostgreSQL 16 and newer).
+    None,
+}
+
+/// Settings of a source; [`SourceOptions::new`] has the defaults.
+#[derive(Clone)]
+pub struct SourceOptions {
+    /// For libpq, as the user wrote it. Holds a password: never log it.
+    pub connection_string: String,
+    /// The replication slot.
+    pub slot: String,
+    /// The publications.
+    pub publications: Vec<String>,
+    /// `None`: the newest that the server speaks.
+    pub protocol_version: Option<u32>,
+    /// Large transactions are sent while they run (needs protocol 2). It is `streaming 'on'`, never `parallel`: that adds only
+    /// positions to aborts, and nothing here is decided by an abort's position.
+    pub streaming: bool,
+    /// Prepared transactions are sent at PREPARE. What an existing slot does is followed, this setting can only switch it on.
+    pub two_phase: bool,
+    /// Which changes.
+    pub origin: Origin,
+    /// Ask for logical messages too; they are counted and left out.
+    pub messages: bool,
+    /// Limit for connecting to one host.
+    pub connect_timeout: Duration,
+    /// What a reported flush means.
+    pub ack: Ack,
+    /// Whether the first run may create the slot.
+    pub create_slot: bool,
+    /// The longest time between two status updates (a third of `wal_sender_timeout` if that is shorter).
+    pub status_interval: Duration,
+    /// How often the publications are looked at while streaming.
+    pub publication_check_interval: Duration,
+    /// Where things are counted.
+    pub numbers: Arc<Numbers>,
+}
+
+impl SourceOptions {
+    /// The defaults for this source.
+    #[must_use]
+    pub fn new(
+        connection_string: impl Into<String>,
+        slot: impl Into<String>,
+        publications: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        Self {
+            connection_string: connection_string.into(),
+            slot: slot.into(),
+            publications: publications.into_iter().map(Into::into).collect(),
+            protocol_version: None,
+            streaming: true,
+            two_phase: false,
+            origin: Origin::Any,
+            messages: true,
+            connect_timeout: Duration::from_secs(30),
+            ack: Ack::Spooled,
+            create_slot: true,
+            status_interval: Duration::from_secs(10),
+            publication_check_interval: Duration::from_secs(30),
+            numbers: Arc::default(),
+        }
+    }
+}
+
+impl fmt::Debug for SourceOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceOptions")
+            .field("slot", &self.slot)
+            .field("publications", &self.publications)
+            .field("protocol_version", &self.protocol_version)
+            .field("streaming", &self.streaming)
+            .field("two_phase", &self.two_phase)
+            .field("origin", &self.origin)
+            .field("ack", &self.ack)
+            .finish_non_exhaustive()
+    }
+}

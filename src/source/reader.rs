@@ -1,0 +1,418 @@
+//! One session: from the first connection attempt to its end.
+//!
+//! **Reading in gulps.** The walsender sends message by message, and waking for each costs both sides a context switch:
+//! twice the time and ten times the CPU for a backlog. So when messages come fast *and* the reader is behind (in the middle
+//! of a transaction, or the last commit was [`BEHIND`] old when it was sent, by the server's own clock), a reader that has
+//! emptied the socket lets [`GULP`] pass before it looks again. When caught up it reads at once, so latency does not pay. (The
+//! server's WAL end in the message header cannot tell: in logical replication it is the message's own position.)
+//!
+//! Everything that the socket holds is read before the spool's intake is flushed: that makes groups for the writer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::ConnectionString;
+use super::error::SourceError;
+use super::feedback::FeedbackClock;
+use super::frames::{Frames, Step};
+use super::gap::Checkpoint;
+use super::link::{Interrupt, Link, LinkParts};
+use super::options::{Origin, SourceOptions};
+use super::progress::Progress;
+use super::protocol::Envelope;
+use super::session::{self, Prepared, passed};
+use super::side::{Side, blocking, watch_publications};
+use crate::position::{Lsn, PgTimestamp};
+use crate::spool::{Intake, Pressure, Spool};
+
+/// How long a reader with backlog lets the kernel's buffer fill.
+const GULP: Duration = Duration::from_millis(3);
+/// Messages in a gulp's time that are fast: 20 000 a second.
+const FAST: u32 = 60;
+/// A commit older than this when it was sent is backlog, in microseconds.
+const BEHIND: i64 = 20_000;
+/// What is read before the spool gets it, when the socket does not run dry.
+const FLUSH_BYTES: usize = 1 << 20;
+/// Between two keepalive positions that are made durable without being asked for.
+const KEEPALIVE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What outlives a session.
+pub(crate) struct Reader {
+    pub(crate) options: Arc<SourceOptions>,
+    pub(crate) string: Arc<ConnectionString>,
+    pub(crate) spool: Spool,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) intake: Intake,
+    /// Streaming stays off until this position is durable: a streamed transaction was larger than the quota.
+    pub(crate) unstreamed_until: Option<Lsn>,
+    /// Whether a stream was opened since this was last cleared.
+    pub(crate) streamed: bool,
+}
+
+/// What a session keeps while it reads.
+struct Reception {
+    link: Link,
+    frames: Frames,
+    side: Side,
+    streaming: bool,
+    /// Bytes and messages since the last flush.
+    bytes: usize,
+    messages: u64,
+    /// The last keepalive's position, when it is not in the spool yet.
+    keepalive: Option<Lsn>,
+    keepalive_at: Instant,
+    pace: Pace,
+}
+
+impl Reader {
+    /// Runs one session to its end, which is always a reason.
+    pub(crate) async fn session(&mut self) -> Interrupt {
+        match self.run().await {
+            Ok(never) => match never {},
+            Err(interrupt) => interrupt,
+        }
+    }
+
+    async fn run(&mut self) -> Result<std::convert::Infallible, Interrupt> {
+        let prepared = self.prepare().await?;
+        self.bind(&prepared).await?;
+        let mut reception = self.start(prepared)?;
+        let ended = self.receive(&mut reception).await;
+        if let Err(Interrupt::Shutdown) = &ended {
+            self.farewell(&mut reception).await;
+        }
+        ended
+    }
+
+    /// Setup, on another thread.
+    async fn prepare(&mut self) -> Result<Prepared, Interrupt> {
+        let mut checkpoint = self.progress.watch_checkpoint();
+        if self.spool.identity()?.is_none() {
+            // Whether this is the first run can only be said when the destination was asked.
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Err(Interrupt::Shutdown),
+                _ = checkpoint.wait_for(|checkpoint| *checkpoint != Checkpoint::Unknown) => {}
+            }
+        }
+        let (options, string) = (Arc::clone(&self.options), Arc::clone(&self.string));
+        let (spool, checkpoint) = (self.spool.clone(), self.progress.checkpoint());
+        let work = blocking("connecting to the source", move || session::prepare(&options, &string, &spool, checkpoint));
+        tokio::select! {
+            () = self.shutdown.cancelled() => Err(Interrupt::Shutdown),
+            prepared = work => Ok(prepared?),
+        }
+    }
+
+    /// Makes the baseline durable, then binds the spool to the source.
+    async fn bind(&mut self, prepared: &Prepared) -> Result<(), Interrupt> {
+        if let Some(baseline) = prepared.baseline {
+            make_durable(&self.spool, &mut self.intake, baseline, &self.shutdown).await?;
+            passed("source.baseline_durable")?;
+        }
+        if prepared.bind {
+            self.spool.bind(&prepared.facts.identity)?;
+            passed("source.bound")?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, prepared: Prepared) -> Result<Reception, Interrupt> {
+        let Prepared { mut connection, facts, slot, protocol, .. } = prepared;
+        let options = &self.options;
+        let durable = self.spool.durable().lsn();
+        if self.unstreamed_until.is_some_and(|until| durable >= until) {
+            self.unstreamed_until = None;
+        }
+        let streaming = options.streaming && protocol >= 2 && self.unstreamed_until.is_none();
+        let two_phase = protocol >= 3 && (slot.two_phase || options.two_phase);
+        let version = protocol.to_string();
+        let names = options.publications.iter().map(|name| super::connection::identifier(name));
+        let names = names.collect::<Vec<_>>().join(",");
+        let mut parameters = vec![("proto_version", version.as_str()), ("publication_names", names.as_str())];
+        if streaming {
+            parameters.push(("streaming", "on"));
+        }
+        if two_phase {
+            parameters.push(("two_phase", "on"));
+        }
+        if options.messages {
+            parameters.push(("messages", "on"));
+        }
+        if connection.version() >= 160_000 {
+            parameters.push(("origin", if options.origin == Origin::None { "none" } else { "any" }));
+        }
+        connection
+            .inner
+            .start_replication(&options.slot, durable.0, &parameters)
+            .map_err(|error| SourceError::server("starting the replication stream", &error))?;
+        passed("source.started")?;
+
+        options.numbers.source_connections.add(1);
+        self.streamed = true;
+        tracing::info!(
+            slot = options.slot, from = %durable, server = %facts.server, protocol, streaming, two_phase,
+            "streaming from the source"
+        );
+        self.progress.update(|status| {
+            status.connected = true;
+            status.last_error = None;
+            status.caught_up_at.get_or_insert(facts.server);
+            status.server_end = facts.server;
+        });
+        let every = options.publication_check_interval;
+        let (watcher, trouble) =
+            watch_publications(Arc::clone(&self.string), options.connect_timeout, every, facts.identity);
+        let now = Instant::now();
+        let link = Link::new(LinkParts {
+            connection,
+            progress: Arc::clone(&self.progress),
+            shutdown: self.shutdown.clone(),
+            numbers: Arc::clone(&options.numbers),
+            spool: self.spool.clone(),
+            ack: options.ack,
+            clock: FeedbackClock::new(options.status_interval, facts.sender_timeout, now),
+            server_end: facts.server,
+            trouble,
+            watcher,
+        });
+        let side = Side::new(Arc::clone(&self.string), options.connect_timeout);
+        Ok(Reception {
+            link,
+            frames: Frames::default(),
+            side,
+            streaming,
+            bytes: 0,
+            messages: 0,
+            keepalive: None,
+            keepalive_at: now.checked_sub(KEEPALIVE_PAUSE).unwrap_or(now),
+            pace: Pace::new(now),
+        })
+    }
+
+    /// Reads until something ends it.
+    async fn receive(&mut self, reception: &mut Reception) -> Result<std::convert::Infallible, Interrupt> {
+        loop {
+            while let Some(bytes) = reception.link.try_next().await? {
+                self.take(reception, bytes).await?;
+                if reception.bytes >= FLUSH_BYTES {
+                    self.flush(reception).await?;
+                }
+            }
+            self.flush(reception).await?;
+            let now = Instant::now();
+            let waits = if reception.pace.gulp(now, reception.frames.at_boundary()) {
+                reception.link.serve(tokio::time::sleep(GULP)).await?;
+                None
+            } else {
+                let keepalive_due = reception.keepalive.map(|_| reception.keepalive_at + KEEPALIVE_PAUSE);
+                reception.link.next(keepalive_due).await?
+            };
+            if let Some(bytes) = waits {
+                self.take(reception, bytes).await?;
+            }
+        }
+    }
+
+    /// Takes one message of the stream.
+    async fn take(&mut self, reception: &mut Reception, bytes: Bytes) -> Result<(), Interrupt> {
+        let length = bytes.len();
+        let position = reception.link.received;
+        let envelope =
+            Envelope::decode(bytes).map_err(|cause| SourceError::Malformed { tag: ' ', lsn: position, cause })?;
+        match envelope {
+            Envelope::Data { start, sent, message } => {
+                reception.bytes += length;
+                reception.messages += 1;
+                reception.pace.message();
+                let lsn = if start == Lsn::ZERO { position } else { start };
+                reception.link.server_end = reception.link.server_end.max(start);
+                let numbers = &self.options.numbers;
+                match reception.frames.take(&mut self.intake, numbers, lsn, &message)? {
+                    Step::Done => {}
+                    Step::Ended(end, time) => {
+                        reception.link.received = reception.link.received.max(end);
+                        reception.pace.committed(sent, time);
+                    }
+                    Step::Describe(description) => {
+                        let catalogue = reception.link.serve(reception.side.look_up(description.oid)).await??;
+                        reception.frames.described(&mut self.intake, description, catalogue)?;
+                    }
+                }
+            }
+            Envelope::Keepalive { end, reply } => {
+                reception.link.received = reception.link.received.max(end);
+                reception.link.server_end = reception.link.server_end.max(end);
+                reception.keepalive = Some(end);
+                if reply {
+                    self.keepalive(reception, true);
+                    self.flush(reception).await?;
+                    reception.link.feedback().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the last keepalive's position to the spool, from where it comes back as durable.
+    fn keepalive(&mut self, reception: &mut Reception, at_once: bool) {
+        let Some(end) = reception.keepalive else { return };
+        let target = reception.link.progress.status().caught_up_at;
+        let awaited = target.is_some_and(|target| end >= target && self.spool.durable().lsn() < target);
+        let due = at_once || awaited || reception.keepalive_at.elapsed() >= KEEPALIVE_PAUSE;
+        if due && reception.frames.at_boundary() {
+            self.intake.keepalive(end);
+            reception.keepalive = None;
+            reception.keepalive_at = Instant::now();
+        }
+    }
+
+    /// Hands over what was read, and waits while the spool has no room; feedback goes on.
+    async fn flush(&mut self, reception: &mut Reception) -> Result<(), Interrupt> {
+        self.keepalive(reception, false);
+        let numbers = &self.options.numbers;
+        numbers.received_bytes.add(std::mem::take(&mut reception.bytes) as u64);
+        numbers.received_frames.add(std::mem::take(&mut reception.messages));
+        reception.link.serve(self.intake.flush()).await??;
+        passed("source.flushed")?;
+        reception.link.feedback_if_due().await?;
+        if self.shutdown.is_cancelled() {
+            return Err(Interrupt::Shutdown);
+        }
+        let mut paused = false;
+        loop {
+            match self.intake.pressure() {
+                Pressure::None => break,
+                Pressure::NothingAppliable { xid, bytes, quota } => {
+                    if !reception.streaming {
+                        return Err(SourceError::QuotaTooSmall { xid, bytes, quota }.into());
+                    }
+                    tracing::warn!(xid, bytes, quota, "a streamed transaction fills the spool: asking for it unstreamed");
+                    self.unstreamed_until = Some(reception.link.server_end);
+                    return Err(Interrupt::Unstreamed);
+                }
+                Pressure::Paused { reason } => {
+                    if !paused {
+                        tracing::warn!(reason, "reading from the source is paused; feedback goes on");
+                        reception.link.progress.update(|status| status.paused = true);
+                        paused = true;
+                    }
+                    reception.link.serve(tokio::time::sleep(Duration::from_millis(50))).await?;
+                }
+            }
+        }
+        if paused {
+            tracing::info!("reading from the source goes on");
+            reception.link.progress.update(|status| status.paused = false);
+        }
+        Ok(())
+    }
+
+    /// The last words: what is read becomes durable if that is quick, and is reported.
+    async fn farewell(&mut self, reception: &mut Reception) {
+        let spool = self.spool.clone();
+        let _ = tokio::time::timeout(Duration::from_secs(1), async {
+            self.intake.flush().await?;
+            // One sync later everything handed over is durable; what takes longer is sent again at the next start.
+            let mut durable = spool.durable_changes();
+            durable.borrow_and_update();
+            let _ = tokio::time::timeout(Duration::from_millis(100), durable.changed()).await;
+            reception.link.feedback().await
+        })
+        .await;
+    }
+}
+
+/// Makes a position durable in a spool that has none.
+pub(crate) async fn make_durable(
+    spool: &Spool,
+    intake: &mut Intake,
+    position: Lsn,
+    shutdown: &CancellationToken,
+) -> Result<(), Interrupt> {
+    let mut durable = spool.durable_changes();
+    let mut failure = spool.failure();
+    intake.keepalive(position);
+    let waiting = async {
+        intake.flush().await?;
+        let reached = durable.wait_for(|durable| durable.lsn() >= position);
+        tokio::select! {
+            _ = reached => Ok::<(), SourceError>(()),
+            Ok(failed) = failure.wait_for(Option::is_some) => match &*failed {
+                Some(error) => Err(crate::spool::SpoolError::Stopped(Arc::clone(error)).into()),
+                None => Ok(()),
+            },
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => Err(Interrupt::Shutdown),
+        done = waiting => Ok(done?),
+    }
+}
+
+/// Whether to let the socket fill.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    messages: u32,
+    fast: bool,
+    behind: bool,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { since: now, messages: 0, fast: false, behind: false }
+    }
+
+    fn message(&mut self) {
+        self.messages = self.messages.saturating_add(1);
+    }
+
+    fn committed(&mut self, sent: PgTimestamp, committed: PgTimestamp) {
+        self.behind = sent.0.saturating_sub(committed.0) > BEHIND;
+    }
+
+    /// Called when the socket is empty.
+    fn gulp(&mut self, now: Instant, at_boundary: bool) -> bool {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= GULP {
+            let allowed = u128::from(FAST) * elapsed.as_micros() / GULP.as_micros();
+            self.fast = u128::from(self.messages) >= allowed;
+            self.since = now;
+            self.messages = 0;
+        }
+        self.fast && (self.behind || !at_boundary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(pace: &mut Pace, start: Instant, messages: u32, at_boundary: bool) -> bool {
+        for _ in 0..messages {
+            pace.message();
+        }
+        pace.gulp(start + GULP, at_boundary)
+    }
+
+    #[test]
+    fn backlog_is_read_in_gulps_and_a_caught_up_stream_at_once() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.committed(PgTimestamp(1_000_000), PgTimestamp(0));
+        assert!(after(&mut pace, start, 1_000, true), "old commits, fast");
+        let mut pace = Pace::new(start);
+        pace.committed(PgTimestamp(1_000_000), PgTimestamp(999_000));
+        assert!(!after(&mut pace, start, 1_000, true), "fresh commits, fast");
+        let mut pace = Pace::new(start);
+        assert!(after(&mut pace, start, 1_000, false), "inside a big transaction");
+        let mut pace = Pace::new(start);
+        pace.committed(PgTimestamp(1_000_000), PgTimestamp(0));
+        assert!(!after(&mut pace, start, 5, true), "old commits, but slow");
+    }
+}

@@ -1,0 +1,247 @@
+//! From a connection string to a stream that may be started: everything that is compared, pinned and created on the way.
+//!
+//! The order matters. Settings are pinned before anything is read; the publications are looked up before a slot is made (a
+//! slot that is older than its publication cannot be read); the slot's identity and positions are compared before
+//! START_REPLICATION, because PostgreSQL accepts any start position without a word.
+//!
+//! **A kill between two steps of the first run** leaves one of these, and each is taken up where it is:
+//! a slot without a bound spool (it still stands where it was made: it is used); a baseline in the spool without an identity (the
+//! slot must not be ahead of it); an identity (every later run). The baseline, the slot's own position, is made durable
+//! *before* the identity, so that a bound spool always has a durable end to compare with.
+
+use std::time::Duration;
+
+use super::connection::{Connection, ConnectionString, Session, literal};
+use super::error::SourceError;
+use super::gap::{self, Checkpoint, Positions};
+use super::identity::{self, Comparison};
+use super::options::{Origin, SourceOptions};
+use super::slot::{self, SlotState};
+use crate::failpoint;
+use crate::position::Lsn;
+use crate::spool::{Publication, SourceIdentity, Spool};
+
+/// What the server says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) identity: SourceIdentity,
+    /// S.
+    pub(crate) server: Lsn,
+    /// Zero: off.
+    pub(crate) sender_timeout: Duration,
+}
+
+/// A connection on which START_REPLICATION may be run.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) connection: Connection,
+    pub(crate) facts: Facts,
+    pub(crate) slot: SlotState,
+    /// To be written into the spool before the stream starts: it is not bound yet, or the timeline is new.
+    pub(crate) bind: bool,
+    /// To be made durable before that: the spool has no position yet.
+    pub(crate) baseline: Option<Lsn>,
+    pub(crate) protocol: u32,
+}
+
+/// Connects with pinned settings; blocks.
+pub(crate) fn connect(
+    string: &ConnectionString,
+    session: Session,
+    connect_timeout: Duration,
+) -> Result<Connection, SourceError> {
+    let mut connection = string.connect(session, connect_timeout)?;
+    connection.pin_settings()?;
+    Ok(connection)
+}
+
+/// Asks the server who it is, and for what the stream needs; blocks.
+pub(crate) fn facts(connection: &mut Connection, options: &SourceOptions) -> Result<Facts, SourceError> {
+    const DOING: &str = "asking the source who it is";
+    let system = connection.exec(DOING, "IDENTIFY_SYSTEM")?;
+    let text = |column| system.get_value(0, column).unwrap_or_default();
+    let identity = SourceIdentity {
+        system_identifier: text(0),
+        timeline: text(1).parse().unwrap_or_default(),
+        database: text(3),
+        slot: options.slot.clone(),
+        publications: Vec::new(),
+    };
+    let server: Lsn = text(2).parse().unwrap_or_default();
+    let wal_level = connection.one(DOING, "SHOW wal_level")?.unwrap_or_default();
+    if wal_level != "logical" {
+        return Err(SourceError::setup(
+            format!("the source runs with wal_level = {wal_level}, which has no logical changes in it"),
+            "Run: ALTER SYSTEM SET wal_level = 'logical', and restart the server",
+        ));
+    }
+    let timeout = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
+    let millis = connection.one(DOING, timeout)?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let publications = publications(connection, &options.publications)?;
+    Ok(Facts {
+        identity: SourceIdentity { publications, ..identity },
+        server,
+        sender_timeout: Duration::from_millis(millis),
+    })
+}
+
+/// The OIDs of the publications, all of which must exist; blocks.
+pub(crate) fn publications(connection: &mut Connection, names: &[String]) -> Result<Vec<Publication>, SourceError> {
+    if names.is_empty() {
+        return Err(SourceError::setup("no publication is named", "Name one with --publication"));
+    }
+    let list = names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
+    let sql = format!("SELECT pubname, oid FROM pg_catalog.pg_publication WHERE pubname IN ({list})");
+    let result = connection.exec("looking up the publications", &sql)?;
+    let found: Vec<Publication> = (0..result.ntuples())
+        .map(|row| Publication {
+            name: result.get_value(row, 0).unwrap_or_default(),
+            oid: result.get_value(row, 1).and_then(|oid| oid.parse().ok()).unwrap_or_default(),
+        })
+        .collect();
+    names
+        .iter()
+        .map(|name| {
+            found.iter().find(|publication| publication.name == *name).cloned().ok_or_else(|| {
+                SourceError::setup(
+                    format!("publication {name:?} does not exist in the source's database"),
+                    format!(
+                        "Run there: CREATE PUBLICATION {} FOR ALL TABLES (or FOR TABLE …). If it existed while this pipeline ran, \
+                         what was committed without it is missing: load the tables anew",
+                        super::connection::identifier(name)
+                    ),
+                )
+            })
+        })
+        .collect()
+}
+
+/// Whether the publications are still the ones that the spool was filled from; blocks.
+pub(crate) fn check_publications(connection: &mut Connection, bound: &SourceIdentity) -> Result<(), SourceError> {
+    let names: Vec<String> = bound.publications.iter().map(|publication| publication.name.clone()).collect();
+    let now = SourceIdentity { publications: publications(connection, &names)?, ..bound.clone() };
+    identity::compare(bound, &now, Lsn::ZERO)?;
+    Ok(())
+}
+
+/// The newest protocol that the server speaks, or the one that was asked for.
+pub(crate) fn protocol(version: i32, asked: Option<u32>) -> Result<u32, SourceError> {
+    let newest = match version {
+        160_000.. => 4,
+        150_000.. => 3,
+        _ => 2,
+    };
+    match asked {
+        None => Ok(newest),
+        Some(asked) if (1..=newest).contains(&asked) => Ok(asked),
+        Some(asked) => Err(SourceError::setup(
+            format!("protocol version {asked} was asked for; this server (PostgreSQL {}) speaks 1 to {newest}", version / 10_000),
+            "Leave the protocol version unset",
+        )),
+    }
+}
+
+/// Connects, compares, creates the slot on the first run; blocks.
+pub(crate) fn prepare(
+    options: &SourceOptions,
+    string: &ConnectionString,
+    spool: &Spool,
+    checkpoint: Checkpoint,
+) -> Result<Prepared, SourceError> {
+    let bound = spool.identity()?;
+    let mut connection = connect(string, Session::Replication, options.connect_timeout)?;
+    let facts = facts(&mut connection, options)?;
+    let protocol = protocol(connection.version(), options.protocol_version)?;
+    if options.origin == Origin::None && connection.version() < 160_000 {
+        return Err(SourceError::setup("origin 'none' was asked for; it needs PostgreSQL 16", "Use origin 'any'"));
+    }
+    let end = spool.durable().lsn();
+    let has_position = end > Lsn::ZERO;
+    let durable = (bound.is_some() || has_position).then_some(end);
+
+    // Who it is, before its slot is looked at: another server's slot of the same name proves nothing.
+    let mut bind = bound.is_none();
+    if let Some(bound) = &bound
+        && let Comparison::NewTimeline { from, to } = identity::compare(bound, &facts.identity, end)?
+    {
+        let history = connection.exec("asking for the timeline's history", &format!("TIMELINE_HISTORY {to}"))?;
+        let history = String::from_utf8_lossy(history.get_bytes(0, 1).unwrap_or_default()).into_owned();
+        let seen = match checkpoint {
+            Checkpoint::Known(Some(position)) => position.commit_end.max(end),
+            _ => end,
+        };
+        identity::check_history(&history, from, to, seen)?;
+        tracing::info!(from, to, "the source is on a new timeline that continues the old one");
+        bind = true;
+    }
+
+    let found = slot::look_up(&mut connection, &options.slot)?;
+    let slot = match found {
+        Some(state) => state,
+        None => {
+            let first_run = bound.is_none() && !has_position && checkpoint == Checkpoint::Known(None);
+            if !first_run {
+                return Err(slot::missing(&options.slot, durable, facts.server));
+            }
+            create_slot(&mut connection, options)?
+        }
+    };
+    slot::check(&slot, &options.slot, &facts.identity.database, durable)?;
+    if slot.two_phase && protocol < 3 {
+        return Err(SourceError::setup(
+            format!("slot {:?} sends prepared transactions, which protocol version {protocol} cannot", options.slot),
+            "Leave the protocol version unset",
+        ));
+    }
+    // A slot that was just made is ahead of what the server said before.
+    let server = facts.server.max(if found_is_new(durable, &slot) { slot.confirmed } else { Lsn::ZERO });
+    let released = spool.released_up_to();
+    gap::check(&Positions { confirmed: slot.confirmed, durable, checkpoint, released, server })?;
+    let facts = Facts { server, ..facts };
+    Ok(Prepared { connection, facts, slot: slot.clone(), bind, baseline: durable.is_none().then_some(slot.confirmed), protocol })
+}
+
+/// Without anything of our own there is nothing that the server could be behind of.
+fn found_is_new(durable: Option<Lsn>, slot: &SlotState) -> bool {
+    durable.is_none() && slot.confirmed > Lsn::ZERO
+}
+
+fn create_slot(connection: &mut Connection, options: &SourceOptions) -> Result<SlotState, SourceError> {
+    if !options.create_slot {
+        return Err(SourceError::setup(
+            format!("slot {:?} does not exist, and creating it was switched off", options.slot),
+            "Run: pg2any slot create",
+        ));
+    }
+    tracing::info!(slot = options.slot, "creating the replication slot; this waits for the transactions that are running now");
+    let created = slot::create(connection, &options.slot, options.two_phase, false)?;
+    tracing::info!(slot = options.slot, position = %created.consistent, "created the replication slot");
+    passed("source.slot_created")?;
+    slot::look_up(connection, &options.slot)?.ok_or_else(|| {
+        SourceError::setup(
+            format!("slot {:?} vanished right after it was created", options.slot),
+            "Somebody dropped it: find out who, and start again",
+        )
+    })
+}
+
+/// A failpoint as an error of this layer.
+pub(crate) fn passed(name: &'static str) -> Result<(), SourceError> {
+    failpoint::pass(name).map_err(|cause| SourceError::Internal { doing: name, cause })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_protocol_of_the_server_is_used_unless_another_is_asked_for() {
+        for (version, newest) in [(140_010, 2), (150_004, 3), (160_000, 4), (180_000, 4)] {
+            assert_eq!(protocol(version, None).unwrap(), newest);
+            assert_eq!(protocol(version, Some(1)).unwrap(), 1);
+            assert!(protocol(version, Some(newest + 1)).is_err());
+            assert!(protocol(version, Some(0)).is_err());
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Blocking work beside the stream, on threads of its own: connecting, the setup before the stream, questions to the
+//! catalogue, the regular look at the publications.
+//!
+//! libpq's commands block, and a dead network can hold one for minutes. The reader's thread must neither stop sending feedback
+//! nor miss a shutdown meanwhile, so each such call gets a thread; one that is not waited for any more is left to end by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::catalogue;
+use super::connection::{Connection, ConnectionString, Session};
+use super::error::{ErrorKind, SourceError};
+use super::session;
+use crate::change::Catalogue;
+use crate::spool::SourceIdentity;
+
+/// Runs a blocking call on a thread of its own. Dropping the future abandons the call.
+pub(crate) async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    call: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
+) -> Result<T, SourceError> {
+    let (sender, receiver) = oneshot::channel();
+    let run = move || {
+        let _ = sender.send(call());
+    };
+    std::thread::Builder::new()
+        .name("pg2any-source-sql".to_owned())
+        .spawn(run)
+        .map_err(|cause| SourceError::Internal { doing, cause })?;
+    receiver.await.unwrap_or_else(|_| {
+        Err(SourceError::Internal { doing, cause: std::io::Error::other("the thread ended without an answer") })
+    })
+}
+
+/// A connection for SQL that is kept between questions.
+#[derive(Debug)]
+pub(crate) struct Side {
+    string: Arc<ConnectionString>,
+    connect_timeout: Duration,
+    connection: Option<Connection>,
+}
+
+impl Side {
+    pub(crate) fn new(string: Arc<ConnectionString>, connect_timeout: Duration) -> Self {
+        Self { string, connect_timeout, connection: None }
+    }
+
+    /// What the catalogue says about a relation now.
+    pub(crate) async fn look_up(&mut self, oid: u32) -> Result<Catalogue, SourceError> {
+        let (string, connect_timeout, kept) = (Arc::clone(&self.string), self.connect_timeout, self.connection.take());
+        let (connection, answer) = blocking("asking the source's catalogue about a relation", move || {
+            if let Some(mut connection) = kept {
+                match catalogue::look_up(&mut connection, oid) {
+                    // The server may have closed it since the last question: one new connection is worth a try.
+                    Err(error) if error.kind() == ErrorKind::Transient => {}
+                    answer => return Ok((connection, answer?)),
+                }
+            }
+            let mut connection = session::connect(&string, Session::Sql, connect_timeout)?;
+            let answer = catalogue::look_up(&mut connection, oid)?;
+            Ok((connection, answer))
+        })
+        .await?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+}
+
+/// Looks at the publications now and then; answers only when one is missing or another one.
+pub(crate) fn watch_publications(
+    string: Arc<ConnectionString>,
+    connect_timeout: Duration,
+    every: Duration,
+    bound: SourceIdentity,
+) -> (tokio::task::JoinHandle<()>, oneshot::Receiver<SourceError>) {
+    let (sender, receiver) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(every).await;
+            let (string, bound) = (Arc::clone(&string), bound.clone());
+            let looked = blocking("looking up the publications", move || {
+                let mut connection = session::connect(&string, Session::Sql, connect_timeout)?;
+                session::check_publications(&mut connection, &bound)
+            });
+            match looked.await {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Transient => {
+                    tracing::debug!(%error, "could not look at the publications");
+                }
+                Err(error) => {
+                    let _ = sender.send(error);
+                    return;
+                }
+            }
+        }
+    });
+    (task, receiver)
+}

@@ -1,0 +1,169 @@
+//! The replication slot: looked at before every START_REPLICATION, created on the first run only.
+//!
+//! The *first run* is: no identity in the spool, nothing durable in it, and no checkpoint at the destination. A slot that exists then is used as
+//! it is (made by `pg2any slot create`, or by a run that was killed before it could bind the spool: such a slot still
+//! stands where it was created, so nothing is lost). On any later run a missing slot is a gap and is never created again.
+
+use super::connection::{Connection, identifier, literal};
+use super::error::SourceError;
+use crate::position::Lsn;
+
+/// A row of `pg_replication_slots`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotState {
+    /// The output plugin; empty for a physical slot.
+    pub plugin: String,
+    /// The database it decodes.
+    pub database: String,
+    /// `confirmed_flush_lsn`.
+    pub confirmed: Lsn,
+    /// `wal_status`: `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: String,
+    /// Whether prepared transactions are sent at PREPARE.
+    pub two_phase: bool,
+    /// Why the server invalidated it (PostgreSQL 17 and later).
+    pub invalidation: Option<String>,
+}
+
+/// Looks the slot up; `None` when there is none of this name.
+pub(crate) fn look_up(connection: &mut Connection, slot: &str) -> Result<Option<SlotState>, SourceError> {
+    let invalidation = match connection.version() {
+        170_000.. => "invalidation_reason",
+        160_000.. => "CASE WHEN conflicting THEN 'conflicting' END",
+        _ => "NULL",
+    };
+    let sql = format!(
+        "SELECT plugin, database, confirmed_flush_lsn, wal_status, two_phase, {invalidation} \
+         FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+        literal(slot)
+    );
+    let result = connection.exec("looking at the replication slot", &sql)?;
+    if result.ntuples() == 0 {
+        return Ok(None);
+    }
+    let text = |column| result.get_value(0, column).unwrap_or_default();
+    Ok(Some(SlotState {
+        plugin: text(0),
+        database: text(1),
+        confirmed: text(2).parse().unwrap_or_default(),
+        wal_status: text(3),
+        two_phase: text(4) == "t",
+        invalidation: result.get_value(0, 5).filter(|reason| !reason.is_empty()),
+    }))
+}
+
+/// Whether the stream can be read from this slot at all.
+pub(crate) fn check(state: &SlotState, slot: &str, database: &str, durable: Option<Lsn>) -> Result<(), SourceError> {
+    let own = "Use another slot name, or drop this slot if nobody needs it";
+    if state.plugin.is_empty() {
+        return Err(SourceError::setup(format!("slot {slot:?} is a physical slot"), own));
+    }
+    if state.plugin != "pgoutput" {
+        return Err(SourceError::setup(format!("slot {slot:?} uses plugin {:?}, not pgoutput", state.plugin), own));
+    }
+    if state.database != database {
+        let what = format!("slot {slot:?} belongs to database {:?}, the connection is to {database:?}", state.database);
+        return Err(SourceError::setup(what, "Correct the connection string or the slot's name"));
+    }
+    if state.wal_status == "lost" || state.invalidation.is_some() {
+        let reason = state.invalidation.as_deref().unwrap_or("its WAL was removed: max_slot_wal_keep_size");
+        let what = format!(
+            "gap: slot {slot:?} was invalidated by the server ({reason}): what was committed after its position {} and the spool's \
+             durable end {} cannot be sent any more",
+            state.confirmed,
+            durable.unwrap_or(state.confirmed)
+        );
+        return Err(SourceError::setup(what, START_ANEW));
+    }
+    Ok(())
+}
+
+/// The way out of a slot that is gone.
+const START_ANEW: &str = "Load the tables anew: drop the slot if it exists, empty the data directory and the destination, and \
+                          start from a new slot (pg2any slot create --export-snapshot)";
+
+/// A slot that is missing where one must be.
+pub(crate) fn missing(slot: &str, durable: Option<Lsn>, server: Lsn) -> SourceError {
+    let behind = durable.map_or_else(
+        || "the destination's checkpoint".to_owned(),
+        |durable| format!("the spool's durable end {durable}"),
+    );
+    let what = format!(
+        "gap: slot {slot:?} does not exist; what was committed between {behind} and the server's present end {server} cannot be known, \
+         and creating the slot again would leave it out"
+    );
+    SourceError::setup(what, START_ANEW)
+}
+
+/// A slot that was just created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedSlot {
+    /// Everything committed after this is sent.
+    pub consistent: Lsn,
+    /// The exported snapshot's name: exactly what was committed before, valid while the connection lives.
+    pub snapshot: Option<String>,
+}
+
+/// Creates the slot; blocks until every transaction that runs now has ended.
+pub(crate) fn create(
+    connection: &mut Connection,
+    slot: &str,
+    two_phase: bool,
+    export_snapshot: bool,
+) -> Result<CreatedSlot, SourceError> {
+    // The keyword form is understood by every version from 14 on; the parenthesised one came with 15.
+    let sql = format!(
+        "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {}{}",
+        identifier(slot),
+        if export_snapshot { "EXPORT_SNAPSHOT" } else { "NOEXPORT_SNAPSHOT" },
+        if two_phase { " TWO_PHASE" } else { "" }
+    );
+    let result = connection.exec("creating the replication slot", &sql)?;
+    Ok(CreatedSlot {
+        consistent: result.get_value(0, 1).and_then(|text| text.parse().ok()).unwrap_or_default(),
+        snapshot: result.get_value(0, 2).filter(|name| !name.is_empty()),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn state() -> SlotState {
+        SlotState {
+            plugin: "pgoutput".to_owned(),
+            database: "db".to_owned(),
+            confirmed: Lsn(5),
+            wal_status: "reserved".to_owned(),
+            two_phase: false,
+            invalidation: None,
+        }
+    }
+
+    #[test]
+    fn a_slot_of_another_kind_plugin_or_database_is_refused() {
+        assert!(check(&state(), "s", "db", None).is_ok());
+        let cases: [fn(&mut SlotState); 5] = [
+            |s| s.plugin.clear(),
+            |s| s.plugin = "test_decoding".to_owned(),
+            |s| s.database = "other".to_owned(),
+            |s| s.wal_status = "lost".to_owned(),
+            |s| s.invalidation = Some("rows_removed".to_owned()),
+        ];
+        for change in cases {
+            let mut changed = state();
+            change(&mut changed);
+            assert!(check(&changed, "s", "db", Some(Lsn(9))).is_err(), "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn an_invalidated_slot_names_both_positions_and_the_way_out() {
+        let lost = SlotState { wal_status: "lost".to_owned(), ..state() };
+        let text = check(&lost, "s", "db", Some(Lsn(9))).unwrap_err().to_string();
+        for part in ["0/5", "0/9", "slot create"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
