@@ -16,6 +16,7 @@ pub mod failpoint;
 pub mod inspect;
 pub mod metrics;
 mod position;
+pub mod source;
 pub mod spool;
 
 pub use config::{Config, ConfigBuilder, ConfigError, DestinationType, load_config_from_env};

@@ -320,7 +320,8 @@ mod tests {
 
     #[test]
     fn a_uri_keeps_what_the_user_wrote_and_gets_what_is_missing() {
-        let text = stream("postgresql://u:p%40ss@h1:5432,h2:5433/db?sslmode=verify-full&connect_timeout=3&replication=true");
+        let text =
+            stream("postgresql://u:p%40ss@h1:5432,h2:5433/db?sslmode=verify-full&connect_timeout=3&replication=true");
         assert_eq!(
             text,
             "postgresql://u:p%40ss@h1:5432,h2:5433/db?sslmode=verify-full&connect_timeout=3&replication=database\

@@ -98,7 +98,9 @@ pub enum SourceError {
         way_out: String,
     },
     /// A session setting did not take the pinned value.
-    #[error("the source's session shows {name} = {shown:?} after it was set to {wanted:?}: values would be printed differently")]
+    #[error(
+        "the source's session shows {name} = {shown:?} after it was set to {wanted:?}: values would be printed differently"
+    )]
     Setting {
         /// The setting.
         name: &'static str,
@@ -256,7 +258,9 @@ mod tests {
     #[test]
     fn a_slot_in_use_and_a_restarting_server_are_retried_and_a_lost_slot_is_not() {
         let of = |text: &str| SourceError::server("starting", &ReplicationError::Protocol(text.to_owned()));
-        for text in ["[55006] replication slot is active", "[57P01] terminating", "[57P03] starting up", "socket closed"] {
+        for text in
+            ["[55006] replication slot is active", "[57P01] terminating", "[57P03] starting up", "socket closed"]
+        {
             assert_eq!(of(text).kind(), ErrorKind::Transient, "{text}");
         }
         for text in ["[42704] slot does not exist", "[55000] slot was invalidated", "[42501] permission denied"] {

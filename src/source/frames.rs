@@ -115,10 +115,12 @@ impl Frames {
                 (None, Some(open)) => open.origin = Some(name.to_owned()),
                 (None, None) => return Err(misplaced("no transaction is open")),
             },
-            Message::Relation => return self.relation(intake, lsn, bytes).map_err(|error| match error {
-                RelationError::Decode(cause) => malformed(cause),
-                RelationError::Source(error) => *error,
-            }),
+            Message::Relation => {
+                return self.relation(intake, lsn, bytes).map_err(|error| match error {
+                    RelationError::Decode(cause) => malformed(cause),
+                    RelationError::Source(error) => *error,
+                });
+            }
             Message::Type { oid, schema, name } => {
                 let schema = if schema.is_empty() { "pg_catalog" } else { schema };
                 self.types.insert(oid, (schema.to_owned(), name.to_owned()));
@@ -248,8 +250,7 @@ impl Frames {
                 catalogue = known.catalogue.clone();
             }
         }
-        self.name_types(&frame, &mut catalogue)
-            .map_err(|cause| SourceError::Malformed { tag: 'R', lsn, cause })?;
+        self.name_types(&frame, &mut catalogue).map_err(|cause| SourceError::Malformed { tag: 'R', lsn, cause })?;
         intake.relation(stream, RelationRecord { frame, catalogue })?;
         self.asked.insert(oid);
         Ok(())

@@ -147,8 +147,11 @@ pub fn check(positions: &Positions) -> Result<(), Gap> {
                 return check_kept(checkpoint, released);
             }
             // A transaction in whose middle the checkpoint stands must be sent again: its COMMIT has to lie behind F.
-            let sent_again =
-                if checkpoint.is_end() { confirmed <= checkpoint.commit_end } else { confirmed < checkpoint.commit_end };
+            let sent_again = if checkpoint.is_end() {
+                confirmed <= checkpoint.commit_end
+            } else {
+                confirmed < checkpoint.commit_end
+            };
             if sent_again { Ok(()) } else { Err(Gap::SlotAheadOfDestination { confirmed, checkpoint }) }
         }
     }
@@ -169,7 +172,13 @@ mod tests {
     const INSIDE: fn(u64) -> Checkpoint =
         |lsn| Checkpoint::Known(Some(Position { commit_end: Lsn(lsn), command: CommandIndex(3) }));
 
-    fn positions(confirmed: u64, durable: Option<u64>, checkpoint: Checkpoint, released: u64, server: u64) -> Positions {
+    fn positions(
+        confirmed: u64,
+        durable: Option<u64>,
+        checkpoint: Checkpoint,
+        released: u64,
+        server: u64,
+    ) -> Positions {
         Positions {
             confirmed: Lsn(confirmed),
             durable: durable.map(Lsn),

@@ -40,11 +40,7 @@ pub struct IdentityMismatch {
 /// # Errors
 ///
 /// [`IdentityMismatch`] with everything that differs.
-pub fn compare(
-    spool: &SourceIdentity,
-    server: &SourceIdentity,
-    durable: Lsn,
-) -> Result<Comparison, IdentityMismatch> {
+pub fn compare(spool: &SourceIdentity, server: &SourceIdentity, durable: Lsn) -> Result<Comparison, IdentityMismatch> {
     let mut differs = Vec::new();
     let mut text = |name: &str, spool: &str, server: &str| {
         if spool != server {

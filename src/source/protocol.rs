@@ -262,14 +262,8 @@ mod tests {
         let (one, two, time, xid) = (1u64.to_be_bytes(), 2u64.to_be_bytes(), 3i64.to_be_bytes(), 77u32.to_be_bytes());
         let ending = Ending { xid: 77, lsn: Lsn(1), end: Lsn(2), time: PgTimestamp(3) };
         let cases: [(Vec<u8>, Message<'_>); 12] = [
-            (
-                build(&[b"B", &one, &time, &xid]),
-                Message::Begin { final_lsn: Lsn(1), time: PgTimestamp(3), xid: 77 },
-            ),
-            (
-                build(&[b"C\0", &one, &two, &time]),
-                Message::Commit { lsn: Lsn(1), end: Lsn(2), time: PgTimestamp(3) },
-            ),
+            (build(&[b"B", &one, &time, &xid]), Message::Begin { final_lsn: Lsn(1), time: PgTimestamp(3), xid: 77 }),
+            (build(&[b"C\0", &one, &two, &time]), Message::Commit { lsn: Lsn(1), end: Lsn(2), time: PgTimestamp(3) }),
             (build(&[b"O", &one, b"up\0"]), Message::Origin("up")),
             (build(&[b"S", &xid, &[1]]), Message::StreamStart { xid: 77, first: true }),
             (b"E".to_vec(), Message::StreamStop),

@@ -101,7 +101,8 @@ impl Reader {
         }
         let (options, string) = (Arc::clone(&self.options), Arc::clone(&self.string));
         let (spool, checkpoint) = (self.spool.clone(), self.progress.checkpoint());
-        let work = blocking("connecting to the source", move || session::prepare(&options, &string, &spool, checkpoint));
+        let work =
+            blocking("connecting to the source", move || session::prepare(&options, &string, &spool, checkpoint));
         tokio::select! {
             () = self.shutdown.cancelled() => Err(Interrupt::Shutdown),
             prepared = work => Ok(prepared?),
@@ -291,7 +292,12 @@ impl Reader {
                     if !reception.streaming {
                         return Err(SourceError::QuotaTooSmall { xid, bytes, quota }.into());
                     }
-                    tracing::warn!(xid, bytes, quota, "a streamed transaction fills the spool: asking for it unstreamed");
+                    tracing::warn!(
+                        xid,
+                        bytes,
+                        quota,
+                        "a streamed transaction fills the spool: asking for it unstreamed"
+                    );
                     self.unstreamed_until = Some(reception.link.server_end);
                     return Err(Interrupt::Unstreamed);
                 }

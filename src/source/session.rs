@@ -135,7 +135,10 @@ pub(crate) fn protocol(version: i32, asked: Option<u32>) -> Result<u32, SourceEr
         None => Ok(newest),
         Some(asked) if (1..=newest).contains(&asked) => Ok(asked),
         Some(asked) => Err(SourceError::setup(
-            format!("protocol version {asked} was asked for; this server (PostgreSQL {}) speaks 1 to {newest}", version / 10_000),
+            format!(
+                "protocol version {asked} was asked for; this server (PostgreSQL {}) speaks 1 to {newest}",
+                version / 10_000
+            ),
             "Leave the protocol version unset",
         )),
     }
@@ -198,7 +201,14 @@ pub(crate) fn prepare(
     let released = spool.released_up_to();
     gap::check(&Positions { confirmed: slot.confirmed, durable, checkpoint, released, server })?;
     let facts = Facts { server, ..facts };
-    Ok(Prepared { connection, facts, slot: slot.clone(), bind, baseline: durable.is_none().then_some(slot.confirmed), protocol })
+    Ok(Prepared {
+        connection,
+        facts,
+        slot: slot.clone(),
+        bind,
+        baseline: durable.is_none().then_some(slot.confirmed),
+        protocol,
+    })
 }
 
 /// Without anything of our own there is nothing that the server could be behind of.
@@ -213,7 +223,10 @@ fn create_slot(connection: &mut Connection, options: &SourceOptions) -> Result<S
             "Run: pg2any slot create",
         ));
     }
-    tracing::info!(slot = options.slot, "creating the replication slot; this waits for the transactions that are running now");
+    tracing::info!(
+        slot = options.slot,
+        "creating the replication slot; this waits for the transactions that are running now"
+    );
     let created = slot::create(connection, &options.slot, options.two_phase, false)?;
     tracing::info!(slot = options.slot, position = %created.consistent, "created the replication slot");
     passed("source.slot_created")?;
