@@ -259,7 +259,7 @@ const PINNED: [(&str, &str, &str); 14] = [
     ("timezone", "UTC", "UTC"),
     ("lc_monetary", "C", "C"),
     // `regclass` and its like print a schema only when the search path does not lead there.
-    ("search_path", "", "\"\""),
+    ("search_path", "", ""),
     ("quote_all_identifiers", "off", "off"),
     ("statement_timeout", "0", "0"),
     ("lock_timeout", "0", "0"),
