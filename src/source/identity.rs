@@ -117,6 +117,8 @@ pub fn source_key(identity: &SourceIdentity) -> String {
 mod tests {
     use super::*;
 
+    type Change = (fn(&mut SourceIdentity), &'static str);
+
     fn identity() -> SourceIdentity {
         SourceIdentity {
             system_identifier: "7".to_owned(),
@@ -138,7 +140,7 @@ mod tests {
 
     #[test]
     fn another_cluster_database_slot_or_publication_is_refused_by_name() {
-        let changes: [(fn(&mut SourceIdentity), &str); 6] = [
+        let changes: [Change; 6] = [
             (|i| i.system_identifier = "8".to_owned(), "system identifier"),
             (|i| i.database = "other".to_owned(), "database"),
             (|i| i.slot = "other".to_owned(), "slot"),
