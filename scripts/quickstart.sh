@@ -41,7 +41,8 @@ if [ -z "$pg" ]; then
 fi
 need_sqlite3
 if [ -n "${PG2ANY_BIN:-}" ]; then
-    pg2any=$PG2ANY_BIN
+    pg2any=$(realpath "$PG2ANY_BIN")
+    unset PG2ANY_BIN
 else
     need_build_tools
     cargo build --locked --release --bin pg2any
@@ -185,8 +186,9 @@ say "pg2any inspect"
 "$pg2any" inspect transactions
 
 say "source and replica, row by row"
+# SQLite keeps numeric(12,2) as a number, and prints no trailing zeros unless it is asked to.
 sql -At -c "SELECT id, customer, total, coalesce(note, '-') FROM orders ORDER BY id" >"$work/source.txt"
-replica "SELECT id, customer, total, coalesce(note, '-') FROM orders ORDER BY id" >"$work/replica.txt"
+replica "SELECT id, customer, printf('%.2f', total), coalesce(note, '-') FROM orders ORDER BY id" >"$work/replica.txt"
 if cmp -s "$work/source.txt" "$work/replica.txt"; then
     echo "equal: $(wc -l <"$work/source.txt") rows of orders"
 else

@@ -6,11 +6,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A log sequence number: a byte offset in PostgreSQL's write-ahead log, printed as PostgreSQL prints it (`16/B374D848`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+///
+/// Serialised as that text where people read it (JSON), as a number in the spool's own formats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
 impl Lsn {
@@ -72,8 +73,9 @@ impl fmt::Display for CommandIndex {
 /// Up to and including which command the source's history has been executed.
 ///
 /// Ordered as commits are: by the end LSN of the commit record, then by the command. Printed as `16/B374D848#17`, a
-/// finished transaction as `16/B374D848#end`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// finished transaction as `16/B374D848#end`; serialised as that text where people read it (JSON), as two numbers in the
+/// spool's own formats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The end LSN of the transaction's commit record.
     pub commit_end: Lsn,
@@ -118,8 +120,10 @@ impl FromStr for Position {
 }
 
 /// A point in time as the protocol sends it: microseconds since 2000-01-01 00:00:00 UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+///
+/// Printed as `2026-11-23 04:22:53.123456Z`; serialised as that text where people read it (JSON), as a number in the spool's
+/// own formats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PgTimestamp(pub i64);
 
 impl PgTimestamp {
@@ -139,6 +143,87 @@ impl PgTimestamp {
         Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX) - Self::EPOCH_OFFSET_MICROS)
     }
 }
+
+impl fmt::Display for PgTimestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DAY: i64 = 86_400_000_000;
+        let (mut days, micros) = (self.0.div_euclid(DAY), self.0.rem_euclid(DAY));
+        // 2000-03-01 begins a cycle of 400 years in which leap days come last.
+        days -= 60;
+        let (cycle, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let year_of_cycle = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+        let month_from_march = (5 * day_of_year + 2) / 153;
+        let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        let year = 2000 + cycle * 400 + year_of_cycle + i64::from(month <= 2);
+        let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        write!(f, "{year:04}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    }
+}
+
+impl FromStr for PgTimestamp {
+    type Err = ParsePositionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParsePositionError {
+            text: text.to_owned(),
+            expected: "a point in time (like 2026-11-23 04:22:53.123456Z)",
+        };
+        let parse = || {
+            let (date, time) = text.strip_suffix('Z')?.split_once(' ')?;
+            let (year, rest) = date.rsplit_once('-').and_then(|(front, day)| Some((front.rsplit_once('-')?, day)))?;
+            let (year, month, day): (i64, i64, i64) = (year.0.parse().ok()?, year.1.parse().ok()?, rest.parse().ok()?);
+            let (clock, micros) = time.split_once('.')?;
+            let mut clock = clock.splitn(3, ':').map(|part| part.parse::<i64>().ok());
+            let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+            let (march_year, march_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+            let since = march_year - 2000;
+            let (cycle, year_of_cycle) = (since.div_euclid(400), since.rem_euclid(400));
+            let day_of_year = (153 * march_month + 2) / 5 + day - 1;
+            let days =
+                cycle * 146_097 + year_of_cycle * 365 + year_of_cycle / 4 - year_of_cycle / 100 + day_of_year + 60;
+            let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+            seconds.checked_mul(1_000_000)?.checked_add(micros.parse().ok()?).map(Self)
+        };
+        parse().ok_or_else(error)
+    }
+}
+
+/// Text for people, numbers for the spool.
+macro_rules! serialise {
+    ($type:ident, $numbers:ty, $to:expr, $from:expr) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let to: fn(&Self) -> $numbers = $to;
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    to(self).serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let from: fn($numbers) -> Self = $from;
+                if deserializer.is_human_readable() {
+                    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+                } else {
+                    <$numbers>::deserialize(deserializer).map(from)
+                }
+            }
+        }
+    };
+}
+
+serialise!(Lsn, u64, |lsn| lsn.0, Self);
+serialise!(PgTimestamp, i64, |time| time.0, Self);
+serialise!(Position, (u64, u64), |position| (position.commit_end.0, position.command.0), |(end, command)| Self {
+    commit_end: Lsn(end),
+    command: CommandIndex(command),
+});
 
 #[cfg(test)]
 mod tests {
@@ -161,5 +246,39 @@ mod tests {
         let inside = Position { commit_end: Lsn(7), command: CommandIndex(1_000_000) };
         assert!(inside < Position::end_of(Lsn(7)));
         assert!(Position::end_of(Lsn(7)) < Position { commit_end: Lsn(8), command: CommandIndex(0) });
+    }
+
+    #[test]
+    fn points_in_time_print_and_parse_as_utc() {
+        for (micros, text) in [
+            (0, "2000-01-01 00:00:00.000000Z"),
+            (-1, "1999-12-31 23:59:59.999999Z"),
+            (848_636_573_123_456, "2026-11-22 04:22:53.123456Z"),
+            (5_097_599_999_999, "2000-02-28 23:59:59.999999Z"),
+            (5_097_600_000_000, "2000-02-29 00:00:00.000000Z"),
+            (12_622_780_800_000_000, "2400-01-01 00:00:00.000000Z"),
+        ] {
+            assert_eq!(PgTimestamp(micros).to_string(), text);
+            assert_eq!(text.parse(), Ok(PgTimestamp(micros)));
+        }
+        for day in (-800_000..800_000).step_by(37) {
+            let time = PgTimestamp(day * 86_400_000_000);
+            assert_eq!(time.to_string().parse(), Ok(time));
+        }
+        assert!("2000-01-01".parse::<PgTimestamp>().is_err());
+    }
+
+    #[test]
+    fn people_get_texts_and_the_spool_gets_numbers() {
+        let position = Position { commit_end: Lsn(0x16_B374_D848), command: CommandIndex(17) };
+        assert_eq!(serde_json::to_string(&position).unwrap(), "\"16/B374D848#17\"");
+        assert_eq!(serde_json::from_str::<Position>("\"16/B374D848#17\"").unwrap(), position);
+        assert_eq!(serde_json::to_string(&Lsn(1)).unwrap(), "\"0/1\"");
+        let stored = rmp_serde::to_vec(&(position, Lsn(5), PgTimestamp(-7))).unwrap();
+        assert_eq!(stored, rmp_serde::to_vec(&((0x16_B374_D848_u64, 17_u64), 5_u64, -7_i64)).unwrap());
+        assert_eq!(
+            rmp_serde::from_slice::<(Position, Lsn, PgTimestamp)>(&stored).unwrap(),
+            (position, Lsn(5), PgTimestamp(-7))
+        );
     }
 }

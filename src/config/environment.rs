@@ -173,7 +173,7 @@ fn oddities(environment: &BTreeMap<String, String>) -> Vec<String> {
         } else {
             let near = known.iter().map(|known| (distance(name, known), known)).min();
             let hint = match near {
-                Some((0..=3, near)) => format!("; did you mean {near}?"),
+                Some((0..=2, near)) => format!("; did you mean {near}?"),
                 _ => String::new(),
             };
             warnings.push(format!("{name} is not a variable of this program and is ignored{hint}"));

@@ -24,7 +24,12 @@ pub enum Form {
     Value(&'static str),
     /// `--name VALUE`, where the value may hold a password; `--name-file PATH` and the variable with `_FILE` read it from
     /// a file.
-    Secret(&'static str),
+    Secret {
+        /// The value's name in the help.
+        value: &'static str,
+        /// The flag that names the file.
+        file: &'static str,
+    },
     /// `--name`, `--name=true`, `--name=false`.
     Switch,
 }
@@ -53,7 +58,7 @@ impl Setting {
     /// Whether the value may hold a password.
     #[must_use]
     pub const fn is_secret(&self) -> bool {
-        matches!(self.form, Form::Secret(_))
+        matches!(self.form, Form::Secret { .. })
     }
 }
 
@@ -76,7 +81,7 @@ macro_rules! settings {
 use Form::{Secret, Switch, Value};
 
 settings! {
-    "source", "CDC_SOURCE_CONNECTION_STRING", "source_connection_string", Secret("URI"), None, Source,
+    "source", "CDC_SOURCE_CONNECTION_STRING", "source_connection_string", Secret { value: "URI", file: "source-file" }, None, Source,
         "The source: postgresql://user:password@host:5432/database, or key=value pairs as for psql.",
         |b, t| b.set_source(t);
     "slot", "CDC_REPLICATION_SLOT", "replication_slot_name", Value("NAME"), Some("cdc_slot"), Source,
@@ -109,7 +114,7 @@ settings! {
     "dest-type", "CDC_DEST_TYPE", "destination_type", Value("TYPE"), None, Destination,
         "What kind of destination: MySQL, SqlServer, SQLite or Kafka. May be left out when the destination's URI says it.",
         |b, t| b.set_destination_type(Word::parse_word(t)?);
-    "dest-uri", "CDC_DEST_URI", "destination_connection_string", Secret("URI"), None, Destination,
+    "dest-uri", "CDC_DEST_URI", "destination_connection_string", Secret { value: "URI", file: "dest-uri-file" }, None, Destination,
         "The destination: a file's path for SQLite, mysql://..., sqlserver://..., a list of brokers for Kafka.",
         |b, t| b.set_destination(t);
     "schema-mapping", "CDC_SCHEMA_MAPPING", "schema_mapping", Value("PAIRS"), Some(""), Destination,
@@ -186,7 +191,9 @@ pub fn markdown_table() -> String {
     let mut table = String::from("| flag | variable | builder call | default | meaning |\n|---|---|---|---|---|\n");
     for setting in SETTINGS {
         let flag = match setting.form {
-            Form::Value(value) | Form::Secret(value) => format!("--{} {value}", setting.flag).replace('|', "\\|"),
+            Form::Value(value) | Form::Secret { value, .. } => {
+                format!("--{} {value}", setting.flag).replace('|', "\\|")
+            }
             Form::Switch => format!("--{}[=true\\|false]", setting.flag),
         };
         let default =
