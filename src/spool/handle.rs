@@ -401,7 +401,7 @@ fn load_prepared(
     Ok(prepared)
 }
 
-fn load_cursors(store: &Store) -> Result<BTreeMap<String, Position>, SpoolError> {
+pub(crate) fn load_cursors(store: &Store) -> Result<BTreeMap<String, Position>, SpoolError> {
     let mut positions = BTreeMap::new();
     for entry in store.cursors.iter() {
         let (key, value) = entry.into_inner().map_err(SpoolError::store("reading the cursors"))?;

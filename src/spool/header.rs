@@ -177,7 +177,7 @@ pub(crate) fn encode_pending(
 }
 
 /// Decodes a `pending` value: the header, and the bytes of the chunk behind it (empty when there is none).
-pub(crate) fn decode_pending<'a>(commit_end: Lsn, value: &'a [u8]) -> Result<(PendingHeader, &'a [u8]), SpoolError> {
+pub(crate) fn decode_pending(commit_end: Lsn, value: &[u8]) -> Result<(PendingHeader, &[u8]), SpoolError> {
     let what = || format!("the header of the transaction that ends at {commit_end}");
     let cut = || SpoolError::damaged(what(), "the value is cut short");
     let (head, rest) = value.split_at_checked(5).ok_or_else(cut)?;

@@ -200,7 +200,7 @@ impl Intake {
     /// [`SpoolError::UnknownRelation`], [`SpoolError::UnknownTransaction`], [`SpoolError::Decode`].
     #[inline]
     pub fn append(&mut self, xid: Xid, subxid: Option<Xid>, frame: &[u8]) -> Result<(), SpoolError> {
-        if !self.current.as_ref().is_some_and(|open| open.shared.xid == xid) {
+        if self.current.as_ref().is_none_or(|open| open.shared.xid != xid) {
             if self.skipping == Some(xid) {
                 return Ok(());
             }

@@ -80,8 +80,11 @@ impl Writer {
         let squeezed = self.squeezed();
         let samples = &mut self.maintenance.applied;
         let mut expired = Lsn::ZERO;
-        while let Some((_, lsn)) = samples.pop_front_if(|(at, _)| at.elapsed() >= options.retain) {
-            expired = expired.max(lsn);
+        while let Some((at, lsn)) = samples.front()
+            && at.elapsed() >= options.retain
+        {
+            expired = expired.max(*lsn);
+            samples.pop_front();
         }
         // The sample stands for its time until a newer one expires.
         if expired > Lsn::ZERO {

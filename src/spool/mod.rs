@@ -26,9 +26,14 @@ mod damage_tests;
 mod error;
 mod handle;
 mod header;
+pub mod inspection;
+#[cfg(test)]
+mod inspection_tests;
 mod intake;
 mod journal;
 mod layout;
+#[cfg(test)]
+mod life_tests;
 mod maintenance;
 #[cfg(test)]
 mod model_tests;

@@ -295,9 +295,9 @@ impl World {
         self.streamed.clear();
         let (spool, intake, _) = self.open.as_mut().unwrap();
         let durable = spool.durable().lsn().0;
-        let mut again: Vec<(u64, Option<&String>, u32, &Vec<Vec<u8>>)> = Vec::new();
-        again.extend(self.committed.iter().map(|t| (t.end, None, t.xid, &t.frames)));
-        again.extend(self.prepared.iter().map(|(gid, t)| (t.end, Some(gid), t.xid, &t.frames)));
+        let mut again: Vec<(u64, Option<&String>, u32, &[Vec<u8>])> = Vec::new();
+        again.extend(self.committed.iter().map(|t| (t.end, None, t.xid, &t.frames[..])));
+        again.extend(self.prepared.iter().map(|(gid, t)| (t.end, Some(gid), t.xid, &t.frames[..])));
         again.sort();
         // A transaction or two from before the durable end come again as well: they are skipped.
         let from = again.partition_point(|(end, ..)| *end <= durable).saturating_sub(1);

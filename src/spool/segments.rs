@@ -178,10 +178,6 @@ impl Segments {
         self.by_number.get(&number).map(|segment| segment.keyspace.clone())
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Segment)> {
-        self.by_number.iter().map(|(number, segment)| (*number, segment))
-    }
-
     /// Bytes in all segments.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.by_number.values().map(|segment| segment.record.stored_bytes).sum()

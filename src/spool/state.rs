@@ -149,7 +149,8 @@ impl Live {
     pub(crate) fn written(&mut self, before: u64, chunks: Vec<(Weak<Shared>, u32, usize)>) {
         self.written_before = before;
         while (self.tail.len() > self.tail_limit || self.tail_bytes > CACHE_BYTES)
-            && let Some(entry) = self.tail.pop_front_if(|entry| entry.commit.sequence < before)
+            && self.tail.front().is_some_and(|entry| entry.commit.sequence < before)
+            && let Some(entry) = self.tail.pop_front()
         {
             self.tail_bytes -= entry.bytes;
         }
