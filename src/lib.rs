@@ -15,9 +15,11 @@ pub mod destination;
 pub mod failpoint;
 pub mod inspect;
 pub mod metrics;
+pub mod pipeline;
 mod position;
 pub mod source;
 pub mod spool;
 
 pub use config::{Config, ConfigBuilder, ConfigError, DestinationType, load_config_from_env};
+pub use pipeline::{RunOptions, run_cdc_app};
 pub use position::{CommandIndex, Lsn, ParsePositionError, PgTimestamp, Position, Xid};

@@ -297,10 +297,10 @@ impl Applier {
         }
         self.commit_work().await?;
         self.settle(received).await?;
-        if self.may_execute_early() {
-            if let Some(open) = self.reader.try_open().filter(|open| !self.shunned.contains(&open.xid())) {
-                return self.follow(open).await;
-            }
+        if self.may_execute_early()
+            && let Some(open) = self.reader.try_open().filter(|open| !self.shunned.contains(&open.xid()))
+        {
+            return self.follow(open).await;
         }
         self.wait().await
     }
@@ -358,11 +358,12 @@ impl Applier {
             if info.is_some() && self.position.is_some_and(|done| position <= done) {
                 continue;
             }
-            if let (Some(limit), Some(info)) = (self.options.split, info) {
-                if self.work.commands >= limit && *index > 1 {
-                    self.commit_part(transaction, info, *index - 2).await?;
-                    buffer = None;
-                }
+            if let (Some(limit), Some(info)) = (self.options.split, info)
+                && self.work.commands >= limit
+                && *index > 1
+            {
+                self.commit_part(transaction, info, *index - 2).await?;
+                buffer = None;
             }
             let mut unprepared = false;
             relations.clear();

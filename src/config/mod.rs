@@ -12,6 +12,7 @@ mod builder;
 mod environment;
 mod error;
 mod kinds;
+mod parts;
 mod quantity;
 mod secret;
 mod settings;

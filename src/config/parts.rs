@@ -1,0 +1,71 @@
+//! What each part of the pipeline is made from, out of all settings.
+
+use std::sync::Arc;
+
+use super::{Ack, Config, Origin};
+use crate::apply::{ApplyOptions, BatchLimits};
+use crate::metrics::Numbers;
+use crate::source::{self, SourceOptions};
+use crate::spool::SpoolOptions;
+
+impl Config {
+    /// What the source is made from.
+    #[must_use]
+    pub fn source_options(&self, numbers: Arc<Numbers>) -> SourceOptions {
+        SourceOptions {
+            protocol_version: self.protocol_version,
+            streaming: self.streaming,
+            two_phase: self.two_phase,
+            origin: match self.origin {
+                Origin::Any => source::Origin::Any,
+                Origin::None => source::Origin::None,
+            },
+            connect_timeout: self.connection_timeout,
+            ack: match self.ack {
+                Ack::Spooled => source::Ack::Spooled,
+                Ack::Applied => source::Ack::Applied,
+            },
+            create_slot: self.create_slot,
+            status_interval: self.status_interval,
+            numbers,
+            ..SourceOptions::new(
+                self.source_connection_string.expose(),
+                &self.replication_slot_name,
+                &self.publication_names,
+            )
+        }
+    }
+
+    /// What the spool is made from.
+    #[must_use]
+    pub fn spool_options(&self, numbers: Arc<Numbers>) -> SpoolOptions {
+        SpoolOptions {
+            compression: self.compression,
+            segment_bytes: self.transaction_segment_size_bytes,
+            quota_bytes: self.disk_quota,
+            headroom_bytes: self.disk_headroom,
+            retain: self.retain,
+            retain_bytes: self.retain_bytes,
+            tail_transactions: self.buffer_size,
+            numbers,
+            ..SpoolOptions::new(&self.data_directory)
+        }
+    }
+
+    /// What the applier is made from.
+    #[must_use]
+    pub fn apply_options(&self) -> ApplyOptions {
+        ApplyOptions {
+            cursor: self.cursor_name.clone(),
+            limits: BatchLimits {
+                transactions: self.batch_transactions,
+                commands: self.batch_commands,
+                bytes: self.batch_bytes,
+                ..BatchLimits::default()
+            },
+            split: self.split_limit,
+            early: true,
+            idle_checkpoint: (self.ack == Ack::Applied).then_some(self.status_interval),
+        }
+    }
+}
