@@ -14,12 +14,12 @@ pub(crate) struct Backoff {
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(30);
-    /// A stream that lived shorter than this did not cure the failure.
+    /// A stream that lived shorter than this, and brought nothing, did not cure the failure.
     const CURED: Duration = Duration::from_secs(2);
 
-    /// A stream was open for so long.
-    pub(crate) fn succeeded(&mut self, lived: Duration) {
-        if lived >= Self::CURED {
+    /// A stream was open for so long; `moved`: it brought something.
+    pub(crate) fn succeeded(&mut self, lived: Duration, moved: bool) {
+        if moved || lived >= Self::CURED {
             *self = Self::default();
         }
     }
@@ -52,9 +52,11 @@ mod tests {
             assert!(backoff.failed("x") <= Backoff::LONGEST);
         }
         assert!(backoff.failed("x") >= Backoff::LONGEST / 2);
-        backoff.succeeded(Duration::from_millis(10));
+        backoff.succeeded(Duration::from_millis(10), false);
         assert!(backoff.failed("x") >= Backoff::LONGEST / 2);
-        backoff.succeeded(Duration::from_secs(60));
+        backoff.succeeded(Duration::from_secs(60), false);
+        assert!(backoff.failed("x") <= Backoff::FIRST);
+        backoff.succeeded(Duration::from_millis(10), true);
         assert!(backoff.failed("x") <= Backoff::FIRST);
     }
 }

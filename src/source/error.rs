@@ -198,7 +198,7 @@ impl SourceError {
 }
 
 /// Refusals that a later attempt will meet again, by what libpq or the server says, and what to do.
-const REFUSALS: [(&str, &str); 21] = [
+const REFUSALS: [(&str, &str); 22] = [
     ("must be superuser or replication role", ". Run: ALTER ROLE <user> REPLICATION"),
     ("permission denied to start wal sender", ". Run: ALTER ROLE <user> REPLICATION"),
     ("password authentication failed", ""),
@@ -206,6 +206,8 @@ const REFUSALS: [(&str, &str); 21] = [
     ("no password supplied", ". Put the password into the connection string, PGPASSWORD or ~/.pgpass"),
     ("no pg_hba.conf entry", ". Allow this user, host and database in the server's pg_hba.conf"),
     ("pg_hba.conf rejects", ". Allow this user, host and database in the server's pg_hba.conf"),
+    // database "x" or role "x"
+    ("\" does not exist", ""),
     ("is not permitted to log in", ". Run: ALTER ROLE <user> LOGIN"),
     ("permission denied for database", ". Run: GRANT CONNECT ON DATABASE <database> TO <user>"),
     ("invalid connection option", ""),
@@ -248,7 +250,7 @@ fn clean(message: &str) -> String {
         .iter()
         .chain(["PostgreSQL authentication failed: "].iter())
         .fold(message, |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    message.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -276,6 +278,7 @@ mod tests {
             SourceError::connect("FATAL:  password authentication failed for user \"x\"").kind(),
             ErrorKind::Permanent
         );
+        assert_eq!(SourceError::connect("FATAL:  database \"x\" does not exist").kind(), ErrorKind::Permanent);
         assert_eq!(SourceError::connect("Connection refused").kind(), ErrorKind::Transient);
         assert_eq!(SourceError::connect("FATAL:  the database system is starting up").kind(), ErrorKind::Transient);
         assert_eq!(SourceError::connect("FATAL:  sorry, too many clients already").kind(), ErrorKind::Transient);

@@ -77,7 +77,7 @@ pub async fn run(
     };
     let mut backoff = Backoff::default();
     loop {
-        let began = Instant::now();
+        let (began, durable) = (Instant::now(), reader.spool.durable());
         let interrupt = reader.session().await;
         reader.intake.reconnected();
         reader.progress.update(|status| {
@@ -93,8 +93,9 @@ pub async fn run(
                 if error.kind() == ErrorKind::Permanent {
                     return Err(error);
                 }
+                let moved = reader.spool.durable() > durable;
                 if std::mem::take(&mut reader.streamed) {
-                    backoff.succeeded(began.elapsed());
+                    backoff.succeeded(began.elapsed(), moved);
                 }
                 let pause = backoff.failed(&text);
                 tokio::select! {

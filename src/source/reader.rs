@@ -321,12 +321,14 @@ impl Reader {
     /// The last words: what is read becomes durable if that is quick, and is reported.
     async fn farewell(&mut self, reception: &mut Reception) {
         let spool = self.spool.clone();
+        self.keepalive(reception, true);
         let _ = tokio::time::timeout(Duration::from_secs(1), async {
             self.intake.flush().await?;
-            // One sync later everything handed over is durable; what takes longer is sent again at the next start.
+            // What takes longer than this to become durable is sent again at the next start.
+            let received = reception.link.received;
             let mut durable = spool.durable_changes();
-            durable.borrow_and_update();
-            let _ = tokio::time::timeout(Duration::from_millis(100), durable.changed()).await;
+            let reached = durable.wait_for(|durable| durable.lsn() >= received);
+            let _ = tokio::time::timeout(Duration::from_millis(300), reached).await;
             reception.link.feedback().await
         })
         .await;

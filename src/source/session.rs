@@ -190,6 +190,7 @@ pub(crate) fn prepare(
         }
     };
     slot::check(&slot, &options.slot, &facts.identity.database, durable)?;
+    slot::check_idle(&slot, &options.slot)?;
     if slot.two_phase && protocol < 3 {
         return Err(SourceError::setup(
             format!("slot {:?} sends prepared transactions, which protocol version {protocol} cannot", options.slot),

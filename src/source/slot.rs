@@ -21,6 +21,8 @@ pub struct SlotState {
     pub wal_status: String,
     /// Whether prepared transactions are sent at PREPARE.
     pub two_phase: bool,
+    /// The process that reads from it now.
+    pub active_pid: Option<u32>,
     /// Why the server invalidated it (PostgreSQL 17 and later).
     pub invalidation: Option<String>,
 }
@@ -33,7 +35,7 @@ pub(crate) fn look_up(connection: &mut Connection, slot: &str) -> Result<Option<
         _ => "NULL",
     };
     let sql = format!(
-        "SELECT plugin, database, confirmed_flush_lsn, wal_status, two_phase, {invalidation} \
+        "SELECT plugin, database, confirmed_flush_lsn, wal_status, two_phase, {invalidation}, active_pid \
          FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
         literal(slot)
     );
@@ -49,6 +51,7 @@ pub(crate) fn look_up(connection: &mut Connection, slot: &str) -> Result<Option<
         wal_status: text(3),
         two_phase: text(4) == "t",
         invalidation: result.get_value(0, 5).filter(|reason| !reason.is_empty()),
+        active_pid: result.get_value(0, 6).and_then(|pid| pid.parse().ok()),
     }))
 }
 
@@ -76,6 +79,21 @@ pub(crate) fn check(state: &SlotState, slot: &str, database: &str, durable: Opti
         return Err(SourceError::setup(what, START_ANEW));
     }
     Ok(())
+}
+
+/// Whether nobody reads from the slot. After a crash its last walsender may live on for a while; and while one does, the slot's
+/// position still moves, so that comparing it would prove nothing.
+pub(crate) fn check_idle(state: &SlotState, slot: &str) -> Result<(), SourceError> {
+    match state.active_pid {
+        None => Ok(()),
+        Some(pid) => Err(SourceError::Server {
+            doing: "waiting for the replication slot",
+            message: format!(
+                "slot {slot:?} is read by process {pid} of the server; if that is no leftover of this pipeline, stop it"
+            ),
+            sqlstate: "55006".to_owned(),
+        }),
+    }
 }
 
 /// The way out of a slot that is gone.
@@ -137,8 +155,16 @@ mod tests {
             confirmed: Lsn(5),
             wal_status: "reserved".to_owned(),
             two_phase: false,
+            active_pid: None,
             invalidation: None,
         }
+    }
+
+    #[test]
+    fn a_slot_that_is_being_read_is_waited_for() {
+        let busy = SlotState { active_pid: Some(7), ..state() };
+        assert_eq!(check_idle(&busy, "s").unwrap_err().kind(), super::super::ErrorKind::Transient);
+        assert!(check_idle(&state(), "s").is_ok());
     }
 
     #[test]
