@@ -219,7 +219,12 @@ where
     receiver
 }
 
-fn destination_of(
+/// Makes the destination that the settings name; nothing is connected to yet.
+///
+/// # Errors
+///
+/// [`Error::NoSuchDestination`].
+pub fn destination_of(
     config: &Config,
     source: Option<String>,
     numbers: &Arc<Numbers>,
