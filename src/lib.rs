@@ -9,6 +9,7 @@
 //! Dependencies point one way: `cli` → (`source`, `apply`) → `spool` → `change` → `position`.
 
 pub mod apply;
+mod backoff;
 pub mod change;
 pub mod config;
 pub mod destination;

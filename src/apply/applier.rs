@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::error::ApplyError;
-use super::retry::Backoff;
+use crate::backoff::Backoff;
 use crate::change::{Batch, Relation, RelationVersion};
 use crate::destination::{Destination, DestinationError, FailureKind};
 use crate::failpoint;
@@ -157,7 +157,7 @@ impl Applier {
             shunned: HashSet::new(),
             held: None,
             careful: 0,
-            backoff: Backoff::default(),
+            backoff: Backoff::new("the destination"),
         }
     }
 
@@ -209,8 +209,7 @@ impl Applier {
             }
             self.numbers.apply_retries.add(1);
             self.numbers.destination_down.set(1);
-            let wait = self.backoff.wait();
-            warn!(%error, wait_ms = wait.as_millis() as u64, "the destination failed; trying again");
+            let wait = self.backoff.failed(&error.to_string());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.shutdown.cancelled() => return Ok(()),

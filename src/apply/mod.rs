@@ -25,8 +25,6 @@
 
 mod applier;
 mod error;
-mod retry;
 
 pub use applier::{Applied, Applier, ApplyOptions, BatchLimits};
 pub use error::ApplyError;
-pub use retry::Backoff;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::destination::{OnDroppedColumn, Unrepresentable};
 use crate::position::Lsn;
+pub use crate::source::{Ack, Origin};
 
 /// A setting's words: how they are written, what they mean, and the error for another one.
 macro_rules! words {
@@ -88,27 +89,7 @@ impl fmt::Display for DestinationType {
     }
 }
 
-/// When PostgreSQL may forget what it sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ack {
-    /// When it is durable in the spool: an outage of the destination never fills the source's disk.
-    #[default]
-    Spooled,
-    /// When it is committed at the destination: for a data directory that may be lost.
-    Applied,
-}
-
 words!(Ack, "a time for the acknowledgement", "spooled" => Self::Spooled, "applied" => Self::Applied);
-
-/// Which changes PostgreSQL sends, by where they were made first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Origin {
-    /// All changes, those that arrived at the source by replication included.
-    #[default]
-    Any,
-    /// Only changes made at the source itself (PostgreSQL 16 and newer).
-    None,
-}
 
 words!(Origin, "an origin", "any" => Self::Any, "none" => Self::None);
 

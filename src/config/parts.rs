@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Ack, Config, Origin};
+use super::{Ack, Config};
 use crate::apply::{ApplyOptions, BatchLimits};
 use crate::metrics::Numbers;
-use crate::source::{self, SourceOptions};
+use crate::source::SourceOptions;
 use crate::spool::SpoolOptions;
 
 impl Config {
@@ -16,15 +16,9 @@ impl Config {
             protocol_version: self.protocol_version,
             streaming: self.streaming,
             two_phase: self.two_phase,
-            origin: match self.origin {
-                Origin::Any => source::Origin::Any,
-                Origin::None => source::Origin::None,
-            },
+            origin: self.origin,
             connect_timeout: self.connection_timeout,
-            ack: match self.ack {
-                Ack::Spooled => source::Ack::Spooled,
-                Ack::Applied => source::Ack::Applied,
-            },
+            ack: self.ack,
             create_slot: self.create_slot,
             status_interval: self.status_interval,
             numbers,

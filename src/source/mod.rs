@@ -14,7 +14,6 @@
 //! again for ever, with growing pauses; everything else ends [`run`] with an error that says what to do.
 
 mod admin;
-mod backoff;
 mod catalogue;
 mod connection;
 mod error;
@@ -32,6 +31,7 @@ mod side;
 mod slot;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -45,10 +45,13 @@ pub use identity::{IdentityMismatch, source_key};
 pub use options::{Origin, SourceOptions};
 pub use progress::{Progress, Status};
 
+use crate::backoff::Backoff;
 use crate::spool::Spool;
-use backoff::Backoff;
 use link::Interrupt;
 use reader::Reader;
+
+/// A stream that lived shorter than this, and brought nothing, did not cure the failure before it.
+const CURED: Duration = Duration::from_secs(2);
 
 /// Reads the source into the spool until `shutdown`, reconnecting for ever.
 ///
@@ -75,7 +78,7 @@ pub async fn run(
         unstreamed_until: None,
         streamed: false,
     };
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new("the source's stream");
     loop {
         let (began, durable) = (Instant::now(), reader.spool.durable());
         let interrupt = reader.session().await;
@@ -94,8 +97,8 @@ pub async fn run(
                     return Err(error);
                 }
                 let moved = reader.spool.durable() > durable;
-                if std::mem::take(&mut reader.streamed) {
-                    backoff.succeeded(began.elapsed(), moved);
+                if std::mem::take(&mut reader.streamed) && (moved || began.elapsed() >= CURED) {
+                    backoff.reset();
                 }
                 let pause = backoff.failed(&text);
                 tokio::select! {
