@@ -5,6 +5,7 @@ mod changes;
 mod frames;
 mod names;
 mod rows;
+mod speed;
 mod unique;
 mod values;
 
