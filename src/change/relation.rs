@@ -94,12 +94,19 @@ pub struct ColumnCatalogue {
     pub attribute_number: i16,
     /// `NOT NULL`.
     pub not_null: bool,
-    /// The expression of `DEFAULT`, as `pg_get_expr` prints it.
+    /// The expression of `DEFAULT`, as `pg_get_expr` prints it; for an identity column `GENERATED AS IDENTITY`.
     pub default_expression: Option<String>,
     /// The value that rows older than the column have (`attmissingval`), as the type's text.
     pub missing_value: Option<String>,
     /// `GENERATED ALWAYS AS (…) STORED`.
     pub generated: bool,
+    /// The type at that moment: another one than the Relation message's means that the catalogue's answer is younger than a
+    /// change of the type. 0 when it was not asked for.
+    #[serde(default)]
+    pub type_oid: u32,
+    /// `atttypmod` at that moment.
+    #[serde(default)]
+    pub type_modifier: i32,
 }
 
 /// A type that is not a plain built-in one.

@@ -31,7 +31,9 @@ SELECT pg_catalog.json_build_object(
   'estimated_rows', CASE WHEN r.reltuples > 0 THEN r.reltuples::bigint END,
   'columns', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
       'name', a.attname, 'number', a.attnum, 'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
-      'default', CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
+      'type', a.atttypid::bigint, 'modifier', a.atttypmod,
+      'default', CASE WHEN a.attidentity <> '' THEN 'GENERATED AS IDENTITY'
+        WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
       'missing', CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END) ORDER BY a.attnum), '[]')
     FROM columns a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum),
   'primary_key', (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY k.position), '[]')
@@ -62,6 +64,9 @@ struct Answer {
 struct AnswerColumn {
     name: String,
     number: i16,
+    #[serde(rename = "type")]
+    type_oid: u32,
+    modifier: i32,
     not_null: bool,
     generated: bool,
     default: Option<String>,
@@ -116,6 +121,8 @@ fn read(json: &str) -> Result<Catalogue, serde_json::Error> {
         default_expression: column.default,
         missing_value: column.missing,
         generated: column.generated,
+        type_oid: column.type_oid,
+        type_modifier: column.modifier,
     });
     Ok(Catalogue {
         found: true,
@@ -135,8 +142,8 @@ mod tests {
     #[test]
     fn an_answer_becomes_a_catalogue() {
         let json = r#"{"file_node":16385,"estimated_rows":null,
-            "columns":[{"name":"id","number":1,"not_null":true,"generated":false,"default":null,"missing":null},
-                       {"name":"m","number":3,"not_null":false,"generated":false,"default":"'sad'::mood","missing":"sad"}],
+            "columns":[{"name":"id","number":1,"type":23,"modifier":-1,"not_null":true,"generated":false,"default":null,"missing":null},
+                       {"name":"m","number":3,"type":16400,"modifier":-1,"not_null":false,"generated":false,"default":"'sad'::mood","missing":"sad"}],
             "primary_key":["id"],
             "types":[{"oid":16400,"schema":"public","name":"mood","kind":"e","category":"E","element":0,"base":0,
                       "modifier":-1,"labels":["sad","ok"]},

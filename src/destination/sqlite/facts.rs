@@ -30,6 +30,8 @@ pub(super) struct ColumnFacts {
     pub base_oid: u32,
     /// What it is to us.
     pub family: Family,
+    /// The catalogue agreed about the type, so that its file node is no younger than a change of it.
+    pub settled: bool,
     /// The source no longer sends it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kept: bool,

@@ -25,33 +25,29 @@ pub(super) struct Followed {
     pub reshaped: bool,
 }
 
-/// `attnum` of each column of the relation, where it is known.
+/// `attnum` of each column of the relation, where it is certain.
 ///
-/// The catalogue may be newer than the relation: a column of which it knows no such name has its number from its neighbours,
-/// when these leave exactly one; names that come in another order than the columns mean nothing.
+/// The catalogue may be younger than the relation. When it knows all the names, they are taken for the same columns. When
+/// it does not, a name may have passed from one column to another; certain are then only the numbers 1, 2, … n of the first
+/// columns, because rows carry their columns in the order of the numbers.
 pub(super) fn attribute_numbers(relation: &Relation) -> Vec<Option<i16>> {
-    let mut numbers: Vec<Option<i16>> = relation
+    let by_name: Vec<Option<i16>> = relation
         .columns
         .iter()
         .map(|column| relation.column_catalogue(&column.name).map(|known| known.attribute_number))
         .collect();
-    if !numbers.iter().flatten().is_sorted_by(|one, next| one < next) {
-        return vec![None; numbers.len()];
+    let known: Option<Vec<i16>> = by_name.iter().copied().collect();
+    if known.is_some_and(|numbers| numbers.is_sorted_by(|one, next| one < next)) {
+        return by_name;
     }
-    let mut start = 0;
-    while start < numbers.len() {
-        let length = numbers.iter().skip(start).take_while(|number| number.is_none()).count();
-        let before = if start == 0 { Some(0) } else { numbers.get(start - 1).copied().flatten() };
-        if let (Some(before), Some(Some(after))) = (before, numbers.get(start + length).copied())
-            && usize::try_from(after - before - 1) == Ok(length)
-        {
-            for (number, slot) in (before + 1..after).zip(numbers.iter_mut().skip(start)) {
-                *slot = Some(number);
-            }
-        }
-        start += length + 1;
-    }
-    numbers
+    by_name
+        .into_iter()
+        .zip(1..)
+        .scan(true, |certain, (found, number)| {
+            *certain &= found == Some(number);
+            Some(found.filter(|_| *certain))
+        })
+        .collect()
 }
 
 /// Whether PostgreSQL wrote the table anew between the two versions.
@@ -137,7 +133,7 @@ pub(super) fn follow(
                 let (is, was) = ((column.type_oid, column.type_modifier), (before.type_oid, before.type_modifier));
                 if is != was {
                     let change = retyping(before, column);
-                    let rewrite = rewritten(&known, relation, relation.catalogue.found);
+                    let rewrite = rewritten(&known, relation, before.settled);
                     match change {
                         Some(_) if empty => {}
                         Some(conversion) if rewrite == Rewritten::No => {
@@ -233,18 +229,17 @@ fn pair(known: &TableFacts, new: &[ColumnFacts]) -> Vec<Option<usize>> {
         }
     };
     take(&mut pairs, &|old, _, new| old.attribute_number.is_some() && old.attribute_number == new.attribute_number);
-    take(&mut pairs, &|old, _, new| {
-        !old.kept && old.name == new.name && (old.attribute_number.is_none() || new.attribute_number.is_none())
-    });
-    // The lowest number that an unknown column can have; one that has it and came later does not exist.
+    // What comes next after 1, 2, … n has the number n + 1 if that exists: its name then is a later one.
+    let certain =
+        known.columns.iter().zip(1..).take_while(|(column, number)| column.attribute_number == Some(*number)).count();
     take(&mut pairs, &|old, index, new| {
-        !old.kept && old.attribute_number.is_none() && new.attribute_number == Some(lowest_number(known, index))
+        let number = i16::try_from(index + 1).ok();
+        !old.kept && old.attribute_number.is_none() && index == certain && new.attribute_number == number
     });
+    // By name where the number is not known now: a column that was dropped or renamed since. (One that had no number and has one
+    // now is another column, or nobody knows.)
+    take(&mut pairs, &|old, _, new| !old.kept && old.name == new.name && new.attribute_number.is_none());
     pairs
-}
-
-fn lowest_number(known: &TableFacts, index: usize) -> i16 {
-    known.columns.iter().take(index + 1).fold(0, |lowest, column| column.attribute_number.unwrap_or(lowest + 1))
 }
 
 /// What the rows that are there get in a new column: a text, or NULL.
@@ -377,7 +372,7 @@ mod tests {
     use super::attribute_numbers;
 
     #[test]
-    fn a_number_that_the_catalogue_no_longer_has_follows_from_its_neighbours() {
+    fn numbers_are_certain_only_where_they_leave_no_choice() {
         let built = |forget: &[usize]| {
             table("t", &[("a", 23), ("b", 23), ("c", 23), ("d", 23)])
                 .with(|relation| {
@@ -388,8 +383,15 @@ mod tests {
                 .build()
         };
         assert_eq!(attribute_numbers(&built(&[])), [Some(1), Some(2), Some(3), Some(4)]);
-        assert_eq!(attribute_numbers(&built(&[1, 2])), [Some(1), Some(2), Some(3), Some(4)]);
-        assert_eq!(attribute_numbers(&built(&[0])), [Some(1), Some(2), Some(3), Some(4)]);
+        assert_eq!(attribute_numbers(&built(&[1, 2])), [Some(1), None, None, None]);
         assert_eq!(attribute_numbers(&built(&[3])), [Some(1), Some(2), Some(3), None]);
+        // `b` was dropped, and what is called `c` now may be what was called `d`.
+        let dropped = table("t", &[("a", 23), ("b", 23), ("c", 23), ("d", 23)])
+            .with(|relation| {
+                relation.catalogue.columns.remove(1);
+                relation.catalogue.columns.remove(2);
+            })
+            .build();
+        assert_eq!(attribute_numbers(&dropped), [Some(1), None, None, None]);
     }
 }

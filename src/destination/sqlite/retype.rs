@@ -103,6 +103,7 @@ mod tests {
             type_modifier,
             base_oid,
             family: Family::of_builtin(base_oid, type_modifier),
+            settled: true,
             kept: false,
         }
     }

@@ -353,6 +353,9 @@ pub(super) fn column_facts(relation: &Relation) -> Vec<ColumnFacts> {
             type_modifier: column.type_modifier,
             base_oid: relation.base_type(column.type_oid, column.type_modifier).0,
             family: Family::of(relation, column.type_oid, column.type_modifier),
+            settled: relation.column_catalogue(&column.name).is_some_and(|known| {
+                known.type_oid == 0 || (known.type_oid, known.type_modifier) == (column.type_oid, column.type_modifier)
+            }),
             kept: false,
         });
     }

@@ -129,6 +129,41 @@ fn a_rename_is_seen_though_the_catalogue_knew_only_the_later_name() {
 }
 
 #[test]
+fn a_name_that_may_have_passed_to_another_column_stops() {
+    let mut fixture = Fixture::new();
+    // a was dropped and b renamed to a, and the catalogue was asked after both; so was c added.
+    let columns = |names: &[(&str, i16)]| {
+        let names = names.to_vec();
+        table("u", &[("id", INT), ("a", TEXT), ("b", TEXT)]).oid(7).with(move |relation| {
+            relation.catalogue.columns.truncate(1);
+            for (name, number) in names {
+                let mut column = relation.catalogue.columns[0].clone();
+                (column.name, column.attribute_number) = (name.to_owned(), number);
+                relation.catalogue.columns.push(column);
+            }
+        })
+    };
+    let early = columns(&[("a", 3), ("c", 4)]).build();
+    with_row(&mut fixture, &early, &[Some("1"), Some("gone"), Some("now a")]);
+    let late = columns(&[("a", 3), ("c", 4)]).with(|relation| relation.columns[2].name = "c".to_owned()).build();
+    assert_stops(&mut fixture, insert(&late, &[Some("2"), None, None]), "whether they were renamed cannot be told");
+}
+
+#[test]
+fn a_type_that_the_catalogue_was_ahead_of_is_not_taken_for_unchanged_rows() {
+    let mut fixture = Fixture::new();
+    let built = |oid, now: u32| {
+        table("t", &[("id", INT), ("a", oid)]).with(|relation| relation.catalogue.columns[1].type_oid = now).build()
+    };
+    with_row(&mut fixture, &built(1043, TEXT), &[Some("1"), Some("lower")]);
+    assert_stops(
+        &mut fixture,
+        insert(&built(TEXT, TEXT), &[Some("2"), Some("UPPER")]),
+        "the type of column \"a\" changed",
+    );
+}
+
+#[test]
 fn a_column_that_came_or_was_renamed_nobody_knows_stops() {
     let mut fixture = Fixture::new();
     let early = table("t", &[("id", INT), ("a", TEXT)])

@@ -41,6 +41,8 @@ pub fn table(name: &str, columns: &[(&str, u32)]) -> TableBuilder {
             default_expression: None,
             missing_value: None,
             generated: false,
+            type_oid: 0,
+            type_modifier: -1,
         })
         .collect();
     let key = columns.iter().take(1).map(|column| column.name.clone()).collect();
