@@ -15,7 +15,9 @@ use crate::destination::{Destination, DestinationError, FailureKind};
 use crate::failpoint;
 use crate::metrics::Numbers;
 use crate::position::{CommandIndex, Lsn, PgTimestamp, Position, Xid};
-use crate::spool::{Chunk, ChunkRead, CommitInfo, Spool, SpoolError, SpoolReader, Transaction, TransactionState};
+use crate::spool::{
+    Chunk, ChunkRead, CommitInfo, DurableLsn, Spool, SpoolError, SpoolReader, Transaction, TransactionState,
+};
 
 /// How many source transactions share one destination transaction while there is backlog; whichever limit is reached
 /// first ends it at the next source commit.
@@ -68,6 +70,7 @@ pub struct Applied {
 pub struct Applier {
     spool: Spool,
     reader: SpoolReader,
+    durable: watch::Receiver<DurableLsn>,
     destination: Box<dyn Destination>,
     options: ApplyOptions,
     numbers: Arc<Numbers>,
@@ -75,6 +78,7 @@ pub struct Applier {
     shutdown: CancellationToken,
     /// What the destination's checkpoint holds.
     position: Option<Position>,
+    checkpoint_moved: Instant,
     /// Commands that were read but not executed.
     batch: Batch,
     /// What was executed, or waits in `batch`, since the last commit.
@@ -141,15 +145,18 @@ impl Applier {
         shutdown: CancellationToken,
     ) -> Self {
         let reader = spool.reader(&options.cursor);
+        let durable = spool.durable_changes();
         Self {
             spool,
             reader,
+            durable,
             destination,
             options,
             numbers,
             applied,
             shutdown,
             position: None,
+            checkpoint_moved: Instant::now(),
             batch: Batch::default(),
             work: Work::default(),
             relations: HashMap::new(),
@@ -204,7 +211,7 @@ impl Applier {
                     connected = self.start_over().await;
                     continue;
                 }
-                FailureKind::Retry => connected = self.start_over().await && connected,
+                FailureKind::Retry => connected = connected && self.start_over().await,
                 FailureKind::Reconnect => connected = false,
             }
             self.numbers.apply_retries.add(1);
@@ -281,7 +288,7 @@ impl Applier {
             return Err(Failure::Shutdown);
         }
         // Read before the reader is asked: when it has nothing, everything up to here was handed out.
-        let received = self.spool.durable().lsn();
+        let received = self.durable.borrow_and_update().lsn();
         let next = match self.held.take() {
             Some(held) => Some(held),
             None => self.reader.try_next()?,
@@ -309,6 +316,8 @@ impl Applier {
         tokio::select! {
             () = self.shutdown.cancelled() => Err(Failure::Shutdown),
             () = self.reader.changed() => Ok(()),
+            // Nothing to apply comes of it, but everything up to there is settled.
+            _ = self.durable.changed() => Ok(()),
             () = tokio::time::sleep(idle) => Ok(()),
         }
     }
@@ -440,14 +449,9 @@ impl Applier {
     /// Commits a part of a transaction, up to and including command `last`.
     async fn commit_part(&mut self, transaction: &Transaction, info: &CommitInfo, last: u64) -> Result<(), Failure> {
         while !transaction.durable() {
-            let mut durable = self.spool.durable_changes();
-            if transaction.durable() {
-                break;
-            }
             tokio::select! {
                 () = self.shutdown.cancelled() => return Err(Failure::Shutdown),
-                _ = durable.changed() => {}
-                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                _ = self.durable.changed() => {}
             }
         }
         self.commit(Position { commit_end: info.commit_end, command: CommandIndex(last) }).await
@@ -458,6 +462,7 @@ impl Applier {
         self.destination.commit(self.position, position).await?;
         failpoint::pass("apply.committed")?;
         self.position = Some(position);
+        self.checkpoint_moved = Instant::now();
         self.reader.advance(position);
         failpoint::pass("apply.advanced")?;
         let work = std::mem::take(&mut self.work);
@@ -477,8 +482,11 @@ impl Applier {
 
     /// Nothing waits: everything that was received up to `received` is at the destination.
     async fn settle(&mut self, received: Lsn) -> Result<(), Failure> {
-        let behind = self.position.is_none_or(|position| position.commit_end < received);
-        if self.options.idle_checkpoint.is_some() && behind && received > Lsn::ZERO {
+        let behind = self.position.is_none_or(|position| position.commit_end < received) && received > Lsn::ZERO;
+        if let Some(interval) = self.options.idle_checkpoint
+            && behind
+            && self.checkpoint_moved.elapsed() >= interval
+        {
             self.commit(Position::end_of(received)).await?;
         }
         self.applied.send_if_modified(|applied| {
