@@ -187,6 +187,19 @@ impl SourceError {
         Self::Server { doing, message: clean(&message), sqlstate }
     }
 
+    /// From a driver's error in the open stream. PostgreSQL before 18 ends it with "publication does not exist" when there was
+    /// none at the position that is being *decoded*, which says nothing about the present one.
+    pub(crate) fn stream(error: &ReplicationError) -> Self {
+        match Self::server("reading the replication stream", error) {
+            Self::Server { message, sqlstate, .. } if sqlstate == "42704" => Self::setup(
+                format!("gap: the server cannot decode its changes: {message}"),
+                "A publication must have existed at every position that is read: it was dropped, dropped and created again, or \
+                 created after the slot. What was committed without it is missing: load the tables anew, with a new slot",
+            ),
+            other => other,
+        }
+    }
+
     /// From a refused connection; `message` must not hold a password.
     pub(crate) fn connect(message: &str) -> Self {
         let message = clean(message);

@@ -124,7 +124,7 @@ impl Link {
         match polled.await {
             None => Ok(None),
             Some(Ok(bytes)) => Ok(Some(bytes)),
-            Some(Err(error)) => Err(SourceError::server("reading the replication stream", &error).into()),
+            Some(Err(error)) => Err(SourceError::stream(&error).into()),
         }
     }
 
@@ -139,7 +139,7 @@ impl Link {
                 () = shutdown.cancelled() => return Err(Interrupt::Shutdown),
                 next = connection.inner.get_copy_data_async(never) => return match next {
                     Ok(bytes) => Ok(Some(bytes)),
-                    Err(error) => Err(SourceError::server("reading the replication stream", &error).into()),
+                    Err(error) => Err(SourceError::stream(&error).into()),
                 },
                 Ok(error) = trouble => return Err(error.into()),
                 () = sleep_until(clock.due()) => self.feedback().await?,

@@ -166,8 +166,13 @@ impl Reader {
             status.server_end = facts.server;
         });
         let every = options.publication_check_interval;
-        let (watcher, trouble) =
-            watch_publications(Arc::clone(&self.string), options.connect_timeout, every, facts.identity);
+        let (watcher, trouble) = watch_publications(
+            Arc::clone(&self.string),
+            options.connect_timeout,
+            every,
+            facts.identity,
+            self.spool.clone(),
+        );
         let now = Instant::now();
         let link = Link::new(LinkParts {
             connection,

@@ -117,10 +117,14 @@ pub(crate) fn publications(connection: &mut Connection, names: &[String]) -> Res
 }
 
 /// Whether the publications are still the ones that the spool was filled from; blocks.
-pub(crate) fn check_publications(connection: &mut Connection, bound: &SourceIdentity) -> Result<(), SourceError> {
+pub(crate) fn check_publications(
+    connection: &mut Connection,
+    bound: &SourceIdentity,
+    durable: Lsn,
+) -> Result<(), SourceError> {
     let names: Vec<String> = bound.publications.iter().map(|publication| publication.name.clone()).collect();
     let now = SourceIdentity { publications: publications(connection, &names)?, ..bound.clone() };
-    identity::compare(bound, &now, Lsn::ZERO)?;
+    identity::compare(bound, &now, durable)?;
     Ok(())
 }
 

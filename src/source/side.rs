@@ -14,7 +14,7 @@ use super::connection::{Connection, ConnectionString, Session};
 use super::error::{ErrorKind, SourceError};
 use super::session;
 use crate::change::Catalogue;
-use crate::spool::SourceIdentity;
+use crate::spool::{SourceIdentity, Spool};
 
 /// Runs a blocking call on a thread of its own. Dropping the future abandons the call.
 pub(crate) async fn blocking<T: Send + 'static>(
@@ -74,15 +74,16 @@ pub(crate) fn watch_publications(
     connect_timeout: Duration,
     every: Duration,
     bound: SourceIdentity,
+    spool: Spool,
 ) -> (tokio::task::JoinHandle<()>, oneshot::Receiver<SourceError>) {
     let (sender, receiver) = oneshot::channel();
     let task = tokio::spawn(async move {
         loop {
             tokio::time::sleep(every).await;
-            let (string, bound) = (Arc::clone(&string), bound.clone());
+            let (string, bound, durable) = (Arc::clone(&string), bound.clone(), spool.durable().lsn());
             let looked = blocking("looking up the publications", move || {
                 let mut connection = session::connect(&string, Session::Sql, connect_timeout)?;
-                session::check_publications(&mut connection, &bound)
+                session::check_publications(&mut connection, &bound, durable)
             });
             match looked.await {
                 Ok(()) => {}
