@@ -199,7 +199,7 @@ pub(super) fn follow(
                 "change the column's values to the new type's at the destination",
             ));
         }
-        fit_foreign(&mut steps, &known, &facts, &table, &stop)?;
+        fit_foreign(&steps, &known, &table, &stop)?;
     }
     alter::run(connection, &known, &mut facts, &table, &steps)
         .map_err(|error| failed("following a schema change failed", error).table(&known.target))?;
@@ -340,15 +340,13 @@ fn key_after(known: &TableFacts, relation: &Relation, facts: &TableFacts) -> Vec
     key_of(relation, facts)
 }
 
-/// Takes out what the owner of a table has done already, and refuses what only the owner can do.
+/// Refuses what only the owner of a table can do.
 fn fit_foreign(
-    steps: &mut Alteration,
+    steps: &Alteration,
     known: &TableFacts,
-    facts: &TableFacts,
     table: &Table,
     stop: &dyn Fn(String, &str) -> DestinationError,
 ) -> Result<(), DestinationError> {
-    let _ = facts;
     for old in &steps.kept {
         let column = &known.columns[*old];
         let here = table.column(&column.target);
