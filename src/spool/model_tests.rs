@@ -96,6 +96,9 @@ impl Streamed {
     }
 }
 
+/// Its end, its identifier when it is prepared, its xid, its frames.
+type Resent<'a> = (u64, Option<&'a String>, u32, &'a [Vec<u8>]);
+
 struct Committed {
     xid: u32,
     end: u64,
@@ -295,7 +298,7 @@ impl World {
         self.streamed.clear();
         let (spool, intake, _) = self.open.as_mut().unwrap();
         let durable = spool.durable().lsn().0;
-        let mut again: Vec<(u64, Option<&String>, u32, &[Vec<u8>])> = Vec::new();
+        let mut again: Vec<Resent<'_>> = Vec::new();
         again.extend(self.committed.iter().map(|t| (t.end, None, t.xid, &t.frames[..])));
         again.extend(self.prepared.iter().map(|(gid, t)| (t.end, Some(gid), t.xid, &t.frames[..])));
         again.sort();

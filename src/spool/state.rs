@@ -117,8 +117,6 @@ pub(crate) struct Live {
     pub(crate) tail: VecDeque<TailEntry>,
     pub(crate) tail_limit: usize,
     tail_bytes: usize,
-    /// Transactions below this number are written.
-    written_before: u64,
     pub(crate) next_sequence: u64,
     pub(crate) last_end: Lsn,
     cache: VecDeque<(Weak<Shared>, u32, usize)>,
@@ -132,7 +130,6 @@ impl Live {
             tail: VecDeque::new(),
             tail_limit,
             tail_bytes: 0,
-            written_before: next_sequence,
             next_sequence,
             last_end,
             cache: VecDeque::new(),
@@ -147,7 +144,6 @@ impl Live {
 
     /// Transactions below this number and these chunks are written: they may leave the memory.
     pub(crate) fn written(&mut self, before: u64, chunks: Vec<(Weak<Shared>, u32, usize)>) {
-        self.written_before = before;
         while (self.tail.len() > self.tail_limit || self.tail_bytes > CACHE_BYTES)
             && self.tail.front().is_some_and(|entry| entry.commit.sequence < before)
             && let Some(entry) = self.tail.pop_front()

@@ -129,8 +129,7 @@ impl Writer {
         failpoint::pass("spool.built").map_err(SpoolError::failpoint("writing a group"))?;
         group.batch.commit().map_err(SpoolError::store("writing"))?;
         failpoint::pass("spool.written").map_err(SpoolError::failpoint("writing a group"))?;
-        let written_before = self.progress.next_sequence;
-        lock(&self.core.live).written(written_before, group.chunks);
+        lock(&self.core.live).written(self.progress.next_sequence, group.chunks);
         if group.sync {
             self.sync()?;
         }
