@@ -242,6 +242,13 @@ impl Spool {
         Ok(lock(&self.core.cursors).positions.get(name).copied())
     }
 
+    /// Forgets an applier that does not come back: what it has not applied is no longer kept for it.
+    pub fn forget_cursor(&self, name: &str) {
+        let mut cursors = lock(&self.core.cursors);
+        cursors.positions.remove(name);
+        cursors.changed.push(name.to_owned());
+    }
+
     /// The way in.
     ///
     /// # Errors

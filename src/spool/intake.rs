@@ -260,7 +260,6 @@ impl Intake {
             // Nothing of it survived or was published: its place in history is all there is to keep.
             Operation::Progress { end: commit.commit_end }
         } else {
-            self.spool.core.options.numbers.received_transactions.add(1);
             Operation::Commit { transaction: open.shared, commit: commit.into(), inline }
         };
         self.gather(operation);
@@ -356,7 +355,6 @@ impl Intake {
             None if commit.commit_end <= self.seen => {}
             Some((prepare, transaction)) if prepare.xid == commit.xid => {
                 self.seen = commit.commit_end;
-                self.spool.core.options.numbers.received_transactions.add(1);
                 self.gather(Operation::Commit { transaction, commit: commit.into(), inline: None });
                 return Ok(());
             }
@@ -385,10 +383,7 @@ impl Intake {
                 self.gather(Operation::Discard { transaction });
                 true
             }
-            None => {
-                self.spool.core.options.numbers.rollback_prepared_unknown.add(1);
-                false
-            }
+            None => false,
         }
     }
 
@@ -491,7 +486,6 @@ impl Intake {
     fn take(&mut self, xid: Xid) -> Result<Option<Open>, SpoolError> {
         if self.skipping == Some(xid) {
             self.skipping = None;
-            self.spool.core.options.numbers.skipped_transactions.add(1);
             return Ok(None);
         }
         self.park();

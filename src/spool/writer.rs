@@ -298,6 +298,8 @@ impl Writer {
             if let Some(position) = cursors.positions.get(&name) {
                 let value = record::encode(HEADER_VERSION, "a cursor", position)?;
                 batch.insert(&self.core.store.cursors, name.as_bytes(), value);
+            } else {
+                batch.remove(&self.core.store.cursors, name.as_bytes());
             }
         }
         Ok(())
