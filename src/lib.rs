@@ -24,3 +24,8 @@ pub mod spool;
 pub use config::{Config, ConfigBuilder, ConfigError, DestinationType, load_config_from_env};
 pub use pipeline::{RunOptions, run_cdc_app};
 pub use position::{CommandIndex, Lsn, ParsePositionError, PgTimestamp, Position, Xid};
+
+/// The README's examples are compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -123,6 +123,7 @@ async fn run_with(
         let (spool, progress, shutdown) = (spool.clone(), Arc::clone(&progress), shutdown.clone());
         on_own_thread("source", move || source::run(source_options, spool, progress, shutdown))
     };
+    let inspection = crate::inspect::start(spool, &config.data_directory, numbers, shutdown.clone());
     let mut failure = spool.failure();
     let mut status = progress.watch_status();
     let (mut source_done, mut apply_done) = (false, false);
@@ -174,6 +175,7 @@ async fn run_with(
         if !source_done && let Ok(Err(error)) = source_thread.await {
             warn!(%error, "while ending");
         }
+        let _ = inspection.await;
     })
     .await;
     // A failed writer makes the applier fail too; its own reason is the better one.

@@ -7,12 +7,16 @@
 //! A socket's address holds about 100 bytes of path, less than many a data directory: the directory is opened and the
 //! socket is addressed through its descriptor, `/proc/self/fd/<n>/inspect.sock`.
 
+mod answers;
+mod serve;
 mod socket;
 
 use serde::{Deserialize, Serialize};
 
 use crate::position::{Lsn, Position};
 
+pub use answers::answer_offline;
+pub use serve::start;
 pub use socket::{Asked, ask, listen};
 
 /// What can be asked.

@@ -12,4 +12,5 @@ mod server;
 mod database;
 mod driver;
 
+mod cli;
 mod harness;

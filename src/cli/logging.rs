@@ -1,0 +1,34 @@
+//! Log lines on standard error.
+
+use pg2any_lib::config::LogFormat;
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged when RUST_LOG does not say.
+const DEFAULT: &str = "info,pg_walstream=warn,fjall=warn,lsm_tree=warn";
+
+/// Starts logging. A RUST_LOG that cannot be understood is told and replaced by the default: a typing error there is no
+/// reason not to replicate.
+pub fn start(format: LogFormat) {
+    let asked = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
+    let filter = asked.as_deref().map(EnvFilter::try_new);
+    let complaint = match &filter {
+        Some(Err(error)) => Some(error.to_string()),
+        _ => None,
+    };
+    let filter = filter.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new(DEFAULT));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let started = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    if let Err(error) = started {
+        eprintln!("pg2any: no logging: {error}");
+    }
+    if let Some(complaint) = complaint {
+        tracing::warn!("RUST_LOG cannot be understood ({complaint}); logging {DEFAULT} instead");
+    }
+}

@@ -1,0 +1,71 @@
+//! The command line: one file for each command.
+//!
+//! Every setting comes from the library's table ([`pg2any_lib::config::SETTINGS`]), so that help, flags and variables
+//! agree. A command returns a [`Failure`]: what went wrong, what to try, and the exit code that scripts can rely on.
+
+mod conceal;
+mod exit;
+mod flags;
+mod inspect;
+mod logging;
+mod render;
+mod repair;
+mod run;
+mod skip;
+mod slot;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::Code;
+
+/// Streams a PostgreSQL database's committed changes into another database.
+#[derive(Parser)]
+#[command(name = "pg2any", version, propagate_version = true, max_term_width = 110, after_long_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Inspect(inspect::Arguments),
+    Repair(repair::Arguments),
+    Skip(skip::Arguments),
+    /// Commands about the source.
+    #[command(subcommand)]
+    Source(source::Command),
+    /// Commands about the replication slot.
+    #[command(subcommand)]
+    Slot(slot::Command),
+}
+
+/// Parses, runs, reports.
+pub fn main() -> ExitCode {
+    if let Err(failure) = conceal::move_secrets_to_the_environment() {
+        return failure.report();
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version arrive here too: clap knows which stream and which code.
+            let _ = error.print();
+            return if error.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match cli.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Repair(arguments) => repair::run(&arguments),
+        Command::Skip(arguments) => skip::run(&arguments),
+        Command::Source(source::Command::Adopt(arguments)) => source::adopt(&arguments),
+        Command::Slot(slot::Command::Create(arguments)) => slot::create(&arguments),
+    };
+    match result {
+        Ok(code) => code.into(),
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,204 @@
+//! JSON as text for people: what `inspect` shows without `--json`.
+//!
+//! Objects become lines of `name: value`, a list of objects a table. Numbers whose name ends in `bytes` are shown as
+//! sizes, those ending in `micros` as points in time or durations where their name says so.
+
+use std::fmt::Write as _;
+
+use pg2any_lib::config::human_size;
+use serde_json::{Map, Value};
+
+/// The whole text, with a line end.
+pub fn text(value: &Value) -> String {
+    let mut out = String::new();
+    any(&mut out, value, 0);
+    out
+}
+
+/// A page of a transaction: how it committed, then a line for each command.
+pub fn transaction(value: &Value) -> String {
+    let mut out = String::new();
+    if let Some(commit) = value.get("commit") {
+        any(&mut out, commit, 0);
+    }
+    let none = Vec::new();
+    for command in value.get("commands").and_then(Value::as_array).unwrap_or(&none) {
+        let field = |name: &str| command.get(name).unwrap_or(&Value::Null);
+        let tables = scalar("", field("tables"));
+        let _ = write!(out, "#{} {} {tables}", field("index"), field("kind").as_str().unwrap_or("?"));
+        for (name, introduction) in [("old", "where"), ("new", "with")] {
+            let cells: Vec<String> = field(name).as_array().unwrap_or(&none).iter().map(cell).collect();
+            if !cells.is_empty() {
+                let _ = write!(out, " {introduction} {}", cells.join(", "));
+            }
+        }
+        out.push('\n');
+    }
+    if let Some(next) = value.get("next").and_then(Value::as_u64) {
+        let _ = writeln!(out, "more from #{next} on");
+    }
+    out
+}
+
+/// `name=value`; a value's text is cut, JSON has all of it.
+fn cell(pair: &Value) -> String {
+    const LONGEST: usize = 60;
+    let name = pair.get(0).and_then(Value::as_str).unwrap_or("?");
+    let value = match pair.get(1) {
+        Some(Value::String(word)) if word == "null" => "NULL".to_owned(),
+        Some(Value::String(word)) => format!("({word})"),
+        Some(Value::Object(fields)) => match fields.iter().next() {
+            Some((kind, Value::String(text))) => {
+                let shown: String = text.chars().take(LONGEST).collect();
+                let more = if shown.len() < text.len() { "..." } else { "" };
+                let prefix = if kind == "bytes" { "\\x" } else { "" };
+                format!("'{prefix}{}{more}'", printable(&shown))
+            }
+            _ => "?".to_owned(),
+        },
+        _ => "?".to_owned(),
+    };
+    format!("{}={value}", printable(name))
+}
+
+fn any(out: &mut String, value: &Value, depth: usize) {
+    match value {
+        Value::Object(fields) => object(out, fields, depth),
+        Value::Array(items) if items.is_empty() => line(out, depth, "(none)"),
+        Value::Array(items) if items.iter().all(Value::is_object) => table(out, items, depth),
+        Value::Array(items) => items.iter().for_each(|item| line(out, depth, &scalar("", item))),
+        other => line(out, depth, &scalar("", other)),
+    }
+}
+
+fn line(out: &mut String, depth: usize, text: &str) {
+    let _ = writeln!(out, "{:depth$}{text}", "", depth = depth * 2);
+}
+
+fn object(out: &mut String, fields: &Map<String, Value>, depth: usize) {
+    let width =
+        fields.iter().filter(|(_, value)| is_scalar(value)).map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (name, value) in fields {
+        let label = label(name);
+        if is_scalar(value) {
+            line(out, depth, format!("{label:<width$}  {}", scalar(name, value)).trim_end());
+        } else {
+            line(out, depth, &format!("{label}:"));
+            any(out, value, depth + 1);
+        }
+    }
+}
+
+/// Columns in the order in which they first appear; a nested value is shown as JSON in its cell.
+fn table(out: &mut String, items: &[Value], depth: usize) {
+    let mut names: Vec<&String> = Vec::new();
+    for name in items.iter().filter_map(Value::as_object).flat_map(Map::keys) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let cell = |item: &Value, name: &String| item.get(name).map_or_else(String::new, |value| scalar(name, value));
+    let mut rows = vec![names.iter().map(|name| label(name)).collect::<Vec<_>>()];
+    rows.extend(items.iter().map(|item| names.iter().map(|name| cell(item, name)).collect()));
+    let numeric: Vec<bool> = names
+        .iter()
+        .map(|name| items.iter().filter_map(|item| item.get(*name)).all(|v| v.is_number() || v.is_null()))
+        .collect();
+    let mut widths = vec![0; names.len()];
+    for row in &rows {
+        for (width, text) in widths.iter_mut().zip(row) {
+            *width = (*width).max(text.chars().count());
+        }
+    }
+    for row in rows {
+        let mut text = String::new();
+        for ((cell, width), numeric) in row.iter().zip(&widths).zip(&numeric) {
+            let _ = if *numeric { write!(text, "{cell:>width$}  ") } else { write!(text, "{cell:<width$}  ") };
+        }
+        line(out, depth, text.trim_end());
+    }
+}
+
+fn is_scalar(value: &Value) -> bool {
+    match value {
+        Value::Object(_) => false,
+        Value::Array(items) => !items.is_empty() && items.iter().all(|item| !item.is_object() && !item.is_array()),
+        _ => true,
+    }
+}
+
+fn scalar(name: &str, value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Number(number) => match number.as_u64() {
+            Some(bytes) if name.ends_with("bytes") => human_size(bytes),
+            _ => number.to_string(),
+        },
+        Value::String(text) => printable(text),
+        Value::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => {
+            items.iter().map(|item| scalar("", item)).collect::<Vec<_>>().join(", ")
+        }
+        other => printable(&other.to_string()),
+    }
+}
+
+/// A replicated value may hold line ends and control characters, which must neither break a table nor steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if c.is_control() {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
+        out
+    })
+}
+
+fn label(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_lines_lists_of_objects_are_tables_and_bytes_are_sizes() {
+        let value = serde_json::json!({
+            "pending_bytes": 2048,
+            "slot": "s\u{1b}[1m",
+            "nothing": null,
+            "segments": [{"name": "data-1", "bytes": 17}, {"name": "data-22", "bytes": 1048576, "sealed": true}],
+            "empty": [],
+        });
+        let shown = text(&value);
+        for part in [
+            "pending bytes  2.0 kB\n",
+            "slot           s\\u{1b}[1m\n",
+            "nothing        -\n",
+            "  name      bytes  sealed\n",
+            "  data-22  1.0 MB  yes\n",
+            "empty:\n  (none)\n",
+        ] {
+            assert!(shown.contains(part), "{part:?} is missing in:\n{shown}");
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_a_line_for_each_command() {
+        let value = serde_json::json!({
+            "commit": {"xid": 7},
+            "commands": [
+                {"index": 3, "kind": "update", "tables": ["public.t"], "old": [["id", {"text": "1"}]],
+                 "new": [["id", {"text": "2"}], ["note", "null"], ["big", "unchanged"], ["raw", {"bytes": "ff00"}]]},
+            ],
+            "next": 4,
+        });
+        assert_eq!(
+            transaction(&value),
+            "xid  7\n#3 update public.t where id='1' with id='2', note=NULL, big=(unchanged), raw='\\xff00'\nmore from #4 on\n"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! `pg2any run`.
+
+use std::sync::Arc;
+
+use pg2any_lib::metrics::Numbers;
+use pg2any_lib::pipeline::{self, Outcome, RunOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::exit::{Code, Failure};
+use super::flags::RunFlags;
+use super::logging;
+
+const EXAMPLES: &str = "\
+Examples:
+  pg2any run --source-file /etc/pg2any/source --dest-type SQLite --dest-uri /srv/replica.db --data-dir /var/lib/pg2any
+  CDC_SOURCE_CONNECTION_STRING=postgresql://replicator@db/shop CDC_DEST_TYPE=SQLite CDC_DEST_URI=replica.db pg2any run
+  pg2any run --until-caught-up        # from cron: ends with exit code 0 once it has caught up
+
+SIGTERM or Ctrl-C ends it in good order within seconds; a second one ends it at once, and loses nothing either.";
+
+/// Follow the source until stopped.
+///
+/// Receives the source's committed changes into the spool, and applies them to the destination. On the first run the slot
+/// is created; later runs go on where the last one ended, however it ended.
+#[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    flags: RunFlags,
+}
+
+/// Runs the pipeline to its end.
+pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
+    let config = arguments.flags.config()?;
+    logging::start(config.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Other, format!("no threads to run with: {error}")))?;
+    let cancellation = CancellationToken::new();
+    let options = RunOptions { cancellation: cancellation.clone(), numbers: Arc::new(Numbers::default()) };
+    let result = runtime.block_on(async {
+        tokio::spawn(end_on_signals(cancellation));
+        pipeline::run(&config, options).await
+    });
+    // Something may hang in a driver's call; what matters is on disk.
+    runtime.shutdown_background();
+    match result {
+        Ok(Outcome::Reached(lsn)) => {
+            tracing::info!("everything up to {lsn} is applied");
+            Ok(Code::Success)
+        }
+        Ok(_) => Ok(Code::Success),
+        Err(error) => Err(Failure::from(error)),
+    }
+}
+
+/// The first signal asks the pipeline to end, the second one ends the process: nothing that was acknowledged is lost by
+/// that, only sent again.
+async fn end_on_signals(cancellation: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be caught; they end the process at once");
+        return;
+    };
+    let mut first = true;
+    loop {
+        let (name, code) = tokio::select! {
+            _ = terminate.recv() => ("SIGTERM", 143),
+            _ = interrupt.recv() => ("SIGINT", 130),
+        };
+        if !first {
+            tracing::warn!("{name} again: ending at once");
+            std::process::exit(code);
+        }
+        first = false;
+        tracing::info!("{name}: ending in good order");
+        cancellation.cancel();
+    }
+}

@@ -1,0 +1,155 @@
+//! The command line's manners: bad input, exit codes, signals, what is seen of secrets. None of these needs a server.
+
+use std::time::Duration;
+
+use crate::driver::{PATIENCE, Pipeline, Running};
+
+const USAGE: i32 = 2;
+const LOCKED: i32 = 9;
+
+/// A pipeline whose source does not answer.
+fn unreachable() -> Pipeline {
+    Pipeline::bare("postgresql://someone:Tr0ub4dor-3@127.0.0.1:1/nowhere", "cdc_slot", "cdc_pub")
+}
+
+#[test]
+fn without_settings_everything_that_is_missing_is_told_at_once_and_nothing_is_made() {
+    let mut pipeline = unreachable();
+    for name in ["CDC_SOURCE_CONNECTION_STRING", "CDC_DEST_TYPE", "CDC_DEST_URI"] {
+        pipeline.unset(name);
+    }
+    let (code, out, err) = pipeline.run(&["run", "--retain", "soon"]);
+    assert_eq!((code, out.as_str()), (USAGE, ""), "{err}");
+    for part in ["--source", "--dest-uri", "--dest-type", "--retain: \"soon\""] {
+        assert!(err.contains(part), "{part} is missing in: {err}");
+    }
+    assert!(!pipeline.data().exists() && !pipeline.file().exists());
+}
+
+#[test]
+fn unknown_flags_and_commands_are_usage_errors_and_help_is_none() {
+    let pipeline = unreachable();
+    for arguments in [&["run", "--no-such-flag"][..], &["no-such-command"], &[], &["inspect", "show"], &["skip", "x"]] {
+        let (code, _, err) = pipeline.run(arguments);
+        assert_eq!(code, USAGE, "{arguments:?}: {err}");
+    }
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["run", "--help"],
+        &["inspect", "--help"],
+        &["repair", "--help"],
+        &["skip", "--help"],
+        &["source", "adopt", "--help"],
+        &["slot", "create", "--help"],
+    ] {
+        let (code, out, err) = pipeline.run(arguments);
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
+        assert!(!out.is_empty());
+    }
+}
+
+#[test]
+fn a_destination_that_this_build_does_not_have_is_told_before_anything_starts() {
+    let mut pipeline = unreachable();
+    for kind in ["mysql", "SqlServer", "KAFKA"] {
+        pipeline.set("CDC_DEST_TYPE", kind).set("CDC_DEST_URI", "host:1");
+        let (code, _, err) = pipeline.run(&["run"]);
+        assert_eq!(code, USAGE);
+        assert!(err.contains("this build has no"), "{err}");
+    }
+    assert!(!pipeline.data().exists());
+}
+
+#[test]
+fn a_connection_string_given_as_a_flag_is_not_seen_in_the_process_list() {
+    let mut pipeline = unreachable();
+    pipeline.unset("CDC_SOURCE_CONNECTION_STRING");
+    let source = "postgresql://someone:Tr0ub4dor-3@127.0.0.1:1/nowhere";
+    let mut running = Running::spawn(pipeline.command(&["run", "--source", source, "--slot", "other"]));
+    running.until("it has started its pipeline", || pipeline.data().exists());
+    let title = std::fs::read_to_string(format!("/proc/{}/cmdline", running.id())).unwrap();
+    assert!(!title.contains("Tr0ub4dor") && title.contains("other"), "{title}");
+    let said = running.terminate();
+    assert!(!said.contains("Tr0ub4dor"), "{said}");
+}
+
+#[test]
+fn a_second_process_on_the_same_data_directory_is_told_that_it_is_in_use() {
+    let pipeline = unreachable();
+    let mut running = pipeline.start();
+    running.until("the first has the directory", || pipeline.data().join("inspect.sock").exists());
+    let mut second = pipeline.start();
+    let status = second.wait(PATIENCE);
+    assert_eq!(status.code(), Some(LOCKED), "{}", second.said());
+    assert!(second.said().contains("--data-dir"), "{}", second.said());
+    let (code, _, err) = pipeline.run(&["repair"]);
+    assert_eq!(code, LOCKED, "{err}");
+    running.terminate();
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut pipeline = unreachable();
+    pipeline.set("RUST_LOG", "info");
+    let mut running = pipeline.start();
+    running.until("it runs", || pipeline.data().join("inspect.sock").exists());
+    running.signal("INT");
+    running.signal("INT");
+    // The first alone may have ended it already, and in good order.
+    let status = running.wait(Duration::from_secs(5));
+    assert!(matches!(status.code(), Some(0 | 130)), "{status}: {}", running.said());
+}
+
+#[test]
+fn inspecting_asks_the_running_process_in_a_directory_however_deep() {
+    let mut pipeline = unreachable();
+    let deep = pipeline.beside(&"d".repeat(100)).join("e".repeat(100));
+    pipeline.set("PG2ANY_DATA_DIR", deep.to_str().unwrap());
+    let mut running = pipeline.start();
+    running.until("it runs", || deep.join("inspect.sock").exists());
+    let (code, out, err) = pipeline.run(&["inspect", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    serde_json::from_str::<serde_json::Value>(&out).unwrap();
+    let (code, text, err) = pipeline.run(&["inspect"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(!text.starts_with('{') && !text.trim().is_empty(), "{text}");
+    running.terminate();
+    assert!(!deep.join("inspect.sock").exists());
+    let (code, _, err) = pipeline.run(&["inspect", "--data-dir", deep.to_str().unwrap()]);
+    assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn inspecting_where_nothing_is_says_where_to_look_and_makes_nothing() {
+    let pipeline = unreachable();
+    for arguments in [&["inspect"][..], &["inspect", "verify"], &["skip", "0/1"], &["source", "adopt"], &["repair"]] {
+        let (code, _, err) = pipeline.run(arguments);
+        assert_eq!(code, USAGE, "{arguments:?}: {err}");
+        assert!(err.contains("--data-dir"), "{arguments:?}: {err}");
+    }
+    assert!(!pipeline.data().exists());
+}
+
+#[test]
+fn a_rust_log_that_cannot_be_understood_does_not_keep_it_from_running() {
+    let mut pipeline = unreachable();
+    pipeline.set("RUST_LOG", "pg2any=loud,,=");
+    let mut running = pipeline.start();
+    running.until("it runs", || pipeline.data().exists());
+    let said = running.terminate();
+    assert!(said.contains("RUST_LOG"), "{said}");
+}
+
+#[test]
+fn json_log_lines_are_json() {
+    let mut pipeline = unreachable();
+    pipeline.set("PG2ANY_LOG_FORMAT", "json");
+    let mut running = pipeline.start();
+    running.until("it runs", || pipeline.data().exists());
+    let said = running.terminate();
+    assert!(!said.is_empty());
+    for line in said.lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
+}
