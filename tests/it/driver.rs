@@ -24,11 +24,16 @@ pub struct Pipeline {
 impl Pipeline {
     /// From this database's slot and publication into a new SQLite file.
     pub fn new(database: &Database) -> Self {
+        Self::bare(&database.url(), &database.name, &database.name)
+    }
+
+    /// From this slot and publication into a new SQLite file.
+    pub fn bare(source: &str, slot: &str, publication: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("pg2any-test-").tempdir().unwrap();
         let mut pipeline = Self { directory, settings: Vec::new(), arguments: Vec::new() };
-        pipeline.set("CDC_SOURCE_CONNECTION_STRING", &database.url());
-        pipeline.set("CDC_REPLICATION_SLOT", &database.name);
-        pipeline.set("CDC_PUBLICATION", &database.name);
+        pipeline.set("CDC_SOURCE_CONNECTION_STRING", source);
+        pipeline.set("CDC_REPLICATION_SLOT", slot);
+        pipeline.set("CDC_PUBLICATION", publication);
         pipeline.set("CDC_DEST_TYPE", "SQLite");
         let file = pipeline.file();
         pipeline.set("CDC_DEST_URI", file.to_str().unwrap());
