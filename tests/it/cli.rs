@@ -1,7 +1,8 @@
-//! The command line's manners: bad input, exit codes, signals, what is seen of secrets. None of these needs a server.
+//! The command line's manners: bad input, exit codes, signals, what is seen of secrets. Most need no server.
 
 use std::time::Duration;
 
+use crate::database::Database;
 use crate::driver::{PATIENCE, Pipeline, Running};
 
 const USAGE: i32 = 2;
@@ -151,5 +152,38 @@ fn json_log_lines_are_json() {
     assert!(!said.is_empty());
     for line in said.lines() {
         assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
+}
+
+on_each_server! {
+    fn what_the_destination_refuses_is_left_out_by_skip_and_nothing_else_is(server) {
+        let mut database = Database::new(server);
+        database.execute("CREATE TABLE t (id bigint PRIMARY KEY, v text)");
+        database.create_slot();
+        let pipeline = Pipeline::new(&database);
+        database.execute("INSERT INTO t VALUES (1, 'first')");
+        pipeline.catch_up();
+        rusqlite::Connection::open(pipeline.file()).unwrap().execute("INSERT INTO t VALUES (2, 'a stranger')", []).unwrap();
+        database.execute("INSERT INTO t VALUES (2, 'refused')");
+        database.execute("INSERT INTO t VALUES (3, 'last')");
+        let said = pipeline.fails();
+        let position = said.split("at position ").last().unwrap().split(['#', '.']).next().unwrap().to_owned();
+
+        let (code, out, err) = pipeline.run(&["inspect", "show", &position]);
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains("#0 insert public.t with id='2', v='refused'"), "{out}");
+        let (code, _, err) = pipeline.run(&["skip", "0/1", "--yes"]);
+        assert_eq!(code, USAGE, "another position than the next one was skipped");
+        assert!(err.contains(&position), "{err}");
+        let (code, out, err) = pipeline.run(&["skip", &position]);
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains("--yes"), "{out}");
+        pipeline.fails();
+        let (code, out, err) = pipeline.run(&["skip", &position, "--yes"]);
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains(&position), "{out}");
+
+        pipeline.catch_up();
+        assert_eq!(pipeline.lines("SELECT id, v FROM t ORDER BY id"), ["1|first", "2|a stranger", "3|last"]);
     }
 }
