@@ -1,13 +1,17 @@
 //! What `pg_catalog` says about a relation when its version is new: one query over a connection beside the stream.
 //!
 //! The answer is *as of now*, later than the rows that follow when there is backlog; it is kept beside the Relation frame and
-//! never asked again for the same bytes in the same session. A relation that was dropped since is `found: false`.
+//! never changed. A relation that was dropped since is `found: false`; so is, or shows its old shape, one whose new shape is
+//! not committed yet (in a streamed transaction that is still open, or a prepared one).
+
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use super::connection::Connection;
 use super::error::SourceError;
 use crate::change::{Catalogue, ColumnCatalogue, TypeInfo, TypeKind};
+use crate::position::Xid;
 
 /// The whole answer as one JSON value: one round trip, one plan. `{oid}` is replaced by a number.
 ///
@@ -86,13 +90,48 @@ struct AnswerType {
     labels: Option<Vec<String>>,
 }
 
-/// Asks for one relation; blocks.
+/// Whether a transaction's changes can be seen. `{xid}` is replaced by its number, which has 32 bits: the one nearest to
+/// the snapshot's end is meant.
+const VISIBLE: &str = "
+SELECT pg_catalog.txid_visible_in_snapshot(e.xmax + d.distance - CASE WHEN d.distance >= 2147483648 THEN 4294967296 ELSE 0 END, s.now)
+FROM (SELECT pg_catalog.txid_current_snapshot() AS now) s,
+  LATERAL (SELECT pg_catalog.txid_snapshot_xmax(s.now) AS xmax) e,
+  LATERAL (SELECT (({xid} - e.xmax) % 4294967296 + 4294967296) % 4294967296 AS distance) d";
+
+/// How long a committed transaction's changes are waited for. Milliseconds are usual; a synchronous standby can take longer,
+/// and might be us.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Waits until a transaction whose COMMIT is in the log can be seen: a backend writes the log first, the walsender may be
+/// here before the backend has left the list of running transactions, and the catalogue would show what was before.
+fn wait_until_visible(connection: &mut Connection, xid: Xid) -> Result<(), SourceError> {
+    const DOING: &str = "asking the source whether a transaction can be seen";
+    let query = VISIBLE.replace("{xid}", &xid.to_string());
+    let (started, mut pause) = (Instant::now(), Duration::from_millis(1));
+    while connection.one(DOING, &query)?.as_deref() != Some("t") {
+        if started.elapsed() >= VISIBLE_WITHIN {
+            tracing::warn!(
+                xid,
+                "a committed transaction cannot be seen yet (a synchronous standby?): the catalogue may be older than its rows"
+            );
+            break;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Asks for one relation, once the changes of transaction `committed` can be seen; blocks.
 ///
 /// # Errors
 ///
 /// [`SourceError::Server`] when the query fails, [`SourceError::Internal`] when its answer cannot be read.
-pub fn look_up(connection: &mut Connection, oid: u32) -> Result<Catalogue, SourceError> {
+pub fn look_up(connection: &mut Connection, oid: u32, committed: Option<Xid>) -> Result<Catalogue, SourceError> {
     const DOING: &str = "asking the source's catalogue about a relation";
+    if let Some(xid) = committed {
+        wait_until_visible(connection, xid)?;
+    }
     match connection.one(DOING, &QUERY.replace("{oid}", &oid.to_string()))? {
         None => Ok(Catalogue::default()),
         Some(json) => read(&json)

@@ -6,7 +6,7 @@
 //!
 //! A message that is out of place is an error: the server and this state machine no longer agree, and going on would be a guess.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
@@ -33,6 +33,8 @@ pub(crate) enum Step {
 pub(crate) struct Description {
     pub(crate) oid: u32,
     pub(crate) stream: Option<Xid>,
+    /// The transaction, when it has committed: what it did to the catalogue can be seen, or will be in a moment.
+    pub(crate) committed: Option<Xid>,
     pub(crate) frame: Vec<u8>,
     lsn: Lsn,
 }
@@ -56,8 +58,6 @@ pub(crate) struct Frames {
     origins: HashMap<Xid, String>,
     /// Names of types that are not built in.
     types: HashMap<u32, (String, String)>,
-    /// Relations that the catalogue was asked about in this session.
-    asked: HashSet<u32>,
     scratch: Vec<u8>,
 }
 
@@ -214,7 +214,7 @@ impl Frames {
         Ok(Step::Ended(ending.end, ending.time))
     }
 
-    /// A Relation message: known from this session, or a question for the catalogue.
+    /// A Relation message: a question for the catalogue.
     fn relation(&mut self, intake: &mut Intake, lsn: Lsn, bytes: &Bytes) -> Result<Step, RelationError> {
         let frame = match self.stream {
             Some(_) => cut_xid(bytes, &mut self.scratch)?.1,
@@ -223,13 +223,12 @@ impl Frames {
         let mut reader = FrameReader::new(frame);
         reader.tag(b'R')?;
         let oid = reader.u32()?;
-        if self.asked.contains(&oid)
-            && let Some(record) = intake.knows_relation(frame)
-        {
-            intake.relation(self.stream, record).map_err(|error| RelationError::Source(Box::new(error.into())))?;
-            return Ok(Step::Done);
-        }
-        Ok(Step::Describe(Description { oid, stream: self.stream, frame: frame.to_vec(), lsn }))
+        // The same bytes do not mean the same table: a column that was dropped and added again has another number.
+        let committed = match (&self.open, self.stream) {
+            (Some(open), None) if !open.prepared => Some(open.xid),
+            _ => None,
+        };
+        Ok(Step::Describe(Description { oid, stream: self.stream, committed, frame: frame.to_vec(), lsn }))
     }
 
     /// The catalogue's answer.
@@ -239,7 +238,7 @@ impl Frames {
         description: Description,
         mut catalogue: Catalogue,
     ) -> Result<(), SourceError> {
-        let Description { oid, stream, frame, lsn } = description;
+        let Description { stream, frame, lsn, .. } = description;
         let known = intake.knows_relation(&frame);
         if let Some(known) = &known {
             if catalogue.found {
@@ -252,7 +251,6 @@ impl Frames {
         }
         self.name_types(&frame, &mut catalogue).map_err(|cause| SourceError::Malformed { tag: 'R', lsn, cause })?;
         intake.relation(stream, RelationRecord { frame, catalogue })?;
-        self.asked.insert(oid);
         Ok(())
     }
 

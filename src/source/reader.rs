@@ -245,7 +245,10 @@ impl Reader {
                         reception.pace.committed(sent, time);
                     }
                     Step::Describe(description) => {
-                        let catalogue = reception.link.serve(reception.side.look_up(description.oid)).await??;
+                        let catalogue = reception
+                            .link
+                            .serve(reception.side.look_up(description.oid, description.committed))
+                            .await??;
                         reception.frames.described(&mut self.intake, description, catalogue)?;
                     }
                 }

@@ -14,6 +14,7 @@ use super::connection::{Connection, ConnectionString, Session};
 use super::error::{ErrorKind, SourceError};
 use super::session;
 use crate::change::Catalogue;
+use crate::position::Xid;
 use crate::spool::{SourceIdentity, Spool};
 
 /// Runs a blocking call on a thread of its own. Dropping the future abandons the call.
@@ -47,19 +48,19 @@ impl Side {
         Self { string, connect_timeout, connection: None }
     }
 
-    /// What the catalogue says about a relation now.
-    pub(crate) async fn look_up(&mut self, oid: u32) -> Result<Catalogue, SourceError> {
+    /// What the catalogue says about a relation now; once the changes of transaction `committed` can be seen, if one is named.
+    pub(crate) async fn look_up(&mut self, oid: u32, committed: Option<Xid>) -> Result<Catalogue, SourceError> {
         let (string, connect_timeout, kept) = (Arc::clone(&self.string), self.connect_timeout, self.connection.take());
         let (connection, answer) = blocking("asking the source's catalogue about a relation", move || {
             if let Some(mut connection) = kept {
-                match catalogue::look_up(&mut connection, oid) {
+                match catalogue::look_up(&mut connection, oid, committed) {
                     // The server may have closed it since the last question: one new connection is worth a try.
                     Err(error) if error.kind() == ErrorKind::Transient => {}
                     answer => return Ok((connection, answer?)),
                 }
             }
             let mut connection = session::connect(&string, Session::Sql, connect_timeout)?;
-            let answer = catalogue::look_up(&mut connection, oid)?;
+            let answer = catalogue::look_up(&mut connection, oid, committed)?;
             Ok((connection, answer))
         })
         .await?;
