@@ -130,7 +130,7 @@ impl Database {
 
     /// A column of `pg_replication_slots` for the slot, as text; `None` when there is no slot.
     pub fn slot(&mut self, column: &str) -> Option<String> {
-        let sql = format!("SELECT {column}::text FROM pg_replication_slots WHERE slot_name = '{}'", self.name);
+        let sql = format!("SELECT ({column})::text FROM pg_replication_slots WHERE slot_name = '{}'", self.name);
         self.query(&sql).first().map(|row| row.get::<_, Option<String>>(0).unwrap_or_default())
     }
 }

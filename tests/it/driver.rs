@@ -39,7 +39,11 @@ impl Pipeline {
         pipeline.set("CDC_DEST_URI", file.to_str().unwrap());
         let data = pipeline.data();
         pipeline.set("PG2ANY_DATA_DIR", data.to_str().unwrap());
-        pipeline.set("RUST_LOG", &std::env::var("PG2ANY_TEST_LOG").unwrap_or_else(|_| "info".to_owned()));
+        pipeline.set(
+            "RUST_LOG",
+            &std::env::var("PG2ANY_TEST_LOG")
+                .unwrap_or_else(|_| "info,pg_walstream=warn,fjall=warn,lsm_tree=warn".to_owned()),
+        );
         pipeline
     }
 
@@ -79,7 +83,8 @@ impl Pipeline {
 
     /// The binary with these arguments and the settings, and no setting from outside.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pg2any"));
+        let binary = std::env::var_os("PG2ANY_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_pg2any").into());
+        let mut command = Command::new(binary);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if ["CDC_", "PG", "RUST_LOG"].iter().any(|prefix| name.starts_with(prefix)) {
@@ -106,7 +111,7 @@ impl Pipeline {
     /// Runs until everything that the source had at this moment is at the destination.
     #[track_caller]
     pub fn catch_up(&self) -> String {
-        let mut running = self.start_with(&[], &["--until-caught-up"]);
+        let mut running = self.start_with(&[("UNTIL", "caught-up")], &["--until-caught-up"]);
         let status = running.wait(PATIENCE);
         let said = running.said();
         assert!(status.success(), "{status}: {said}");
@@ -154,9 +159,12 @@ impl Pipeline {
 
     /// Whether the destination has this mark, and with it everything before.
     pub fn has_mark(&self, mark: i64) -> bool {
-        self.open().is_some_and(|connection| {
-            rows(&connection, &format!("SELECT 1 FROM mark WHERE id = {mark}")).is_ok_and(|rows| !rows.is_empty())
-        })
+        self.has(&format!("SELECT 1 FROM mark WHERE id = {mark}"))
+    }
+
+    /// Whether this query can be answered and finds a row.
+    pub fn has(&self, sql: &str) -> bool {
+        self.open().is_some_and(|connection| rows(&connection, sql).is_ok_and(|rows| !rows.is_empty()))
     }
 
     /// Where the data directory and the destination lie.
@@ -299,6 +307,12 @@ impl Running {
     pub fn until_said(&mut self, text: &str) {
         let said = Arc::clone(&self.said);
         self.until(text, || said.lock().unwrap_or_else(PoisonError::into_inner).contains(text));
+    }
+
+    /// Polls until it streams from the slot: from here on everything that is committed arrives.
+    #[track_caller]
+    pub fn until_streaming(&mut self, database: &mut Database) {
+        self.until("it streams", || database.slot("active").as_deref() == Some("true"));
     }
 
     /// Commits a mark and polls until the destination has it.

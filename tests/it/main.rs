@@ -9,8 +9,18 @@
 
 #[macro_use]
 mod server;
+mod compare;
 mod database;
 mod driver;
+mod random;
+mod workload;
 
 mod cli;
+mod corpus;
+mod crash;
+mod delivery;
+mod evolution;
 mod harness;
+mod operation;
+mod oracle;
+mod refusals;

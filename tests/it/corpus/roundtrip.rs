@@ -1,0 +1,106 @@
+//! PostgreSQL as the judge: random values of each type, printed by PostgreSQL, replicated, read back, turned into
+//! PostgreSQL's text again by the documented inverse, compared byte by byte. As inserted and as updated value, as key, and
+//! as the old value that finds a row under FULL.
+
+use crate::compare::{destination_rows, pinned, published, source_rows};
+use crate::database::{Database, HOSTILE_DEFAULTS};
+use crate::driver::Pipeline;
+use crate::random::seeds;
+
+/// A type and an expression for a random value of it (`g` is the row's number).
+#[rustfmt::skip]
+pub const TYPES: &[(&str, &str)] = &[
+    ("bool", "random() < 0.5"),
+    ("int2", "(random() * 65535 - 32768)::int2"),
+    ("int4", "(random() * 4294967295 - 2147483648)::int4"),
+    ("int8", "((random() * 4294967295)::int8 << 32) # (random() * 4294967295)::int8"),
+    ("oid", "(random() * 4294967295)::int8::oid"),
+    ("float4", "((0.1 + random() * 0.9) * (1 - 2 * (random() < 0.5)::int) * 10.0::float8 ^ (random() * 74 - 37)::int)::float4"),
+    ("float8", "(random() * 2 - 1) * 10.0::float8 ^ (random() * 600 - 300)::int"),
+    ("numeric", "((random() * 2 - 1)::numeric * 10::numeric ^ (random() * 60 - 30)::int)"),
+    ("numeric(10,2)", "((random() * 2 - 1) * 99999999)::numeric(10,2)"),
+    ("numeric(15,6)", "((random() * 2 - 1) * 999999999)::numeric(15,6)"),
+    ("numeric(18,0)", "((random() * 2 - 1) * 1e17)::numeric(18,0)"),
+    ("numeric(15,15)", "(random() * 2 - 1)::numeric(15,15)"),
+    ("numeric(6,-3)", "((random() * 2 - 1) * 99999999)::numeric(6,-3)"),
+    ("numeric(40,20)", "((random() * 2 - 1)::numeric * 1e19)::numeric(40,20)"),
+    ("money", "((random() * 2 - 1) * 1e12)::numeric::money"),
+    ("text", "(SELECT string_agg(chr(CASE WHEN random() < 0.5 THEN 1 + (random() * 126)::int WHEN random() < 0.5 THEN 160 + (random() * 50000)::int ELSE 65536 + (random() * 900000)::int END), '') FROM generate_series(0, (random() * 30)::int + g * 0))"),
+    ("char(7)", "left(md5(random()::text), (random() * 7)::int)::char(7)"),
+    ("bytea", "decode(substr(md5(random()::text) || md5(random()::text), 1, 2 * (random() * 32)::int), 'hex')"),
+    ("date", "'4713-01-01 BC'::date + (random() * 2000000)::int"),
+    ("time", "'00:00'::time + random() * interval '24 hours'"),
+    ("timetz", "('00:00'::time + random() * interval '24 hours') AT TIME ZONE make_interval(mins => (random() * 1800 - 900)::int)"),
+    ("timestamp", "'0004-01-01 BC'::timestamp + random() * interval '4000 years'"),
+    ("timestamptz", "'0004-01-01 BC'::timestamptz + random() * interval '40000 years'"),
+    ("interval", "make_interval(years => (random() * 200 - 100)::int, months => (random() * 24 - 12)::int, days => (random() * 60 - 30)::int, secs => random() * 200000 - 100000)"),
+    ("uuid", "gen_random_uuid()"),
+    ("json", "json_build_object('k' || g, random(), 'l', ARRAY[NULL, 'x\"\\', random()::text])"),
+    ("jsonb", "jsonb_build_object('k' || g, random()::numeric, 'l', ARRAY[NULL, 'x\"\\', random()::text])"),
+    ("inet", "('10.0.0.0'::inet + (random() * 1e6)::int8)"),
+    ("bit(13)", "((random() * 8191)::int)::bit(13)"),
+    ("varbit", "substring(((random() * 2147483647)::int)::bit(32)::varbit FROM 1 FOR (random() * 32)::int)"),
+    ("pg_lsn", "'0/0'::pg_lsn + (random() * 1e15)::numeric(20,0)"),
+    ("float8[]", "ARRAY[random(), NULL, random() * 1e300]"),
+    ("text[]", "ARRAY[md5(random()::text), 'a \"b\" \\ ' || g, NULL]"),
+    ("int8range", "int8range((random() * 1e6)::int8, (1e6 + random() * 1e6)::int8)"),
+    ("tstzrange", "tstzrange('2000-01-01', '2000-01-01'::timestamptz + random() * interval '100 years')"),
+    ("point", "point(random() * 1e10, random())"),
+    ("tsvector", "to_tsvector('simple', md5(random()::text) || ' word' || g)"),
+];
+
+on_each_server! {
+    fn random_values_of_every_type_come_back_byte_by_byte(server) {
+        for seed in seeds(2) {
+            let mut database = Database::new(server);
+            for setting in HOSTILE_DEFAULTS {
+                database.default(setting);
+            }
+            database.create_slot();
+            let mut client = pinned(&database);
+            #[allow(clippy::cast_precision_loss)]
+            client.batch_execute(&format!("SELECT setseed({})", (seed % 1000) as f64 / 1000.0)).unwrap();
+            for (number, (kind, value)) in TYPES.iter().enumerate() {
+                let mut statements = vec![
+                    format!("CREATE TABLE p{number} (id int PRIMARY KEY, v {kind})"),
+                    format!("INSERT INTO p{number} SELECT g, {value} FROM generate_series(1, 60) g"),
+                    format!("UPDATE p{number} SET v = {} WHERE id % 3 = 0", value.replace("|| g", "|| id").replace("g * 0", "id * 0")),
+                    format!("CREATE TABLE f{number} (v {kind}, w {kind}, n int); ALTER TABLE f{number} REPLICA IDENTITY FULL"),
+                    format!("INSERT INTO f{number} SELECT v, NULL, 0 FROM p{number} UNION ALL SELECT NULL, v, 1 FROM p{number}"),
+                    format!("DELETE FROM f{number} WHERE ctid IN (SELECT ctid FROM f{number} ORDER BY ctid LIMIT 20)"),
+                    format!("UPDATE f{number} SET n = n + 2"),
+                ];
+                if !["json", "point"].contains(kind) {
+                    statements.push(format!("CREATE TABLE k{number} (v {kind} PRIMARY KEY, n int)"));
+                    statements.push(format!("INSERT INTO k{number} SELECT DISTINCT v, 0 FROM p{number} WHERE v IS NOT NULL"));
+                    statements.push(format!("UPDATE k{number} SET n = 1"));
+                    statements.push(format!("DELETE FROM k{number} WHERE ctid IN (SELECT ctid FROM k{number} LIMIT 5)"));
+                }
+                for sql in statements {
+                    if let Err(error) = client.batch_execute(&sql) {
+                        panic!("{kind}: {error:?} in {sql}");
+                    }
+                }
+            }
+            let pipeline = Pipeline::new(&database);
+            pipeline.catch_up();
+            let connection = pipeline.open().unwrap();
+            let mut failures = Vec::new();
+            for table in published(&mut client, &database.name) {
+                let wanted = source_rows(&mut client, &table);
+                match destination_rows(&connection, &table) {
+                    Ok(got) if got == wanted => {}
+                    Ok(got) => {
+                        let missing: Vec<_> = wanted.iter().filter(|row| !got.contains(row)).take(3).collect();
+                        let extra: Vec<_> = got.iter().filter(|row| !wanted.contains(row)).take(3).collect();
+                        failures.push(format!("{}: missing {missing:?}, too much {extra:?}", table.name));
+                    }
+                    Err(_) if wanted.is_empty() => {}
+                    Err(error) => failures.push(format!("{}: {error}", table.name)),
+                }
+            }
+            let kinds: Vec<_> = TYPES.iter().enumerate().map(|(number, (kind, _))| format!("{number} {kind}")).collect();
+            assert!(failures.is_empty(), "seed {seed} (PG2ANY_TEST_SEED={seed}):\n{}\n{kinds:?}", failures.join("\n"));
+        }
+    }
+}

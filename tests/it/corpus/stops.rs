@@ -1,0 +1,109 @@
+//! What cannot be followed stops before the first row that needs it, and says table, change and way out.
+
+use super::report;
+use crate::database::Database;
+use crate::driver::{PATIENCE, Pipeline, rows};
+use crate::server::Server;
+
+/// A change that stops: what is delivered before it, the change, what must be said, what the destination holds afterwards.
+pub struct Stop {
+    pub name: &'static str,
+    pub before: &'static str,
+    pub change: &'static str,
+    pub says: &'static [&'static str],
+    pub holds: (&'static str, &'static [&'static str]),
+}
+
+#[rustfmt::skip]
+pub const CASES: &[Stop] = &[
+    Stop { name: "type_change_that_rewrote_the_table",
+        before: "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, '7')",
+        change: "ALTER TABLE t ALTER v TYPE int USING v::int * 2; INSERT INTO t VALUES (2, 5)",
+        says: &["public.t", "v"], holds: ("SELECT * FROM t", &["1|7"]) },
+    Stop { name: "table_renamed",
+        before: "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+        change: "ALTER TABLE t RENAME TO renamed; INSERT INTO renamed VALUES (2)",
+        says: &["public.t", "renamed"], holds: ("SELECT * FROM t", &["1"]) },
+    Stop { name: "table_moved_to_another_schema",
+        before: "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); CREATE SCHEMA elsewhere",
+        change: "ALTER TABLE t SET SCHEMA elsewhere; INSERT INTO elsewhere.t VALUES (2)",
+        says: &["public.t", "elsewhere"], holds: ("SELECT * FROM t", &["1"]) },
+    Stop { name: "table_dropped_and_created_again",
+        before: "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')",
+        change: "DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'b')",
+        says: &["public.t", "again"], holds: ("SELECT * FROM t", &["1|a"]) },
+    Stop { name: "column_added_with_a_volatile_default",
+        before: "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+        change: "ALTER TABLE t ADD r float8 DEFAULT random(); INSERT INTO t (id) VALUES (2)",
+        says: &["public.t", "r"], holds: ("SELECT id FROM t", &["1"]) },
+    Stop { name: "a_users_column_with_a_lossy_affinity",
+        before: "",
+        change: "CREATE TABLE lossy (id int PRIMARY KEY, v text); INSERT INTO lossy VALUES (1, '007')",
+        says: &["lossy", "v", "NUMERIC"], holds: ("SELECT count(*) FROM lossy", &["0"]) },
+    Stop { name: "a_users_table_without_a_column",
+        before: "",
+        change: "CREATE TABLE narrow (id int PRIMARY KEY, missing text); INSERT INTO narrow VALUES (1, 'x')",
+        says: &["narrow", "missing"], holds: ("SELECT count(*) FROM narrow", &["0"]) },
+    Stop { name: "a_users_key_column_that_ignores_case",
+        before: "",
+        change: "CREATE TABLE nocase (id text PRIMARY KEY); INSERT INTO nocase VALUES ('a')",
+        says: &["nocase", "NOCASE"], holds: ("SELECT count(*) FROM nocase", &["0"]) },
+    Stop { name: "update_of_a_table_whose_identity_is_nothing",
+        before: "CREATE TABLE t (id int, v int); ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (1, 1)",
+        change: "ALTER PUBLICATION {pub} SET (publish = 'insert'); ALTER TABLE t REPLICA IDENTITY NOTHING; INSERT INTO t VALUES (2, 2); UPDATE t SET v = 3; ALTER TABLE t REPLICA IDENTITY FULL; ALTER PUBLICATION {pub} SET (publish = 'insert, update, delete'); DELETE FROM t WHERE v = 3 AND id = 1",
+        says: &["t"], holds: ("SELECT count(*) FROM t WHERE id = 1", &["1"]) },
+];
+
+/// Tables of a user's own at the destination.
+const OWN: &str = "
+    CREATE TABLE lossy (id INTEGER PRIMARY KEY, v NUMERIC);
+    CREATE TABLE narrow (id INTEGER PRIMARY KEY);
+    CREATE TABLE nocase (id TEXT COLLATE NOCASE PRIMARY KEY)";
+
+fn stops(server: &'static Server, case: &Stop) -> Result<(), String> {
+    let mut database = Database::new(server);
+    let publication = database.name.clone();
+    database.create_slot();
+    let pipeline = Pipeline::new(&database);
+    rusqlite::Connection::open(pipeline.file()).unwrap().execute_batch(OWN).unwrap();
+    let execute = |database: &mut Database, sql: &str| {
+        sql.split("; ").filter(|statement| !statement.trim().is_empty()).try_for_each(|statement| {
+            let statement = statement.replace("{pub}", &publication);
+            database.client.batch_execute(&statement).map_err(|error| format!("{error:?} in {statement}"))
+        })
+    };
+    execute(&mut database, case.before)?;
+    pipeline.catch_up();
+    execute(&mut database, case.change)?;
+    let mut running = pipeline.start_with(&[], &["--until-caught-up"]);
+    let status = running.wait(PATIENCE);
+    let said = running.said();
+    if status.code() != Some(8) {
+        return Err(format!("{status}, not 8: {said}"));
+    }
+    // What is said about the end, not what was logged on the way.
+    for text in case.says {
+        if !said.contains(text) {
+            return Err(format!("{text:?} is not said: {said}"));
+        }
+    }
+    let connection = pipeline.open().ok_or("no destination")?;
+    let got = rows(&connection, case.holds.0).map_err(|error| error.to_string())?;
+    let got: Vec<_> = got.into_iter().map(|row| row.join("|")).collect();
+    if got != case.holds.1 {
+        return Err(format!("{}: wanted {:?}, got {got:?}", case.holds.0, case.holds.1));
+    }
+    Ok(())
+}
+
+on_each_server! {
+    fn changes_that_cannot_be_followed_stop_before_the_first_row(server) {
+        let mut failures = Vec::new();
+        for case in CASES {
+            if let Err(failure) = stops(server, case) {
+                failures.push(format!("{}: {failure}", case.name));
+            }
+        }
+        report(CASES.iter().map(|case| case.name), failures);
+    }
+}

@@ -1,0 +1,236 @@
+//! A kill -9 at any instant costs nothing but time: after the next start everything is there, once, in order.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::database::Database;
+use crate::delivery::{arrange, arrange_streaming};
+use crate::driver::{PATIENCE, Pipeline};
+use crate::server::{Server, say};
+use crate::workload::{Observer, TABLES, Workload};
+
+/// The names of all failpoints, read from the source, so that none is forgotten.
+fn failpoints() -> BTreeSet<String> {
+    fn walk(directory: &Path, names: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(directory).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, names);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                for call in ["pass(\"", "passed(\""] {
+                    for rest in text.split(call).skip(1) {
+                        let name = rest.split('"').next().unwrap_or_default();
+                        if name.split_once('.').is_some_and(|(part, step)| {
+                            [part, step].iter().all(|word| {
+                                !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                            })
+                        }) {
+                            names.insert(name.to_owned());
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let mut names = BTreeSet::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
+    names
+}
+
+/// Runs the workload with a kill at a failpoint, restarts, checks. Whether the point was reached.
+fn killed_at(server: &'static Server, settings: &[(&str, &str)], failpoint: &str) -> bool {
+    let mut database = Database::streaming(server);
+    database.execute(TABLES);
+    // Half of the runs meet a slot that has been there before, with transactions waiting in it; the others create it.
+    let slot_before = !failpoint.starts_with("source.") || !failpoint.contains("slot");
+    if slot_before {
+        database.create_slot_with(true);
+    }
+    let mut pipeline = Pipeline::new(&database);
+    pipeline.set("PG2ANY_TWO_PHASE", "true");
+    for (name, value) in settings {
+        pipeline.set(name, value);
+    }
+    let mut workload = Workload::default();
+    if slot_before {
+        workload.round(&mut database, "before", true);
+    }
+    let mut running = pipeline.start_with(&[("PG2ANY_FAILPOINTS", failpoint)], &[]);
+    if slot_before {
+        workload.round(&mut database, "during", true);
+        let mark = database.mark();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while running.ended().is_none() && !pipeline.has_mark(mark) && std::time::Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    } else {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while running.ended().is_none()
+            && database.slot("active").as_deref() != Some("true")
+            && std::time::Instant::now() < deadline
+        {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+    let reached = running.ended().is_some_and(|status| status.signal() == Some(9));
+    if !reached && running.ended().is_some() {
+        panic!("{failpoint}: it ended otherwise: {}", running.said());
+    }
+    running.kill();
+    if !slot_before {
+        // A first run that died early may start again as a first run; only then the rows count.
+        let mut running = pipeline.start();
+        running.until_streaming(&mut database);
+        running.kill();
+    }
+    workload.round(&mut database, "after", true);
+    pipeline.catch_up();
+    workload.check(&database, &pipeline);
+    reached
+}
+
+/// Every failpoint, killed at its first and at a later passing; two runs at a time.
+fn every_failpoint(server: &'static Server, settings: &[(&str, &str)], counts: &[u32]) {
+    if cfg!(not(feature = "failpoints")) {
+        say("SKIPPED: kills at failpoints. Build with --features failpoints");
+        assert!(std::env::var("PG2ANY_TEST_REQUIRE").as_deref() != Ok("all"), "built without the feature failpoints");
+        return;
+    }
+    let names: Vec<String> = failpoints().into_iter().collect();
+    assert!(names.len() >= 8, "{names:?}");
+    let plans: Vec<(usize, String)> = names
+        .iter()
+        .enumerate()
+        .flat_map(|(index, name)| counts.iter().map(move |count| (index, format!("{name}=kill@{count}"))))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let reached = Mutex::new(BTreeSet::new());
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some((index, plan)) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match std::panic::catch_unwind(|| killed_at(server, settings, plan)) {
+                        Ok(true) => {
+                            reached.lock().unwrap_or_else(PoisonError::into_inner).insert(*index);
+                        }
+                        Ok(false) => {}
+                        Err(_) => failures.lock().unwrap_or_else(PoisonError::into_inner).push(plan.clone()),
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "failed after a kill at: {failures:?}");
+    let reached = reached.into_inner().unwrap();
+    let missed: Vec<_> =
+        names.iter().enumerate().filter(|(index, _)| !reached.contains(index)).map(|(_, name)| name).collect();
+    let allowed = |name: &str| UNREACHED.contains(&name);
+    let missed: Vec<_> = missed.into_iter().filter(|name| !allowed(name)).collect();
+    assert!(missed.is_empty(), "never passed by this workload: {missed:?}");
+}
+
+/// Failpoints that this workload does not pass; each has a test of its own.
+const UNREACHED: &[&str] = &[];
+
+on_each_server! {
+    fn a_kill_at_every_failpoint_loses_and_doubles_nothing(server) {
+        every_failpoint(server, &[], &[1, 4]);
+    }
+
+    fn a_kill_at_every_failpoint_with_a_split_limit_of_seven_loses_and_doubles_nothing(server) {
+        every_failpoint(server, &[("PG2ANY_SPLIT_LIMIT", "7")], &[2, 9]);
+    }
+
+    fn a_kill_inside_a_split_transaction_resumes_at_the_command_after_the_last_committed_one(server) {
+        if cfg!(not(feature = "failpoints")) {
+            return;
+        }
+        let (mut database, mut pipeline) = arrange(server, "CREATE TABLE t (id int, v text); ALTER TABLE t REPLICA IDENTITY FULL");
+        pipeline.set("PG2ANY_SPLIT_LIMIT", "7");
+        database.execute("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 100) g");
+        let mut running = pipeline.start_with(&[("PG2ANY_FAILPOINTS", "apply.committed=kill@5")], &[]);
+        let status = running.wait(PATIENCE);
+        assert_eq!(status.signal(), Some(9), "{}", running.said());
+        let count: usize = pipeline.lines("SELECT count(*) FROM t")[0].parse().unwrap();
+        assert!(count > 0 && count < 100 && count % 7 == 0, "{count} rows after five parts");
+        pipeline.catch_up();
+        crate::compare::assert_equal(&database, &pipeline);
+    }
+
+    fn a_streamed_transaction_over_the_split_limit_shows_nothing_before_its_commit(server) {
+        let (mut database, mut pipeline) = arrange_streaming(server, TABLES);
+        pipeline.set("PG2ANY_SPLIT_LIMIT", "7");
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        let mut other = database.session();
+        let mut workload = Workload::default();
+        workload.large_open(&mut other);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!pipeline.has("SELECT 1 FROM left_half"));
+        other.batch_execute("ROLLBACK").unwrap();
+        running.until_caught_up(&pipeline, &mut database);
+        assert!(!pipeline.has("SELECT 1 FROM left_half"));
+        running.terminate();
+    }
+
+    fn every_state_that_can_be_seen_is_a_beginning_of_the_order_of_commits(server) {
+        let (mut database, mut pipeline) = arrange_streaming(server, TABLES);
+        // One source transaction a commit: as many states as there can be.
+        pipeline.set("PG2ANY_BATCH_TRANSACTIONS", "1");
+        let mut workload = Workload::default();
+        for round in 0..5 {
+            workload.round(&mut database, &format!("waiting{round}"), false);
+        }
+        let observer = Observer::start(pipeline.file());
+        let mut running = pipeline.start();
+        for round in 0..8 {
+            workload.round(&mut database, &format!("live{round}"), false);
+            if round == 3 {
+                running.kill();
+                running = pipeline.start();
+            }
+        }
+        running.until_caught_up(&pipeline, &mut database);
+        running.terminate();
+        let states = observer.check(workload.order(), true);
+        assert!(states > 5, "only {states} states were seen");
+        workload.check(&database, &pipeline);
+    }
+
+    fn batches_of_small_transactions_keep_source_transactions_whole(server) {
+        let (mut database, pipeline) = arrange_streaming(server, TABLES);
+        let mut workload = Workload::default();
+        for number in 0..300 {
+            workload.small(&mut database.client, &format!("n{number}"));
+        }
+        let observer = Observer::start(pipeline.file());
+        let mut running = pipeline.start();
+        for number in 300..500 {
+            workload.small(&mut database.client, &format!("n{number}"));
+        }
+        running.until_caught_up(&pipeline, &mut database);
+        running.terminate();
+        observer.check(workload.order(), true);
+        workload.check(&database, &pipeline);
+    }
+
+    fn kills_at_random_moments_lose_and_double_nothing(server) {
+        let (mut database, pipeline) = arrange_streaming(server, TABLES);
+        let mut random = crate::random::Random::new(15);
+        let mut workload = Workload::default();
+        for round in 0..10 {
+            let running = pipeline.start();
+            workload.round(&mut database, &format!("r{round}"), false);
+            std::thread::sleep(std::time::Duration::from_millis(random.below(250)));
+            running.kill();
+        }
+        pipeline.catch_up();
+        workload.check(&database, &pipeline);
+    }
+}

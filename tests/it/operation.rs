@@ -1,0 +1,304 @@
+//! Running it: shutdown, feedback, inspection, fencing, limits.
+
+use std::time::{Duration, Instant};
+
+use crate::compare::assert_equal;
+use crate::database::Database;
+use crate::delivery::{arrange, arrange_streaming, fill};
+use crate::driver::{PATIENCE, Pipeline};
+
+const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
+
+/// Every file below a directory with its length, time and content's hash; sockets left out.
+fn fingerprint(directory: &std::path::Path) -> Vec<(std::path::PathBuf, u64, u64)> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let (path, metadata) = (entry.path(), entry.metadata().unwrap());
+        if metadata.is_dir() {
+            found.extend(fingerprint(&path));
+        } else if metadata.is_file() {
+            let mut hasher = DefaultHasher::new();
+            std::fs::read(&path).unwrap_or_default().hash(&mut hasher);
+            found.push((path, metadata.len(), hasher.finish()));
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+on_each_server! {
+    fn sigterm_ends_within_five_seconds_under_backlog_and_nothing_is_lost(server) {
+        let (mut database, pipeline) = arrange_streaming(server, TABLE);
+        for round in 0..20 {
+            database.execute(&fill("t", round * 100_000, 8000));
+        }
+        let mut running = pipeline.start();
+        running.until("the first rows", || pipeline.has("SELECT 1 FROM t LIMIT 1"));
+        running.terminate();
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn sigint_ends_an_idle_run_at_once(server) {
+        let (mut database, pipeline) = arrange(server, TABLE);
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        running.signal("INT");
+        let status = running.wait(Duration::from_secs(5));
+        assert!(status.success(), "{status}: {}", running.said());
+        assert_eq!(database.slot("active").as_deref(), Some("false"));
+    }
+
+    fn sigterm_ends_a_run_whose_destination_is_locked(server) {
+        let (mut database, pipeline) = arrange(server, TABLE);
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        pipeline.catch_up();
+        let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
+        locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let running = pipeline.start();
+        database.execute("INSERT INTO t VALUES (2, 'x')");
+        std::thread::sleep(Duration::from_millis(1000));
+        running.terminate();
+        drop(locker);
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn sigterm_ends_a_run_whose_source_is_not_there(server) {
+        let (_database, mut pipeline) = arrange(server, TABLE);
+        pipeline.set("CDC_SOURCE_CONNECTION_STRING", "postgresql://postgres@127.0.0.1:1/nobody");
+        let mut running = pipeline.start();
+        std::thread::sleep(Duration::from_millis(700));
+        assert!(running.ended().is_none(), "{}", running.said());
+        running.terminate();
+    }
+
+    fn feedback_goes_on_while_the_destination_is_locked(server) {
+        let (mut database, pipeline) = arrange(server, TABLE);
+        database.default("wal_sender_timeout = '1500ms'");
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        pipeline.catch_up();
+        let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
+        locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let mut running = pipeline.start();
+        running.until("the walsender", || database.slot("active").as_deref() == Some("true"));
+        let pid = database.slot("active_pid");
+        let started = Instant::now();
+        let mut id = 2;
+        while started.elapsed() < Duration::from_secs(5) {
+            database.execute(&format!("INSERT INTO t VALUES ({id}, 'y')"));
+            id += 1;
+            std::thread::sleep(Duration::from_millis(100));
+            assert_eq!(database.slot("active_pid"), pid, "the walsender was lost: {}", running.said());
+        }
+        // What is durable in the spool is acknowledged although nothing can be applied.
+        let end = database.text("SELECT pg_current_wal_flush_lsn()");
+        running.until("the acknowledgement", || {
+            database.slot(&format!("confirmed_flush_lsn >= '{end}'::pg_lsn")).as_deref() == Some("true")
+        });
+        locker.execute_batch("ROLLBACK").unwrap();
+        drop(locker);
+        running.until_caught_up(&pipeline, &mut database);
+        running.terminate();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn with_ack_applied_nothing_is_acknowledged_before_it_is_applied(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        pipeline.set("PG2ANY_ACK", "applied").set("PG2ANY_STATUS_INTERVAL", "200ms");
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        pipeline.catch_up();
+        let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
+        locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let mut running = pipeline.start();
+        running.until("the walsender", || database.slot("active").as_deref() == Some("true"));
+        let before = database.text("SELECT pg_current_wal_insert_lsn()");
+        database.execute("INSERT INTO t VALUES (2, 'x')");
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(database.slot(&format!("confirmed_flush_lsn <= '{before}'::pg_lsn")).as_deref(), Some("true"));
+        locker.execute_batch("ROLLBACK").unwrap();
+        drop(locker);
+        running.until_caught_up(&pipeline, &mut database);
+        let end = database.text("SELECT pg_current_wal_flush_lsn()");
+        running.until("the acknowledgement", || {
+            database.slot(&format!("confirmed_flush_lsn >= '{end}'::pg_lsn")).as_deref() == Some("true")
+        });
+        running.terminate();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn with_ack_applied_the_data_directory_may_be_lost(server) {
+        let (mut database, mut pipeline) = arrange_streaming(server, TABLE);
+        pipeline.set("PG2ANY_ACK", "applied").set("PG2ANY_SPLIT_LIMIT", "100");
+        let mut running = pipeline.start();
+        database.execute(&fill("t", 1, 3000));
+        running.until_caught_up(&pipeline, &mut database);
+        database.execute(&fill("t", 100_001, 3000));
+        running.kill();
+        std::fs::remove_dir_all(pipeline.data()).unwrap();
+        database.execute("DELETE FROM t WHERE id % 7 = 0");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn inspecting_works_while_it_runs_and_while_it_does_not_and_changes_nothing(server) {
+        let (mut database, pipeline) = arrange_streaming(server, "CREATE TABLE t (id bigint PRIMARY KEY, v text)");
+        database.execute("INSERT INTO t VALUES (1, 'seen by inspect')");
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        for view in ["summary", "transactions", "relations", "cursors", "segments", "verify"] {
+            for json in [false, true] {
+                let mut arguments = vec!["inspect", view];
+                if json {
+                    arguments.push("--json");
+                }
+                let (code, out, err) = pipeline.run(&arguments);
+                assert_eq!(code, 0, "{arguments:?} while it runs: {err}");
+                assert!(!out.trim().is_empty(), "{arguments:?}");
+            }
+        }
+        running.terminate();
+        let before = fingerprint(&pipeline.data());
+        for view in ["summary", "transactions", "relations", "cursors", "segments", "verify"] {
+            let (code, out, err) = pipeline.run(&["inspect", view, "--json"]);
+            assert_eq!(code, 0, "{view} while it does not run: {err}");
+            assert!(!out.trim().is_empty(), "{view}");
+        }
+        let (code, transactions, err) = pipeline.run(&["inspect", "transactions", "--json"]);
+        assert_eq!(code, 0, "{err}");
+        assert!(transactions.contains('/'), "{transactions}");
+        assert_eq!(fingerprint(&pipeline.data()), before, "inspecting changed something");
+    }
+
+    fn a_second_writer_at_the_destination_fences_the_first(server) {
+        let (mut database, first) = arrange(server, TABLE);
+        let mut running = first.start();
+        running.until_caught_up(&first, &mut database);
+        // A copy of the data directory, as a failover of the host would start it, while the first is frozen.
+        running.signal("STOP");
+        let mut second = Pipeline::new(&database);
+        second.set("CDC_DEST_URI", first.file().to_str().unwrap());
+        let copied = std::process::Command::new("cp").arg("-a").arg(first.data()).arg(second.data()).status().unwrap();
+        assert!(copied.success());
+        database.execute(&format!(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}' AND active", database.name
+        ));
+        let mut replacement = second.start();
+        let mark = database.mark();
+        replacement.until("the replacement writes", || first.has_mark(mark));
+        replacement.kill();
+        running.signal("CONT");
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        let status = running.wait(PATIENCE);
+        assert_eq!(status.code(), Some(7), "{status}: {}", running.said());
+        second.catch_up();
+        assert_eq!(first.lines("SELECT id FROM t"), ["1"]);
+    }
+
+    fn at_the_disk_quota_reading_pauses_feedback_goes_on_and_all_arrives(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        database.default("wal_sender_timeout = '2s'");
+        database.execute("INSERT INTO t VALUES (0, 'x')");
+        pipeline.catch_up();
+        let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
+        locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        pipeline.set("PG2ANY_DISK_QUOTA", "8MB").set("PG2ANY_ENABLE_COMPRESSION", "false");
+        let mut running = pipeline.start();
+        for round in 0..40 {
+            database.execute(&fill("t", round * 10_000 + 1, 2500));
+        }
+        std::thread::sleep(Duration::from_secs(4));
+        assert!(running.ended().is_none(), "{}", running.said());
+        let end = database.text("SELECT pg_current_wal_flush_lsn()");
+        assert_eq!(database.slot(&format!("confirmed_flush_lsn >= '{end}'::pg_lsn")).as_deref(), Some("false"));
+        assert_eq!(database.slot("active").as_deref(), Some("true"), "{}", running.said());
+        let held: u64 = fingerprint(&pipeline.data()).iter().map(|(_, length, _)| length).sum();
+        locker.execute_batch("ROLLBACK").unwrap();
+        drop(locker);
+        running.until_caught_up(&pipeline, &mut database);
+        running.terminate();
+        assert_equal(&database, &pipeline);
+        assert!(held < 200 << 20, "{held} bytes in the data directory");
+    }
+
+    fn one_streamed_transaction_above_the_quota_is_asked_for_again_unstreamed(server) {
+        let (mut database, mut pipeline) = arrange_streaming(server, TABLE);
+        pipeline.set("PG2ANY_DISK_QUOTA", "4MB").set("PG2ANY_ENABLE_COMPRESSION", "false");
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        let mut session = database.session();
+        session.batch_execute("BEGIN").unwrap();
+        for round in 0..10 {
+            session.batch_execute(&fill("t", round * 10_000 + 1, 4000)).unwrap();
+        }
+        database.execute("INSERT INTO t VALUES (-1, 'small, beside it')");
+        running.until("the small one", || pipeline.has("SELECT 1 FROM t WHERE id = -1"));
+        session.batch_execute("ROLLBACK").unwrap();
+        running.until_caught_up(&pipeline, &mut database);
+        running.terminate();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn a_transaction_larger_than_the_quota_stops_naming_xid_size_and_quota_or_arrives(server) {
+        let (mut database, mut pipeline) = arrange_streaming(server, TABLE);
+        pipeline.set("PG2ANY_DISK_QUOTA", "4MB").set("PG2ANY_ENABLE_COMPRESSION", "false");
+        database.execute("BEGIN");
+        for round in 0..10 {
+            database.execute(&fill("t", round * 10_000 + 1, 4000));
+        }
+        database.execute("COMMIT");
+        let mut running = pipeline.start_with(&[], &["--until-caught-up"]);
+        let status = running.wait(PATIENCE);
+        let said = running.said();
+        if status.success() {
+            assert_equal(&database, &pipeline);
+        } else {
+            assert_eq!(status.code(), Some(6), "{said}");
+            assert!(said.contains("quota"), "{said}");
+            pipeline.unset("PG2ANY_DISK_QUOTA");
+            pipeline.catch_up();
+            assert_equal(&database, &pipeline);
+        }
+    }
+
+    fn several_cursors_follow_into_one_file_apart(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        pipeline.set("PG2ANY_CURSOR", "one name, with punctuation");
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        pipeline.catch_up();
+        database.execute("INSERT INTO t VALUES (2, 'y')");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn old_settings_are_named_once_and_unknown_ones_warned_of(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        pipeline.set("CDC_LAST_LSN_FILE", "/nonexistent/lsn").set("CDC_SOMETHING_ELSE", "1");
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        let said = pipeline.catch_up();
+        assert_eq!(said.matches("CDC_LAST_LSN_FILE").count(), 1, "{said}");
+        assert!(said.contains("CDC_SOMETHING_ELSE"), "{said}");
+        assert_equal(&database, &pipeline);
+    }
+
+    fn a_snapshot_of_the_slots_start_lets_existing_rows_be_loaded_first(server) {
+        let mut database = Database::new(server);
+        database.execute(TABLE);
+        database.execute("INSERT INTO t VALUES (1, 'existing')");
+        let pipeline = Pipeline::new(&database);
+        let mut holder = crate::driver::Running::spawn(pipeline.command(&["slot", "create", "--export-snapshot"]));
+        holder.until("the slot", || database.slot("plugin").is_some());
+        database.execute("INSERT INTO t VALUES (2, 'after')");
+        holder.until("the snapshot's name", || holder_said_snapshot(&pipeline, &mut database));
+        holder.signal("TERM");
+        let _ = holder.wait(Duration::from_secs(10));
+        pipeline.catch_up();
+        assert_eq!(pipeline.lines("SELECT id FROM t"), ["2"]);
+    }
+}
+
+/// The exported snapshot can be looked up at the server.
+fn holder_said_snapshot(_pipeline: &Pipeline, database: &mut Database) -> bool {
+    database.text("SELECT count(*) FROM pg_ls_dir('pg_snapshots')") != "0"
+}
