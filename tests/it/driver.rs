@@ -83,8 +83,7 @@ impl Pipeline {
 
     /// The binary with these arguments and the settings, and no setting from outside.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let binary = std::env::var_os("PG2ANY_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_pg2any").into());
-        let mut command = Command::new(binary);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pg2any"));
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if ["CDC_", "PG", "RUST_LOG"].iter().any(|prefix| name.starts_with(prefix)) {
