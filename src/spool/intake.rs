@@ -539,6 +539,8 @@ impl Intake {
         open.marks.clear();
         open.last_oid = 0;
         open.last_subtransaction = 0;
+        // Thousands of small ones stay in the tail.
+        raw.shrink_to_fit();
         (commands > 0).then(|| (Bytes::from(raw), commands))
     }
 

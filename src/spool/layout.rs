@@ -40,6 +40,8 @@ const CACHE_BYTES: u64 = 4 * MIB;
 /// The smallest that the engine takes. The journal keeps dead bytes until every keyspace was flushed: with the default of
 /// 512 MiB, 2 M small transactions took 14.5 s to open.
 const JOURNAL_BYTES: u64 = 64 * MIB;
+/// Up to four more of them wait for the disk when small transactions come fast: this is most of the process's memory then.
+const PENDING_MEMTABLE_BYTES: u64 = 6 * MIB;
 
 /// The open database.
 pub(crate) struct Store {
@@ -70,7 +72,7 @@ impl Store {
             meta: open("meta", MIB)?,
             relations: open("relations", MIB)?,
             received: open("received", MIB)?,
-            pending: open("pending", 16 * MIB)?,
+            pending: open("pending", PENDING_MEMTABLE_BYTES)?,
             cursors: open("cursors", MIB)?,
             db,
         })

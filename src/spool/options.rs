@@ -44,7 +44,7 @@ impl SpoolOptions {
             headroom_bytes: 320 << 20,
             retain: Duration::from_secs(15 * 60),
             retain_bytes: 1 << 30,
-            tail_transactions: 8192,
+            tail_transactions: 4096,
             numbers: Arc::default(),
         }
     }

@@ -95,7 +95,7 @@ impl Writer {
             if taken.closed && idle {
                 return self.core.store.db.persist(PersistMode::SyncAll).map_err(SpoolError::store("syncing"));
             }
-            self.maintain(idle)?;
+            self.maintain()?;
         }
     }
 
