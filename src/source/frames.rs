@@ -115,12 +115,7 @@ impl Frames {
                 (None, Some(open)) => open.origin = Some(name.to_owned()),
                 (None, None) => return Err(misplaced("no transaction is open")),
             },
-            Message::Relation => {
-                return self.relation(intake, lsn, bytes).map_err(|error| match error {
-                    RelationError::Decode(cause) => malformed(cause),
-                    RelationError::Source(error) => *error,
-                });
-            }
+            Message::Relation => return self.relation(lsn, bytes).map_err(malformed),
             Message::Type { oid, schema, name } => {
                 let schema = if schema.is_empty() { "pg_catalog" } else { schema };
                 self.types.insert(oid, (schema.to_owned(), name.to_owned()));
@@ -215,7 +210,7 @@ impl Frames {
     }
 
     /// A Relation message: a question for the catalogue.
-    fn relation(&mut self, intake: &mut Intake, lsn: Lsn, bytes: &Bytes) -> Result<Step, RelationError> {
+    fn relation(&mut self, lsn: Lsn, bytes: &Bytes) -> Result<Step, DecodeError> {
         let frame = match self.stream {
             Some(_) => cut_xid(bytes, &mut self.scratch)?.1,
             None => bytes,
@@ -270,16 +265,5 @@ impl Frames {
             }
         }
         Ok(())
-    }
-}
-
-enum RelationError {
-    Decode(DecodeError),
-    Source(Box<SourceError>),
-}
-
-impl From<DecodeError> for RelationError {
-    fn from(cause: DecodeError) -> Self {
-        Self::Decode(cause)
     }
 }

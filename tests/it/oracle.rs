@@ -181,7 +181,7 @@ impl<'a> History<'a> {
                 from + count - 1
             );
             // Without a key, some rows are there twice.
-            if table.identity == Identity::Full && salt % 3 == 0 { format!("{sql}; {sql}") } else { sql }
+            if table.identity == Identity::Full && salt.is_multiple_of(3) { format!("{sql}; {sql}") } else { sql }
         } else if draw < 75 {
             let (column, value) = &table.columns[usize::try_from(salt).unwrap() % table.columns.len()];
             let column = column.split(' ').next().unwrap();
