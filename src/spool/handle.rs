@@ -21,6 +21,7 @@ use super::state::{Live, Phase, Shared};
 use super::writer::Writer;
 use super::{journal, lock, record};
 use crate::change::{Relation, RelationVersion};
+use crate::failpoint;
 use crate::position::{Lsn, Position, Xid};
 
 /// An LSN up to which everything is fsynced. Only the writer makes one, after the sync: what is acknowledged to
@@ -158,6 +159,9 @@ impl Spool {
     /// where bytes were lost, [`SpoolError::Version`] for a newer format.
     pub fn open(options: SpoolOptions) -> Result<Self, SpoolError> {
         let lock_file = lock_directory(&options.directory)?;
+        if !options.store_directory().exists() {
+            create_aside(&options)?;
+        }
         journal::check(&options.store_directory())?;
         let store = Store::open(&options.store_directory())?;
         check_format(&store)?;
@@ -331,6 +335,20 @@ pub(crate) fn lock_directory(directory: &std::path::Path) -> Result<File, SpoolE
         Err(std::fs::TryLockError::WouldBlock) => Err(SpoolError::Locked { directory: directory.to_owned() }),
         Err(std::fs::TryLockError::Error(error)) => Err(SpoolError::io("locking", path)(error)),
     }
+}
+
+/// Makes a new store under another name and gives it its own when it is complete: the engine cannot open what a crash in the
+/// middle of its first start leaves.
+fn create_aside(options: &SpoolOptions) -> Result<(), SpoolError> {
+    let (directory, store) = (&options.directory, options.store_directory());
+    let aside = store.with_extension("new");
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(SpoolError::io("removing a half-made store in", &aside))?;
+    }
+    check_format(&Store::open(&aside)?)?;
+    failpoint::pass("spool.created").map_err(SpoolError::failpoint("making a new store"))?;
+    std::fs::rename(&aside, &store).map_err(SpoolError::io("naming the new store", &store))?;
+    File::open(directory).and_then(|file| file.sync_all()).map_err(SpoolError::io("syncing", directory))
 }
 
 fn check_format(store: &Store) -> Result<(), SpoolError> {

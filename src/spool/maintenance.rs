@@ -196,7 +196,9 @@ impl Writer {
     }
 
     fn at_quota(&self, held: u64, quota: u64) -> Pressure {
-        let everything_applied = self.progress.released >= self.progress.last_commit;
+        // What is applied and not dropped yet makes room by itself: segments go one at a time.
+        let making_room = !lock(&self.core.segments).drained(self.progress.released, 1).is_empty();
+        let everything_applied = self.progress.released >= self.progress.last_commit && !making_room;
         let live = lock(&self.core.live);
         let largest = live
             .open

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::database::Database;
 use crate::delivery::{arrange, arrange_streaming};
@@ -52,6 +53,11 @@ fn killed_at(server: &'static Server, settings: &[(&str, &str)], failpoint: &str
     }
     let mut pipeline = Pipeline::new(&database);
     pipeline.set("PG2ANY_TWO_PHASE", "true");
+    // Segments and applied transactions go while it runs.
+    pipeline
+        .set("PG2ANY_RETAIN", "0s")
+        .set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1")
+        .set("PG2ANY_ENABLE_COMPRESSION", "false");
     for (name, value) in settings {
         pipeline.set(name, value);
     }
@@ -76,6 +82,11 @@ fn killed_at(server: &'static Server, settings: &[(&str, &str)], failpoint: &str
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
+    // What a point after the last commit does shows a moment later.
+    let deadline = std::time::Instant::now() + Duration::from_millis(300);
+    while running.ended().is_none() && std::time::Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let reached = running.ended().is_some_and(|status| status.signal() == Some(9));
     if !reached && running.ended().is_some() {
         panic!("{failpoint}: it ended otherwise: {}", running.said());
@@ -83,8 +94,9 @@ fn killed_at(server: &'static Server, settings: &[(&str, &str)], failpoint: &str
     running.kill();
     if !slot_before {
         // A first run that died early may start again as a first run; only then the rows count.
+        // The killed one's walsender may still be there: only what is said by the new one counts.
         let mut running = pipeline.start();
-        running.until_streaming(&mut database);
+        running.until_said("streaming from the source");
         running.kill();
     }
     workload.round(&mut database, "after", true);
@@ -102,11 +114,13 @@ fn every_failpoint(server: &'static Server, settings: &[(&str, &str)], counts: &
     }
     let names: Vec<String> = failpoints().into_iter().collect();
     assert!(names.len() >= 8, "{names:?}");
+    let only = std::env::var("PG2ANY_TEST_FAILPOINT").ok();
     let plans: Vec<(usize, String)> = names
         .iter()
         .enumerate()
         .flat_map(|(index, name)| counts.iter().map(move |count| (index, format!("{name}=kill@{count}"))))
         .collect();
+    let plans = only.as_ref().map_or(plans, |only| vec![(0, only.clone())]);
     let next = AtomicUsize::new(0);
     let reached = Mutex::new(BTreeSet::new());
     let failures = Mutex::new(Vec::new());
@@ -127,6 +141,9 @@ fn every_failpoint(server: &'static Server, settings: &[(&str, &str)], counts: &
     });
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "failed after a kill at: {failures:?}");
+    if only.is_some() {
+        return;
+    }
     let reached = reached.into_inner().unwrap();
     let missed: Vec<_> =
         names.iter().enumerate().filter(|(index, _)| !reached.contains(index)).map(|(_, name)| name).collect();
@@ -144,7 +161,7 @@ on_each_server! {
     }
 
     fn a_kill_at_every_failpoint_with_a_split_limit_of_seven_loses_and_doubles_nothing(server) {
-        every_failpoint(server, &[("PG2ANY_SPLIT_LIMIT", "7")], &[2, 9]);
+        every_failpoint(server, &[("PG2ANY_SPLIT_LIMIT", "7")], &[1, 9]);
     }
 
     fn a_kill_inside_a_split_transaction_resumes_at_the_command_after_the_last_committed_one(server) {

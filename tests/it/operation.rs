@@ -175,14 +175,36 @@ on_each_server! {
         let (mut database, first) = arrange(server, TABLE);
         let mut running = first.start();
         running.until_caught_up(&first, &mut database);
-        // A copy of the data directory, as a failover of the host would start it, while the first is frozen.
+        // The host freezes; its replacement starts on a copy of the data directory and takes the checkpoint. It does not
+        // reach the source, so that nothing but the destination can tell the first that it was replaced.
+        running.signal("STOP");
+        let mut second = Pipeline::new(&database);
+        second.set("CDC_DEST_URI", first.file().to_str().unwrap());
+        second.set("CDC_SOURCE_CONNECTION_STRING", "postgresql://postgres@127.0.0.1:1/nobody");
+        let copied = std::process::Command::new("cp").arg("-a").arg(first.data()).arg(second.data()).status().unwrap();
+        assert!(copied.success());
+        let mut replacement = second.start();
+        replacement.until_said("destination connected");
+        replacement.kill();
+        running.signal("CONT");
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        let status = running.wait(PATIENCE);
+        assert_eq!(status.code(), Some(7), "{status}: {}", running.said());
+        assert!(!first.has("SELECT 1 FROM t"));
+    }
+
+    fn a_replaced_first_writer_stops_whatever_it_notices_first(server) {
+        let (mut database, first) = arrange(server, TABLE);
+        let mut running = first.start();
+        running.until_caught_up(&first, &mut database);
         running.signal("STOP");
         let mut second = Pipeline::new(&database);
         second.set("CDC_DEST_URI", first.file().to_str().unwrap());
         let copied = std::process::Command::new("cp").arg("-a").arg(first.data()).arg(second.data()).status().unwrap();
         assert!(copied.success());
         database.execute(&format!(
-            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}' AND active", database.name
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}' AND active",
+            database.name.clone()
         ));
         let mut replacement = second.start();
         let mark = database.mark();
@@ -191,9 +213,9 @@ on_each_server! {
         running.signal("CONT");
         database.execute("INSERT INTO t VALUES (1, 'x')");
         let status = running.wait(PATIENCE);
-        assert_eq!(status.code(), Some(7), "{status}: {}", running.said());
-        second.catch_up();
-        assert_eq!(first.lines("SELECT id FROM t"), ["1"]);
+        // Fenced at the destination, or a gap: the slot has moved past what its own spool holds.
+        assert!([Some(7), Some(4)].contains(&status.code()), "{status}: {}", running.said());
+        assert!(!first.has("SELECT 1 FROM t"));
     }
 
     fn at_the_disk_quota_reading_pauses_feedback_goes_on_and_all_arrives(server) {
@@ -203,7 +225,7 @@ on_each_server! {
         pipeline.catch_up();
         let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
         locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        pipeline.set("PG2ANY_DISK_QUOTA", "8MB").set("PG2ANY_ENABLE_COMPRESSION", "false");
+        pipeline.set("PG2ANY_DISK_QUOTA", "8MB").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1").set("PG2ANY_ENABLE_COMPRESSION", "false");
         let mut running = pipeline.start();
         for round in 0..40 {
             database.execute(&fill("t", round * 10_000 + 1, 2500));
@@ -224,7 +246,7 @@ on_each_server! {
 
     fn one_streamed_transaction_above_the_quota_is_asked_for_again_unstreamed(server) {
         let (mut database, mut pipeline) = arrange_streaming(server, TABLE);
-        pipeline.set("PG2ANY_DISK_QUOTA", "4MB").set("PG2ANY_ENABLE_COMPRESSION", "false");
+        pipeline.set("PG2ANY_DISK_QUOTA", "4MB").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1").set("PG2ANY_ENABLE_COMPRESSION", "false");
         let mut running = pipeline.start();
         running.until_caught_up(&pipeline, &mut database);
         let mut session = database.session();
@@ -242,7 +264,7 @@ on_each_server! {
 
     fn a_transaction_larger_than_the_quota_stops_naming_xid_size_and_quota_or_arrives(server) {
         let (mut database, mut pipeline) = arrange_streaming(server, TABLE);
-        pipeline.set("PG2ANY_DISK_QUOTA", "4MB").set("PG2ANY_ENABLE_COMPRESSION", "false");
+        pipeline.set("PG2ANY_DISK_QUOTA", "4MB").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1").set("PG2ANY_ENABLE_COMPRESSION", "false");
         database.execute("BEGIN");
         for round in 0..10 {
             database.execute(&fill("t", round * 10_000 + 1, 4000));
@@ -262,9 +284,9 @@ on_each_server! {
         }
     }
 
-    fn several_cursors_follow_into_one_file_apart(server) {
+    fn a_cursor_may_have_another_name(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
-        pipeline.set("PG2ANY_CURSOR", "one name, with punctuation");
+        pipeline.set("PG2ANY_CURSOR", "another.name-1");
         database.execute("INSERT INTO t VALUES (1, 'x')");
         pipeline.catch_up();
         database.execute("INSERT INTO t VALUES (2, 'y')");

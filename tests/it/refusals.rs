@@ -74,8 +74,11 @@ on_each_server! {
         assert_eq!(database.slot("plugin"), None);
     }
 
-    fn a_lost_data_directory_goes_on_from_the_destinations_checkpoint_when_the_slot_still_has_everything(server) {
-        let (mut database, pipeline) = delivered(server);
+    fn with_ack_applied_a_lost_data_directory_goes_on_from_the_destinations_checkpoint(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        pipeline.set("PG2ANY_ACK", "applied");
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        pipeline.catch_up();
         std::fs::remove_dir_all(pipeline.data()).unwrap();
         database.execute("INSERT INTO t VALUES (2, 'y')");
         pipeline.catch_up();
@@ -113,7 +116,8 @@ on_each_server! {
         let (mut database, pipeline) = delivered(server);
         database.execute(&format!("DROP PUBLICATION {}", database.name.clone()));
         database.execute("INSERT INTO t VALUES (2, 'y')");
-        stops(&pipeline, GAP, &["publication", &database.name]);
+        stops(&pipeline, SOURCE, &["publication", &database.name, "load the tables anew"]);
+        assert_eq!(pipeline.lines("SELECT id FROM t"), ["1"]);
     }
 
     fn a_recreated_publication_is_a_gap(server) {
