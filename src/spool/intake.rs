@@ -120,6 +120,12 @@ impl Intake {
         for open in open {
             self.discard(&open);
         }
+        self.publish();
+        // What was said of them is not true any more; the writer looks again when their room is free.
+        let mut pressure = lock(&self.spool.core.pressure);
+        if matches!(*pressure, Pressure::NothingAppliable { .. }) {
+            *pressure = Pressure::Paused { reason: "room of dropped transactions is being made free".to_owned() };
+        }
     }
 
     /// BEGIN of a transaction that comes whole.
