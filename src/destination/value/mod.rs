@@ -158,20 +158,45 @@ pub fn float_text(value: f64, limit: i32) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }
+    if value.is_sign_negative() {
+        return format!("-{}", float_text(-value, limit));
+    }
     if value.is_infinite() {
-        return if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
+        return "Infinity".to_owned();
     }
-    if value == 0.0 {
-        return if value.is_sign_negative() { "-0" } else { "0" }.to_owned();
-    }
-    let scientific = format!("{value:e}");
+    // A `real` is held as the 64-bit number nearest to its few digits, which are the shortest whatever lies around them.
+    let scientific = if limit == 15 { shortest_inside(value) } else { format!("{value:e}") };
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..limit).contains(&exponent) {
+    if value == 0.0 || (-4..limit).contains(&exponent) {
         return format!("{value}");
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{mantissa}e{sign}{:02}", exponent.abs())
+}
+
+/// The shortest digits, in scientific notation, that are nearer to this number than to any other. Rust's may lie half-way to the
+/// next one, when reading them rounds to the even one of the two; PostgreSQL does not use such digits.
+fn shortest_inside(value: f64) -> String {
+    let mut scientific = format!("{value:e}");
+    // Below 2^53 what lies half-way has more digits than are ever needed.
+    while value >= 9_007_199_254_740_992.0 && !is_inside(&scientific, value) {
+        let places = scientific.find('e').unwrap_or(0).saturating_sub(1).max(1);
+        scientific = format!("{value:.places$e}");
+    }
+    scientific
+}
+
+/// Whether a little more and a little less than these digits are read as `value` too.
+fn is_inside(scientific: &str, value: f64) -> bool {
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
+    let places = mantissa.len().saturating_sub(2);
+    let (Ok(digits), Ok(exponent)) = (mantissa.replace('.', "").parse::<u64>(), exponent.parse::<usize>()) else {
+        return true;
+    };
+    [format!("{digits}.{:060}1", 0), format!("{}.{:9<60}", digits.saturating_sub(1), "")]
+        .iter()
+        .all(|near| format!("{near}e{}", exponent.saturating_sub(places)).parse() == Ok(value))
 }
 
 #[cfg(test)]
@@ -203,6 +228,11 @@ mod tests {
             (-0.0, "-0"),
             (f64::NEG_INFINITY, "-Infinity"),
             (0.300_000_000_000_000_04, "0.30000000000000004"),
+            (-12.5, "-12.5"),
+            // 1e+23 lies half-way to the next number.
+            (1e23, "9.999999999999999e+22"),
+            (9_007_199_254_740_992.0, "9.007199254740992e+15"),
+            (-5.480_179_964_356_679_7e17, "-5.4801799643566797e+17"),
         ] {
             assert_eq!(float_text(value, 15), text);
         }

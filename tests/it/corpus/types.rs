@@ -51,6 +51,8 @@ pub const CASES: &[TypeCase] = &[
     ("float8_smallest_denormal", "float8", "'5e-324'", "r:5e-324"),
     ("float8_integer", "float8", "3", "r:3.0"),
     ("float8_1e22", "float8", "1e22", "r:1e22"),
+    ("float8_1e23_is_half_way_to_the_next", "float8", "1e23", "r:1e23"),
+    ("float8_half_way_to_its_neighbour", "float8", "'-5.4801799643566797e17'", "r:-5.48017996435668e17"),
     ("float8_nan", "float8", "'NaN'", "t:NaN"),
     ("float8_infinity", "float8", "'Infinity'", "r:inf"),
     ("float8_negative_infinity", "float8", "'-Infinity'", "r:-inf"),
@@ -191,7 +193,7 @@ pub fn held(value: &Value) -> String {
 }
 
 /// Types that this server's build may lack (extensions, XML), with how to make them available.
-fn unavailable(client: &mut postgres::Client) -> BTreeSet<&'static str> {
+fn unavailable(server: &Server, client: &mut postgres::Client) -> BTreeSet<&'static str> {
     let mut missing = BTreeSet::new();
     for (name, probe) in [
         ("hstore", "CREATE EXTENSION hstore SCHEMA public"),
@@ -200,7 +202,8 @@ fn unavailable(client: &mut postgres::Client) -> BTreeSet<&'static str> {
         ("xml", "SELECT '<a/>'::xml"),
     ] {
         if let Err(error) = client.batch_execute(probe) {
-            say(&format!("SKIPPED: cases of type {name}: {error}"));
+            let why = error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+            say(&format!("SKIPPED on {:?}: cases of type {name}: {why}", server.version));
             missing.insert(name);
         }
     }
@@ -213,7 +216,7 @@ fn everything_arrives(server: &'static Server, settings: &[(&str, &str)], prepar
     database.create_slot();
     let mut client = pinned(&database);
     client.batch_execute(SETUP).unwrap();
-    let missing = unavailable(&mut client);
+    let missing = unavailable(server, &mut client);
     let cases: Vec<_> = CASES.iter().filter(|(_, kind, ..)| !missing.contains(kind)).collect();
     let mut failures = Vec::new();
     let mut keys = BTreeSet::new();
