@@ -7,7 +7,7 @@ use super::{
     Ack, Config, ConfigError, DestinationFactory, DestinationType, LogFormat, Origin, Purpose, Secret, Until,
     human_size,
 };
-use crate::destination::{Destination, OnDroppedColumn, Options, SchemaMapping, Unrepresentable};
+use crate::destination::{Destination, OnDroppedColumn, OnRewrite, Options, SchemaMapping, Unrepresentable};
 
 /// Collects settings; [`ConfigBuilder::build`] checks them together.
 #[derive(Clone, Debug)]
@@ -52,6 +52,7 @@ impl ConfigBuilder {
             cursor_name: "main".to_owned(),
             unrepresentable: Unrepresentable::Error,
             on_dropped_column: OnDroppedColumn::Keep,
+            on_rewrite: OnRewrite::Follow,
             enforce_constraints: false,
             data_directory: PathBuf::from("pg2any-data"),
             retain: Duration::from_secs(15 * 60),
@@ -451,6 +452,8 @@ calls! {
     unrepresentable: Unrepresentable,
     /// Policy for columns that the source does not send any more.
     on_dropped_column: OnDroppedColumn,
+    /// Policy for type changes that wrote the source's rows anew.
+    on_rewrite: OnRewrite,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     enforce_constraints: bool,
     /// The spool's directory.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::destination::{OnDroppedColumn, Unrepresentable};
+use crate::destination::{OnDroppedColumn, OnRewrite, Unrepresentable};
 use crate::position::Lsn;
 pub use crate::source::{Ack, Origin};
 
@@ -108,6 +108,7 @@ words!(LogFormat, "a log format", "text" => Self::Text, "json" => Self::Json);
 words!(Unrepresentable, "a policy for unrepresentable values",
     "error" => Self::Error, "null" => Self::Null, "clamp" => Self::Clamp, "text" => Self::Text);
 words!(OnDroppedColumn, "a policy for dropped columns", "keep" => Self::Keep, "drop" => Self::Drop);
+words!(OnRewrite, "a policy for rewritten columns", "follow" => Self::Follow, "stop" => Self::Stop);
 
 /// Where a bounded run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,7 +30,7 @@ pub use quantity::{human_size, parse_duration, parse_size, parse_switch};
 pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
 
-use crate::destination::{Destination, OnDroppedColumn, Options, SchemaMapping, Unrepresentable};
+use crate::destination::{Destination, OnDroppedColumn, OnRewrite, Options, SchemaMapping, Unrepresentable};
 use crate::metrics::Numbers;
 
 /// Makes a destination that is not built in.
@@ -92,6 +92,8 @@ pub struct Config {
     pub unrepresentable: Unrepresentable,
     /// Policy for columns that the source does not send any more.
     pub on_dropped_column: OnDroppedColumn,
+    /// Policy for type changes that wrote the source's rows anew.
+    pub on_rewrite: OnRewrite,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     pub enforce_constraints: bool,
     /// The spool's directory.
@@ -147,6 +149,7 @@ impl Config {
             schema_mapping: self.schema_mapping.clone(),
             unrepresentable: self.unrepresentable,
             on_dropped_column: self.on_dropped_column,
+            on_rewrite: self.on_rewrite,
             connect_timeout: self.connection_timeout,
             query_timeout: self.query_timeout,
             enforce_constraints: self.enforce_constraints,
@@ -185,6 +188,7 @@ impl fmt::Debug for Config {
             .field("cursor_name", &self.cursor_name)
             .field("unrepresentable", &self.unrepresentable)
             .field("on_dropped_column", &self.on_dropped_column)
+            .field("on_rewrite", &self.on_rewrite)
             .field("enforce_constraints", &self.enforce_constraints)
             .field("data_directory", &self.data_directory)
             .field("retain", &self.retain)

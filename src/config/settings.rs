@@ -129,6 +129,9 @@ settings! {
     "on-dropped-column", "PG2ANY_ON_DROPPED_COLUMN", "on_dropped_column", Value("keep|drop"), Some("keep"), Run,
         "What to do with a column that the source does not send any more.",
         |b, t| b.config.on_dropped_column = Word::parse_word(t)?;
+    "on-rewrite", "PG2ANY_ON_REWRITE", "on_rewrite", Value("follow|stop"), Some("follow"), Run,
+        "What to do when a column's type changed by a cast that keeps every value (int to bigint) and PostgreSQL wrote the rows anew: a USING that made other values cannot be seen.",
+        |b, t| b.config.on_rewrite = Word::parse_word(t)?;
     "enforce-constraints", "PG2ANY_ENFORCE_CONSTRAINTS", "enforce_constraints", Switch, Some("false"), Run,
         "Let the destination's own foreign keys and triggers act on replicated rows.",
         |b, t| b.config.enforce_constraints = parse_switch(t)?;

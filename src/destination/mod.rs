@@ -76,6 +76,17 @@ pub enum OnDroppedColumn {
     Drop,
 }
 
+/// What to do when a column's type changed by a cast that keeps every value, and PostgreSQL wrote the rows anew (`int` to
+/// `bigint`, `numeric(8,2)` to `numeric(10,4)`): neither the stream nor the catalogue says whether a `USING` made other values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum OnRewrite {
+    /// Follow the cast, and warn.
+    #[default]
+    Follow,
+    /// Stop before the next row.
+    Stop,
+}
+
 /// What to do with an UPDATE or DELETE whose row is not at the destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OnMissingRow {
@@ -101,6 +112,8 @@ pub struct Options {
     pub unrepresentable: Unrepresentable,
     /// Policy for columns that the source no longer sends.
     pub on_dropped_column: OnDroppedColumn,
+    /// Policy for type changes that wrote the source's rows anew.
+    pub on_rewrite: OnRewrite,
     /// Policy for rows that an UPDATE or DELETE does not find.
     pub on_missing_row: OnMissingRow,
     /// Limit for connecting.
@@ -125,6 +138,7 @@ impl Options {
             schema_mapping: SchemaMapping::default(),
             unrepresentable: Unrepresentable::default(),
             on_dropped_column: OnDroppedColumn::default(),
+            on_rewrite: OnRewrite::default(),
             on_missing_row: OnMissingRow::default(),
             connect_timeout: Duration::from_secs(30),
             query_timeout: Duration::from_secs(10),

@@ -12,11 +12,12 @@ use super::alter::{self, Alteration};
 use super::error::failed;
 use super::facts::{ColumnFacts, TableFacts};
 use super::names::{free_name, same, table_name};
-use super::retype::retyping;
+use super::retype::{Conversion, retyping, widening};
 use super::schema::{check_column, column_facts, highest_number, key_of, way_out};
 use super::table::{Table, is_empty};
 use crate::change::{Relation, ReplicaIdentity};
-use crate::destination::{DestinationError, OnDroppedColumn, Options};
+use crate::destination::value::type_name;
+use crate::destination::{DestinationError, OnDroppedColumn, OnRewrite, Options};
 
 /// What became of a table.
 pub(super) struct Followed {
@@ -131,30 +132,10 @@ pub(super) fn follow(
                     ));
                 }
                 let (is, was) = ((column.type_oid, column.type_modifier), (before.type_oid, before.type_modifier));
-                if is != was {
-                    let change = retyping(before, column);
-                    let rewrite = rewritten(&known, relation, before.settled);
-                    match change {
-                        Some(_) if empty => {}
-                        Some(conversion) if rewrite == Rewritten::No => {
-                            if let Some(conversion) = conversion {
-                                steps.conversions.push((old, conversion));
-                            }
-                        }
-                        _ if empty => {}
-                        _ => {
-                            return Err(stop(
-                                format!(
-                                    "the type of column {:?} changed ({:?} became {:?}), and PostgreSQL {} the table's rows without sending them",
-                                    column.name,
-                                    before.family,
-                                    column.family,
-                                    if rewrite == Rewritten::Yes { "wrote" } else { "may have written" },
-                                ),
-                                "bring the column's values at the destination to the new type (or load the table again)",
-                            ));
-                        }
-                    }
+                if is != was && !empty {
+                    let conversion = retyped(options, &known, relation, (before, column))
+                        .map_err(|change| stop(change, NEW_TYPE))?;
+                    steps.conversions.extend(conversion.map(|conversion| (old, conversion)));
                 }
                 facts.columns[old] = ColumnFacts {
                     target: before.target.clone(),
@@ -213,6 +194,43 @@ pub(super) fn follow(
         }
     }
     Ok(Followed { facts, reshaped: true })
+}
+
+const NEW_TYPE: &str = "bring the column's values at the destination to the new type (or load the table again)";
+
+/// How the stored values of a column change with its type, or why that cannot be told.
+fn retyped(
+    options: &Options,
+    known: &TableFacts,
+    relation: &Relation,
+    (before, column): (&ColumnFacts, &ColumnFacts),
+) -> Result<Option<Conversion>, String> {
+    let rewrite = rewritten(known, relation, before.settled);
+    if let Some(conversion) = retyping(before, column)
+        && rewrite == Rewritten::No
+    {
+        return Ok(conversion);
+    }
+    let (was, is) =
+        (type_name(before.base_oid, before.type_modifier), type_name(column.base_oid, column.type_modifier));
+    if let Some(conversion) = widening(before, column)
+        && options.on_rewrite == OnRewrite::Follow
+    {
+        warn!(
+            table = relation.full_name(),
+            column = column.name,
+            was,
+            is,
+            "a column's type changed by a cast that keeps every value: it is followed, taken to have been made without a USING \
+             expression, which would not be seen"
+        );
+        return Ok(conversion);
+    }
+    Err(format!(
+        "the type of column {:?} changed ({was} became {is}), and PostgreSQL {} the table's rows without sending them",
+        column.name,
+        if rewrite == Rewritten::Yes { "wrote" } else { "may have written" },
+    ))
 }
 
 /// For each new column the old one that it is.

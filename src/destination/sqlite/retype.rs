@@ -1,8 +1,9 @@
-//! Type changes that PostgreSQL makes without writing the rows, and what they mean for the stored values.
+//! Type changes: those that PostgreSQL makes without writing the rows ([`retyping`]), those that keep each value though it
+//! writes them ([`widening`]), and what both mean for the stored values.
 
 use super::facts::ColumnFacts;
 use super::value::form;
-use crate::destination::value::Family;
+use crate::destination::value::{Family, float_text};
 
 /// How a stored value's text changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +24,20 @@ enum Text {
     /// `integer` and `oid` share their 32 bits.
     Unsigned,
     Signed,
+    /// `real` to `double precision`: the digits of the same number there.
+    Float8,
+    /// Digits after the point that a `numeric` has at least.
+    Scale(usize),
+    /// Characters that a `char` is padded to.
+    Width(usize),
 }
+
+/// `text`, `varchar`, `bpchar` (to it without a length only), `xml`: their bytes are the same.
+const TEXTS: [u32; 4] = [25, 1043, 1042, 142];
 
 /// `Some(None)`: the type changed, the stored values stay what they are. `Some(Some(_))`: they are stored in another way now.
 /// `None`: PostgreSQL cannot make this change without computing each value.
 pub(super) fn retyping(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Conversion>> {
-    /// `text`, `varchar`, `bpchar` (to it without a length only), `xml`: their bytes are the same.
-    const TEXTS: [u32; 4] = [25, 1043, 1042, 142];
     /// `text[]`, `varchar[]`.
     const TEXT_ARRAYS: [u32; 2] = [1009, 1015];
     let (from, to) = (old.base_oid, new.base_oid);
@@ -58,9 +66,38 @@ pub(super) fn retyping(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Co
     Some(Some(Conversion { from: old.family, to: new.family, text }))
 }
 
+/// The same for changes whose cast keeps every value (it fails rather than change one), though PostgreSQL writes each row
+/// anew for them: as far as that cast, and no `USING`, made the new values.
+pub(super) fn widening(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Conversion>> {
+    let to_text = [25, 1043].contains(&new.base_oid);
+    let text = match (old.family, new.family) {
+        (Family::Integer(_), Family::Integer(_) | Family::Numeric) => Text::Same,
+        (Family::Integer(_) | Family::Numeric | Family::Decimal { .. } | Family::Uuid | Family::Enum, Family::Text)
+            if to_text =>
+        {
+            Text::Same
+        }
+        (Family::Float4, Family::Float8) => Text::Float8,
+        (Family::Integer(_), Family::Decimal { scale, .. }) => Text::Scale(scale.try_into().ok()?),
+        (Family::Decimal { scale: was, .. }, Family::Decimal { scale, .. }) if (0..=scale).contains(&was) => {
+            Text::Scale(scale.try_into().ok()?)
+        }
+        (Family::PaddedText, Family::PaddedText) if old.type_modifier <= new.type_modifier => {
+            Text::Width(usize::try_from(new.type_modifier).ok()?.checked_sub(4)?)
+        }
+        _ => return None,
+    };
+    // A number is the same one whatever its scale.
+    let number = form(new.family).is_number() && text != Text::Float8;
+    if form(old.family) == form(new.family) && (number || text == Text::Same) {
+        return Some(None);
+    }
+    Some(Some(Conversion { from: old.family, to: new.family, text }))
+}
+
 impl Conversion {
     /// PostgreSQL's text of the value under the new type, from that under the old one.
-    pub fn text(self, text: Vec<u8>) -> Vec<u8> {
+    pub fn text(self, mut text: Vec<u8>) -> Vec<u8> {
         let as_text = String::from_utf8_lossy(&text).into_owned();
         let (instant, era) = match as_text.strip_suffix(" BC") {
             Some(instant) => (instant, " BC"),
@@ -84,6 +121,23 @@ impl Conversion {
                 Ok(number) => number.cast_signed().to_string().into_bytes(),
                 Err(_) => text,
             },
+            Text::Float8 => match as_text.parse::<f32>() {
+                Ok(number) => float_text(f64::from(number), 15).into_bytes(),
+                Err(_) => text,
+            },
+            Text::Scale(scale) if as_text != "NaN" => {
+                let point = as_text.find('.').unwrap_or(text.len());
+                if point == text.len() && scale > 0 {
+                    text.push(b'.');
+                }
+                text.resize(text.len().max(point + scale + usize::from(scale > 0)), b'0');
+                text
+            }
+            Text::Width(width) => {
+                let missing = width.saturating_sub(as_text.chars().count());
+                text.resize(text.len() + missing, b' ');
+                text
+            }
             _ => text,
         }
     }
@@ -130,5 +184,37 @@ mod tests {
         assert_eq!(inet.text(b"10.0.0.0/8".to_vec()), b"10.0.0.0/8");
         let oid = retyping(&column(23, -1), &column(26, -1)).unwrap().unwrap();
         assert_eq!(oid.text(b"-1".to_vec()), b"4294967295");
+    }
+
+    #[test]
+    fn a_cast_that_keeps_every_value_is_known_from_one_that_does_not() {
+        let numeric = |precision: i32, scale: i32| column(1700, (precision << 16 | scale & 0x7FF) + 4);
+        let converted = |old: &ColumnFacts, new: &ColumnFacts, text: &str| {
+            let text = widening(old, new).unwrap().unwrap().text(text.as_bytes().to_vec());
+            String::from_utf8(text).unwrap()
+        };
+        assert_eq!(widening(&column(23, -1), &column(20, -1)), Some(None));
+        assert_eq!(widening(&numeric(8, 2), &numeric(10, 4)), Some(None));
+        assert_eq!(converted(&numeric(30, 2), &numeric(30, 4), "1.50"), "1.5000");
+        assert_eq!(converted(&numeric(30, 2), &numeric(30, 4), "NaN"), "NaN");
+        assert_eq!(converted(&numeric(18, 0), &numeric(30, 1), "-7"), "-7.0");
+        assert_eq!(converted(&numeric(18, 0), &numeric(30, 0), "-7"), "-7");
+        assert_eq!(converted(&column(23, -1), &numeric(10, 2), "7"), "7.00");
+        assert_eq!(converted(&column(23, -1), &column(25, -1), "7"), "7");
+        assert_eq!(converted(&column(700, -1), &column(701, -1), "0.1"), "0.10000000149011612");
+        assert_eq!(converted(&column(700, -1), &column(701, -1), "-0"), "-0");
+        assert_eq!(converted(&column(1042, 5), &column(1042, 7), "é"), "é  ");
+        for (old, new) in [
+            (numeric(10, 4), numeric(10, 2)),
+            (numeric(10, -2), numeric(10, 2)),
+            (column(701, -1), column(700, -1)),
+            (column(25, -1), column(1043, 9)),
+            (column(1042, 7), column(1042, 5)),
+            (column(16, -1), column(25, -1)),
+            (column(23, -1), column(701, -1)),
+            (column(1700, -1), numeric(10, 2)),
+        ] {
+            assert_eq!(widening(&old, &new), None, "{old:?}");
+        }
     }
 }

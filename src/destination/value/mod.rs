@@ -151,6 +151,25 @@ impl Family {
     }
 }
 
+/// A built-in type as a person writes it: `numeric(10,2)`, `varchar(20)`, `int4[]`.
+#[must_use]
+pub fn type_name(oid: u32, modifier: i32) -> String {
+    let Some(entry) = PG_TYPES.iter().find(|entry| entry.oid == oid || (entry.array_oid == oid && oid != 0)) else {
+        return format!("the type with OID {oid}");
+    };
+    let length = match (Family::of_builtin(entry.oid, modifier), entry.family) {
+        (Family::Decimal { precision, scale }, _) => format!("({precision},{scale})"),
+        (_, Family::Text | Family::PaddedText) if modifier > 4 => format!("({})", modifier - 4),
+        (_, Family::Bits | Family::Time | Family::TimeTz | Family::Timestamp | Family::TimestampTz)
+            if modifier >= 0 =>
+        {
+            format!("({modifier})")
+        }
+        _ => String::new(),
+    };
+    format!("{}{length}{}", entry.name, if entry.oid == oid { "" } else { "[]" })
+}
+
 /// Writes a number's shortest digits as PostgreSQL prints a float: plain for decimal exponents from -4 up to `limit`
 /// (15 for `double precision`, 6 for `real`), else with an exponent of at least two digits.
 #[must_use]
@@ -232,13 +251,27 @@ mod tests {
             // 1e+23 lies half-way to the next number.
             (1e23, "9.999999999999999e+22"),
             (9_007_199_254_740_992.0, "9.007199254740992e+15"),
-            (-5.480_179_964_356_679_7e17, "-5.4801799643566797e+17"),
+            (-5.480_179_964_356_68e17, "-5.4801799643566797e+17"),
         ] {
             assert_eq!(float_text(value, 15), text);
         }
         assert_eq!(float_text(1e6, 6), "1e+06");
         assert_eq!(float_text(123_456.0, 6), "123456");
         assert_eq!(float_text(3.402_823_5e38, 6), "3.4028235e+38");
+    }
+
+    #[test]
+    fn types_are_named_as_they_are_written() {
+        for (oid, modifier, name) in [
+            (23, -1, "int4"),
+            (1700, (10 << 16 | 2) + 4, "numeric(10,2)"),
+            (1043, 24, "varchar(20)"),
+            (1114, 3, "timestamp(3)"),
+            (1015, 24, "varchar(20)[]"),
+            (99999, -1, "the type with OID 99999"),
+        ] {
+            assert_eq!(type_name(oid, modifier), name);
+        }
     }
 
     #[test]

@@ -78,6 +78,32 @@ pub const CASES: &[Case] = &[
         "ALTER TABLE vw ALTER v TYPE varchar(20); INSERT INTO vw VALUES (2, 'abcdef')",
         "ALTER TABLE vw ALTER v TYPE text; INSERT INTO vw VALUES (3, 'abcdefghi')",
     ], expect: &[("SELECT * FROM vw ORDER BY id", &["1|abc", "2|abcdef", "3|abcdefghi"])] },
+    Case { name: "integers_widened_also_in_the_key", stages: &[
+        "CREATE TABLE iw (id int2 PRIMARY KEY, v int4, w text); INSERT INTO iw VALUES (1, 2147483647, 'a'), (2, NULL, 'b')",
+        "ALTER TABLE iw ALTER id TYPE int4, ALTER v TYPE int8; INSERT INTO iw VALUES (100000, 9223372036854775807, 'c'); UPDATE iw SET w = 'B' WHERE id = 2",
+        "ALTER TABLE iw ALTER id TYPE int8; INSERT INTO iw VALUES (9223372036854775807, 0, 'd'); DELETE FROM iw WHERE id = 100000",
+    ], expect: &[("SELECT id, v, w, typeof(id) FROM iw ORDER BY id", &["1|2147483647|a|integer", "2|NULL|B|integer", "9223372036854775807|0|d|integer"])] },
+    Case { name: "integer_became_numeric_and_text", stages: &[
+        "CREATE TABLE int_to (id int PRIMARY KEY, n int, d int, t int); INSERT INTO int_to VALUES (1, -7, 7, 7)",
+        "ALTER TABLE int_to ALTER n TYPE numeric, ALTER d TYPE numeric(10,2), ALTER t TYPE text; INSERT INTO int_to VALUES (2, 1.50, 1.50, 'x')",
+    ], expect: &[("SELECT n, d, t, typeof(n), typeof(d), typeof(t) FROM int_to ORDER BY id", &["-7|7.0|7|text|real|text", "1.50|1.5|x|text|real|text"])] },
+    Case { name: "numeric_precision_and_scale_grown", stages: &[
+        "CREATE TABLE ng (id int PRIMARY KEY, p numeric(10,2), s numeric(10,2), b numeric(30,2)); INSERT INTO ng VALUES (1, 1.50, 1.50, 1.50), (2, 'NaN', 'NaN', 'NaN')",
+        "ALTER TABLE ng ALTER p TYPE numeric(30,2); INSERT INTO ng VALUES (3, 2, 2, 2)",
+        "ALTER TABLE ng ALTER s TYPE numeric(12,4), ALTER b TYPE numeric(32,4); INSERT INTO ng VALUES (4, 2, 2.0001, 2.0001)",
+    ], expect: &[("SELECT p, s, b, typeof(s) FROM ng ORDER BY id", &["1.50|1.5|1.5000|real", "NaN|NaN|NaN|text", "2.00|2.0|2.0000|real", "2.00|2.0001|2.0001|real"])] },
+    Case { name: "real_became_double_precision", stages: &[
+        "CREATE TABLE fw (id int PRIMARY KEY, v float4); INSERT INTO fw VALUES (1, 0.1), (2, 'NaN'), (3, '-0'), (4, '-Infinity'), (5, NULL)",
+        "ALTER TABLE fw ALTER v TYPE float8; INSERT INTO fw VALUES (6, 0.1)",
+    ], expect: &[("SELECT v, typeof(v) FROM fw ORDER BY id", &["0.10000000149011612|real", "NaN|text", "x'2d30'|blob", "-inf|real", "NULL|null", "0.1|real"])] },
+    Case { name: "char_widened_is_padded", stages: &[
+        "CREATE TABLE cw (id char(2) PRIMARY KEY, v char(3)); INSERT INTO cw VALUES ('a', 'é'), ('b', NULL)",
+        "ALTER TABLE cw ALTER id TYPE char(4), ALTER v TYPE char(5); INSERT INTO cw VALUES ('abcd', 'abcde'); UPDATE cw SET v = 'B' WHERE id = 'b'",
+    ], expect: &[("SELECT '<' || id || '|' || v || '>' FROM cw ORDER BY id", &["<a   |é    >", "<abcd|abcde>", "<b   |B    >"])] },
+    Case { name: "types_changed_without_a_rewrite", stages: &[
+        "CREATE TABLE tw (id int PRIMARY KEY, at timestamp, back timestamptz, net cidr, o int, bits varbit(4)); INSERT INTO tw VALUES (1, '0044-03-15 12:00 BC', '2024-02-01 12:00+02', '10.0.0.1', -1, B'01'), (2, 'infinity', '-infinity', '10.0.0.0/8', 1, B'')",
+        "SET timezone = 'UTC'; ALTER TABLE tw ALTER at TYPE timestamptz, ALTER back TYPE timestamp, ALTER net TYPE inet, ALTER o TYPE oid, ALTER bits TYPE varbit; RESET timezone; INSERT INTO tw VALUES (3, NULL, NULL, '10.0.0.1', 4294967295, B'010101')",
+    ], expect: &[("SELECT * FROM tw ORDER BY id", &["1|0044-03-15 12:00:00+00:00 BC|2024-02-01 10:00:00|10.0.0.1|4294967295|01", "2|infinity|-infinity|10.0.0.0/8|1|", "3|NULL|NULL|10.0.0.1|4294967295|010101"])] },
     Case { name: "default_set_and_dropped_is_no_change_here", stages: &[
         "CREATE TABLE ds (id int PRIMARY KEY, v int); INSERT INTO ds VALUES (1, NULL)",
         "ALTER TABLE ds ALTER v SET DEFAULT 5; INSERT INTO ds (id) VALUES (2)",
@@ -162,6 +188,21 @@ on_each_server! {
         database.execute("ALTER TABLE d DROP gone; INSERT INTO d VALUES (2, 2)");
         pipeline.catch_up();
         assert_eq!(pipeline.lines("SELECT name FROM pragma_table_info('d')"), ["id", "stays"]);
+        crate::compare::assert_equal(&database, &pipeline);
+    }
+
+    fn a_widening_is_no_stop_unless_that_is_asked_for(server) {
+        let (mut database, pipeline) = crate::delivery::arrange(server, "CREATE TABLE w (id int PRIMARY KEY)");
+        database.execute("INSERT INTO w VALUES (1)");
+        pipeline.catch_up();
+        database.execute("ALTER TABLE w ALTER id TYPE int8; INSERT INTO w VALUES (3000000000)");
+        let mut strict = pipeline.start_with(&[("PG2ANY_ON_REWRITE", "stop")], &["--until-caught-up"]);
+        assert_eq!(strict.wait(crate::driver::PATIENCE).code(), Some(8));
+        let said = strict.said();
+        assert!(said.contains("int4 became int8") && said.contains("public.w"), "{said}");
+        assert_eq!(pipeline.lines("SELECT id FROM w"), ["1"]);
+        let said = pipeline.catch_up();
+        assert!(said.contains("USING") && said.contains("public.w"), "{said}");
         crate::compare::assert_equal(&database, &pipeline);
     }
 

@@ -2,7 +2,7 @@
 
 use super::frames::{delete, insert, truncate, update, update_from};
 use super::*;
-use crate::destination::OnDroppedColumn;
+use crate::destination::{OnDroppedColumn, OnRewrite};
 
 const INT: u32 = 23;
 const TEXT: u32 = 25;
@@ -202,15 +202,31 @@ fn a_type_that_changed_without_a_rewrite_is_followed_and_its_values_are_stored_a
 #[test]
 fn a_type_change_that_rewrote_the_rows_stops_unless_there_are_none() {
     let mut fixture = Fixture::new();
-    let old = table("t", &[("id", INT), ("a", INT)]).build();
+    let old = table("t", &[("id", INT), ("a", TEXT)]).build();
     with_row(&mut fixture, &old, &[Some("1"), Some("1")]);
-    let rewritten = table("t", &[("id", INT), ("a", TEXT)]).with(|relation| relation.catalogue.file_node = 2).build();
-    assert_stops(&mut fixture, insert(&rewritten, &[Some("2"), Some("x")]), "the type of column \"a\" changed");
-    let widened = table("t", &[("id", INT), ("a", 20)]).with(|relation| relation.catalogue.file_node = 2).build();
-    assert_stops(&mut fixture, insert(&widened, &[Some("2"), Some("3")]), "the type of column \"a\" changed");
-    fixture.apply(&[delete(&old, &[Some("1"), None]), insert(&rewritten, &[Some("2"), Some("x")])]).unwrap();
-    assert_eq!(fixture.query("SELECT * FROM t"), ["2 'x'"]);
-    assert_eq!(fixture.query("SELECT type FROM pragma_table_info('t') WHERE name = 'a'"), ["'TEXT'"]);
+    let rewritten = table("t", &[("id", INT), ("a", INT)]).with(|relation| relation.catalogue.file_node = 2).build();
+    assert_stops(&mut fixture, insert(&rewritten, &[Some("2"), Some("7")]), "the type of column \"a\" changed");
+    fixture.apply(&[delete(&old, &[Some("1"), None]), insert(&rewritten, &[Some("2"), Some("7")])]).unwrap();
+    assert_eq!(fixture.query("SELECT * FROM t"), ["2 7"]);
+    assert_eq!(fixture.query("SELECT type FROM pragma_table_info('t') WHERE name = 'a'"), ["'INTEGER'"]);
+}
+
+#[test]
+fn a_widened_column_is_followed_though_its_rows_were_written_anew() {
+    let mut fixture = Fixture::new();
+    let old = table("t", &[("id", INT), ("a", INT), ("f", 700)]).build();
+    with_row(&mut fixture, &old, &[Some("1"), Some("7"), Some("0.1")]);
+    let new =
+        table("t", &[("id", 20), ("a", TEXT), ("f", 701)]).with(|relation| relation.catalogue.file_node = 2).build();
+    let row = insert(&new, &[Some("3000000000"), Some("x"), Some("0.1")]);
+    fixture.options.on_rewrite = OnRewrite::Stop;
+    fixture.reconnect().unwrap();
+    assert_stops(&mut fixture, row.clone(), "the type of column \"id\" changed (int4 became int8)");
+    fixture.options.on_rewrite = OnRewrite::Follow;
+    fixture.reconnect().unwrap();
+    fixture.apply(&[row]).unwrap();
+    assert_eq!(fixture.query("SELECT * FROM t"), ["1 '7' 0.10000000149011612", "3000000000 'x' 0.1"]);
+    fixture.apply(&[delete(&new, &[Some("1"), None, None])]).unwrap();
 }
 
 #[test]
