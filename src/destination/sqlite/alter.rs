@@ -8,6 +8,7 @@ use super::facts::TableFacts;
 use super::names::{free_name, quote, same};
 use super::retype::Conversion;
 use super::schema::create_sql;
+use super::seek::index_name;
 use super::table::Table;
 use super::value::{bound, form, postgres_text, storage};
 
@@ -71,6 +72,7 @@ pub(super) fn run(
     steps: &Alteration,
 ) -> Result<()> {
     let target = quote(&known.target);
+    connection.execute_batch(&format!("DROP INDEX IF EXISTS {}", quote(&index_name(&known.target))))?;
     // Through names that nobody has, because columns may swap their names.
     let mut renames = Vec::new();
     for (number, (from, to)) in steps.renamed.iter().enumerate() {

@@ -19,6 +19,7 @@ mod plan;
 mod retype;
 mod rows;
 mod schema;
+mod seek;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -107,11 +108,11 @@ impl Sqlite {
             .hint("Use a file on a local file system (not :memory:, not a network share)"));
         }
         // FULL: a commit is on the disk when it returns. The cache holds the inner pages of large indexes; the WAL is cut
-        // back after a large transaction.
+        // back after a large transaction. Sorting for an index goes to a file when it is larger than the cache.
         connection
             .execute_batch(
                 "PRAGMA synchronous = FULL; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000; \
-                 PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY",
+                 PRAGMA journal_size_limit = 67108864",
             )
             .doing(opening)?;
         for setting in [DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER] {

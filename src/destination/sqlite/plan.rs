@@ -86,6 +86,8 @@ pub(super) struct Plan {
     pub target: String,
     pub columns: Vec<PlanColumn>,
     pub matching: Matching,
+    /// Old rows are found by reading a table that we made, unless it has an index for that (see `seek`).
+    pub scans: bool,
     /// Every column here that can be written, quoted, whether the source sends it or not.
     pub all: Vec<String>,
     /// What an UPDATE sets that leaves the key alone and has every value.
@@ -143,6 +145,7 @@ impl Plan {
             relation: Arc::clone(relation),
             target: table.name.clone(),
             columns,
+            scans: facts.created && matches!(&matching, Matching::Whole { key, .. } if key.is_empty()),
             matching,
             all: table.columns.iter().filter(|column| !column.generated).map(|column| quote(&column.name)).collect(),
             common,

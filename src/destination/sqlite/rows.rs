@@ -13,6 +13,7 @@ use super::names::quote;
 use super::parked;
 use super::plan::{Mask, Matching, Plan};
 use super::schema::Schema;
+use super::seek;
 use super::value::{Bound, Unfit, bound};
 use crate::change::{Batch, Cell, Command, Identity, Relation, RelationVersion, Row};
 use crate::destination::{DestinationError, OnMissingRow, Options, Unrepresentable};
@@ -173,6 +174,7 @@ impl<'c> Rows<'c> {
             };
             (statement, &mask)
         };
+        seek::watch(self.connection, plan, statement)?;
         bind_update(plan, self.options, &mut self.scratch, statement, set, new, old)?;
         match statement.raw_execute() {
             Ok(1) => {
@@ -223,6 +225,7 @@ impl<'c> Rows<'c> {
         let Run { plan, delete, .. } = &mut self.runs[run];
         let old = old_row("DELETE", plan, identity, None)?;
         let statement = prepared(self.connection, delete, plan, || plan.delete.clone())?;
+        seek::watch(self.connection, plan, statement)?;
         let mut binder = Binder::new(plan, self.options, &mut self.scratch);
         bind_old(&mut binder, statement, old)?;
         match statement.raw_execute() {

@@ -2,7 +2,7 @@
 
 use super::frames::{UNCHANGED, delete, insert, truncate, update, update_from};
 use super::*;
-use crate::destination::{FailureKind, OnMissingRow};
+use crate::destination::{FailureKind, OnDroppedColumn, OnMissingRow};
 
 const INT: u32 = 23;
 const TEXT: u32 = 25;
@@ -112,4 +112,56 @@ fn a_writer_that_was_replaced_is_fenced() {
     now(fixture.destination.rollback()).unwrap();
     now(fixture.destination.execute(&batch)).unwrap();
     now(fixture.destination.commit(None, Position::end_of(Lsn(5)))).unwrap();
+}
+
+#[test]
+fn rows_without_a_key_get_an_index_to_be_found_by_once_reading_the_table_costs_too_much() {
+    let mut fixture = Fixture::new();
+    fixture.options.on_dropped_column = OnDroppedColumn::Drop;
+    fixture.reconnect().unwrap();
+    let t = table("t", &[("kind", INT), ("n", 701), ("b", 17), ("v", TEXT)]).keyless().full().build();
+    let rows: Vec<[Option<String>; 4]> = (0..1000)
+        .map(|k| {
+            let n = [None, Some("NaN".to_owned()), Some("-0".to_owned()), Some(k.to_string())];
+            let v = (k % 2 == 0).then(|| "x".repeat(k));
+            [Some((k % 3).to_string()), n[k % 4].clone(), Some(format!("\\x{k:04x}")), v]
+        })
+        .collect();
+    let cells = |row: &[Option<String>; 4], v: Option<&str>| -> Vec<Option<String>> {
+        let v = v.map_or_else(|| row[3].clone(), |v| Some(v.to_owned()));
+        [row[0].clone(), row[1].clone(), row[2].clone(), v].to_vec()
+    };
+    let borrowed = |row: &[Option<String>]| -> Vec<Option<&'static str>> {
+        row.iter().map(|cell| cell.clone().map(|text| &*text.leak())).collect()
+    };
+    let inserts: Vec<_> =
+        rows.iter().map(|row| insert(&t, &borrowed(row))).flat_map(|row| [row.clone(), row]).collect();
+    fixture.apply(&inserts).unwrap();
+    let names = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 't'";
+    let changes = |rows: &[[Option<String>; 4]]| -> Vec<_> {
+        let change = |row| {
+            let (old, new) = (borrowed(&cells(row, None)), borrowed(&cells(row, Some("new"))));
+            [delete(&t, &old), update_from(&t, &old, &new)]
+        };
+        rows.iter().flat_map(change).collect()
+    };
+    fixture.apply(&changes(&rows[700..710])).unwrap();
+    assert_eq!(fixture.query(names), Vec::<String>::new(), "reading has cost little yet");
+    fixture.apply(&changes(&rows[710..])).unwrap();
+    assert_eq!(fixture.query(names), ["'_pg2any_rows_t'"]);
+    assert_eq!(fixture.query("SELECT name FROM pragma_index_info('_pg2any_rows_t')"), ["'b'", "'kind'", "'n'"]);
+    assert_eq!(
+        fixture.query("SELECT v = 'new', count(*) FROM t GROUP BY 1 ORDER BY 1"),
+        ["NULL 700", "0 700", "1 300"]
+    );
+    let found =
+        fixture.query("EXPLAIN QUERY PLAN SELECT 1 FROM t WHERE kind COLLATE BINARY IS 1 AND b COLLATE BINARY IS NULL");
+    assert!(found[0].contains("INDEX _pg2any_rows_t"), "{found:?}");
+    let narrower = table("t", &[("kind", INT), ("n", 701), ("v", TEXT)])
+        .with(|relation| relation.catalogue.columns[2].attribute_number = 4)
+        .keyless()
+        .full()
+        .build();
+    fixture.apply(&[delete(&narrower, &[Some("0"), None, Some("new")])]).unwrap();
+    assert_eq!(fixture.query("SELECT count(*) FROM t"), ["1699"]);
 }
