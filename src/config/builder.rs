@@ -7,7 +7,9 @@ use super::{
     Ack, Config, ConfigError, DestinationFactory, DestinationType, LogFormat, Origin, Purpose, Secret, Until,
     human_size,
 };
-use crate::destination::{Destination, OnDroppedColumn, OnRewrite, Options, SchemaMapping, Unrepresentable};
+use crate::destination::{
+    Destination, OnDroppedColumn, OnMissingRow, OnRewrite, Options, SchemaMapping, Unrepresentable,
+};
 
 /// Collects settings; [`ConfigBuilder::build`] checks them together.
 #[derive(Clone, Debug)]
@@ -53,6 +55,7 @@ impl ConfigBuilder {
             unrepresentable: Unrepresentable::Error,
             on_dropped_column: OnDroppedColumn::Keep,
             on_rewrite: OnRewrite::Follow,
+            on_missing_row: OnMissingRow::Error,
             enforce_constraints: false,
             data_directory: PathBuf::from("pg2any-data"),
             retain: Duration::from_secs(15 * 60),
@@ -404,6 +407,13 @@ impl ConfigBuilder {
         self
     }
 
+    /// Size at which a segment of the spool is sealed, in bytes.
+    #[must_use]
+    pub fn transaction_segment_size_bytes(mut self, bytes: usize) -> Self {
+        self.config.transaction_segment_size_bytes = bytes as u64;
+        self
+    }
+
     /// Commit a source transaction in parts of this many commands (default: never).
     #[must_use]
     pub fn split_limit(mut self, commands: u64) -> Self {
@@ -454,6 +464,8 @@ calls! {
     on_dropped_column: OnDroppedColumn,
     /// Policy for type changes that wrote the source's rows anew.
     on_rewrite: OnRewrite,
+    /// Policy for rows that an UPDATE or DELETE does not find.
+    on_missing_row: OnMissingRow,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     enforce_constraints: bool,
     /// The spool's directory.
@@ -462,8 +474,6 @@ calls! {
     retain: Duration,
     /// Bytes of the filesystem that stay free.
     disk_headroom: u64,
-    /// Size at which a segment of the spool is sealed, in bytes.
-    transaction_segment_size_bytes: u64,
     /// Whether the spool compresses.
     compression: bool,
     /// Committed transactions that are kept in memory.

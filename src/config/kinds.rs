@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::destination::{OnDroppedColumn, OnRewrite, Unrepresentable};
+use crate::destination::{OnDroppedColumn, OnMissingRow, OnRewrite, Unrepresentable};
 use crate::position::Lsn;
 pub use crate::source::{Ack, Origin};
 
@@ -109,6 +109,7 @@ words!(Unrepresentable, "a policy for unrepresentable values",
     "error" => Self::Error, "null" => Self::Null, "clamp" => Self::Clamp, "text" => Self::Text);
 words!(OnDroppedColumn, "a policy for dropped columns", "keep" => Self::Keep, "drop" => Self::Drop);
 words!(OnRewrite, "a policy for rewritten columns", "follow" => Self::Follow, "stop" => Self::Stop);
+words!(OnMissingRow, "a policy for missing rows", "error" => Self::Error, "skip" => Self::Skip);
 
 /// Where a bounded run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use ancestor::{ColumnTransformation, TableMapping, TransformationType};
 pub use builder::ConfigBuilder;
 pub use environment::{Purpose, load_config_from_env, resolve};
 pub use error::ConfigError;
@@ -30,7 +31,9 @@ pub use quantity::{human_size, parse_duration, parse_size, parse_switch};
 pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
 
-use crate::destination::{Destination, OnDroppedColumn, OnRewrite, Options, SchemaMapping, Unrepresentable};
+use crate::destination::{
+    Destination, OnDroppedColumn, OnMissingRow, OnRewrite, Options, SchemaMapping, Unrepresentable,
+};
 use crate::metrics::Numbers;
 
 /// Makes a destination that is not built in.
@@ -94,6 +97,8 @@ pub struct Config {
     pub on_dropped_column: OnDroppedColumn,
     /// Policy for type changes that wrote the source's rows anew.
     pub on_rewrite: OnRewrite,
+    /// Policy for rows that an UPDATE or DELETE does not find.
+    pub on_missing_row: OnMissingRow,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     pub enforce_constraints: bool,
     /// The spool's directory.
@@ -139,13 +144,10 @@ impl Config {
         ConfigBuilder::new()
     }
 
-    /// What a destination is made from. `source` names the source (`system identifier/database/slot`) once it is known.
+    /// What a destination is made from; which source it is for, the spool knows.
     #[must_use]
-    pub fn destination_options(&self, source: Option<String>, numbers: Arc<Numbers>) -> Options {
+    pub fn destination_options(&self, numbers: Arc<Numbers>) -> Options {
         Options {
-            uri: self.destination_uri().to_owned(),
-            cursor: self.cursor_name.clone(),
-            source,
             schema_mapping: self.schema_mapping.clone(),
             unrepresentable: self.unrepresentable,
             on_dropped_column: self.on_dropped_column,
@@ -153,8 +155,9 @@ impl Config {
             connect_timeout: self.connection_timeout,
             query_timeout: self.query_timeout,
             enforce_constraints: self.enforce_constraints,
-            on_missing_row: crate::destination::OnMissingRow::default(),
+            on_missing_row: self.on_missing_row,
             numbers,
+            ..Options::new(self.destination_uri(), &self.cursor_name)
         }
     }
 
@@ -189,6 +192,7 @@ impl fmt::Debug for Config {
             .field("unrepresentable", &self.unrepresentable)
             .field("on_dropped_column", &self.on_dropped_column)
             .field("on_rewrite", &self.on_rewrite)
+            .field("on_missing_row", &self.on_missing_row)
             .field("enforce_constraints", &self.enforce_constraints)
             .field("data_directory", &self.data_directory)
             .field("retain", &self.retain)

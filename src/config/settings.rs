@@ -132,6 +132,9 @@ settings! {
     "on-rewrite", "PG2ANY_ON_REWRITE", "on_rewrite", Value("follow|stop"), Some("follow"), Run,
         "What to do when a column's type changed by a cast that keeps every value (int to bigint) and PostgreSQL wrote the rows anew: a USING that made other values cannot be seen.",
         |b, t| b.config.on_rewrite = Word::parse_word(t)?;
+    "on-missing-row", "PG2ANY_ON_MISSING_ROW", "on_missing_row", Value("error|skip"), Some("error"), Run,
+        "What to do with an UPDATE or DELETE whose row the destination does not have: error (stop), or skip (pass it over, and count it).",
+        |b, t| b.config.on_missing_row = Word::parse_word(t)?;
     "enforce-constraints", "PG2ANY_ENFORCE_CONSTRAINTS", "enforce_constraints", Switch, Some("false"), Run,
         "Let the destination's own foreign keys and triggers act on replicated rows.",
         |b, t| b.config.enforce_constraints = parse_switch(t)?;

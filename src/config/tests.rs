@@ -138,7 +138,7 @@ fn the_uris_scheme_is_type_enough() {
     let text = from(&[("dest-uri", "mysql://u:hunter2@h/d")], &ENOUGH[..1]).unwrap_err().to_string();
     assert!(text.contains("no MySQL destination") && !text.contains("hunter2"), "{text}");
     let config = from(&[("dest-uri", "sqlite:///tmp/x.db")], &ENOUGH[..1]).unwrap();
-    assert_eq!(config.destination_options(None, Arc::default()).uri, "/tmp/x.db");
+    assert_eq!(config.destination_options(Arc::default()).uri, "/tmp/x.db");
 }
 
 #[test]
@@ -237,10 +237,12 @@ fn a_builder_chain_written_for_the_ancestor_compiles_and_says_what_has_no_effect
         .max_retry_attempts(5)
         .buffer_size(1000)
         .batch_size(100)
+        .table_mapping("orders", TableMapping::new().destination_table("o").exclude_column("secret").enabled(true))
+        .extra_option("key", "value")
         .transaction_file_base_path("/tmp/old")
         .transaction_segment_size_bytes(64 * 1024 * 1024)
         .build()
         .unwrap();
     assert_eq!((config.status_interval, config.batch_commands), (Duration::from_secs(3), 100));
-    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert_eq!(config.warnings.len(), 4, "{:?}", config.warnings);
 }
