@@ -4,6 +4,7 @@
 //! agree. A command returns a [`exit::Failure`]: what went wrong, what to try, and the exit code that scripts can rely on.
 
 mod conceal;
+mod cursors;
 mod exit;
 mod flags;
 mod inspect;
@@ -35,6 +36,9 @@ enum Command {
     Inspect(inspect::Arguments),
     Repair(repair::Arguments),
     Skip(skip::Arguments),
+    /// Commands about the cursors of the spool.
+    #[command(subcommand)]
+    Cursors(cursors::Command),
     /// Commands about the source.
     #[command(subcommand)]
     Source(source::Command),
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),
         Command::Skip(arguments) => skip::run(&arguments),
+        Command::Cursors(cursors::Command::Forget(arguments)) => cursors::forget(&arguments),
         Command::Source(source::Command::Adopt(arguments)) => source::adopt(&arguments),
         Command::Slot(slot::Command::Create(arguments)) => slot::create(&arguments),
     };
