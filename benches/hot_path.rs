@@ -123,7 +123,8 @@ fn applying(criterion: &mut Criterion) {
         .data_directory(directory.path().join("data"))
         .build()
         .unwrap();
-    let mut destination = pg2any_lib::pipeline::destination_of(&config, None, &Arc::default()).unwrap();
+    let spool = Spool::open(config.spool_options(Arc::default())).unwrap();
+    let mut destination = pg2any_lib::pipeline::destination_of(&config, &spool, &Arc::default()).unwrap();
     let relations = [Arc::new(Relation::decode(RelationVersion(1), &relation_record()).unwrap())];
     let mut position = runtime.block_on(destination.connect()).unwrap().position;
     let mut next = 0;
@@ -144,7 +145,7 @@ fn applying(criterion: &mut Criterion) {
             runtime.block_on(async {
                 destination.prepare(&relations).await.unwrap();
                 destination.execute(&batch).await.unwrap();
-                destination.commit(position, Position::end_of(end)).await.unwrap();
+                destination.commit(position, Position::end_of(end), None).await.unwrap();
             });
             position = Some(Position::end_of(end));
         });

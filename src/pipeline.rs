@@ -23,7 +23,7 @@ use crate::destination::{self, Destination};
 use crate::metrics::Numbers;
 use crate::position::{Lsn, Position};
 use crate::source::{self, Progress, SourceError};
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{SourceIdentity, Spool, SpoolError};
 
 /// What a caller adds to the settings.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +103,7 @@ async fn run_with(
     numbers: &Arc<Numbers>,
     spool: &Spool,
 ) -> Result<Outcome, Error> {
-    let source_key = spool.identity()?.map(|identity| source::source_key(&identity));
-    let destination = destination_of(config, source_key, numbers)?;
+    let destination = destination_of(config, spool, numbers)?;
     let shutdown = cancellation.child_token();
     let progress = Arc::new(Progress::new());
     let (applied_sender, mut applied) = watch::channel(Applied::default());
@@ -128,9 +127,9 @@ async fn run_with(
     let mut status = progress.watch_status();
     let (mut source_done, mut apply_done) = (false, false);
     let outcome = loop {
-        let now = *applied.borrow_and_update();
+        let now = applied.borrow_and_update().clone();
         if let Some(checkpoint) = now.checkpoint {
-            progress.set_checkpoint(checkpoint);
+            progress.set_checkpoint(checkpoint, now.source);
         }
         let target = match config.until {
             None => None,
@@ -221,17 +220,15 @@ where
     receiver
 }
 
-/// Makes the destination that the settings name; nothing is connected to yet.
+/// Makes the destination that the settings name, for what this spool holds; nothing is connected to yet.
 ///
 /// # Errors
 ///
-/// [`Error::NoSuchDestination`].
-pub fn destination_of(
-    config: &Config,
-    source: Option<String>,
-    numbers: &Arc<Numbers>,
-) -> Result<Box<dyn Destination>, Error> {
-    let options = config.destination_options(source, Arc::clone(numbers));
+/// [`Error::NoSuchDestination`], [`Error::Spool`].
+pub fn destination_of(config: &Config, spool: &Spool, numbers: &Arc<Numbers>) -> Result<Box<dyn Destination>, Error> {
+    let mut options = config.destination_options(Arc::clone(numbers));
+    options.source = spool.identity()?.map(|identity| identity.key());
+    options.former_sources = spool.former_identities()?.iter().map(SourceIdentity::key).collect();
     if let Some(factory) = &config.custom_destination {
         return Ok(factory.make(options));
     }

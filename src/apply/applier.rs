@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::digest::Digest;
 use super::error::ApplyError;
 use crate::backoff::Backoff;
 use crate::change::{Batch, Relation, RelationVersion};
@@ -58,10 +59,12 @@ pub struct ApplyOptions {
 }
 
 /// What the applier tells the rest of the pipeline.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// The destination's checkpoint; the outer `None` until the destination was reached for the first time.
     pub checkpoint: Option<Option<Position>>,
+    /// Which source it belongs to, where the destination said so when it was reached.
+    pub source: Option<Arc<str>>,
     /// Everything that committed up to here is at the destination, whether or not there was anything to apply.
     pub settled: Lsn,
 }
@@ -79,6 +82,10 @@ pub struct Applier {
     /// What the destination's checkpoint holds.
     position: Option<Position>,
     checkpoint_moved: Instant,
+    /// Whether the destination knows which source it is written from; before the first run nobody does.
+    named: bool,
+    /// Only where a part of a transaction may be resent: a split limit with `--ack applied`.
+    digest: Option<Digest>,
     /// Commands that were read but not executed.
     batch: Batch,
     /// What was executed, or waits in `batch`, since the last commit.
@@ -146,6 +153,7 @@ impl Applier {
     ) -> Self {
         let reader = spool.reader(&options.cursor);
         let durable = spool.durable_changes();
+        let digest = (options.split.is_some() && options.idle_checkpoint.is_some()).then(Digest::default);
         Self {
             spool,
             reader,
@@ -157,6 +165,8 @@ impl Applier {
             shutdown,
             position: None,
             checkpoint_moved: Instant::now(),
+            named: false,
+            digest,
             batch: Batch::default(),
             work: Work::default(),
             relations: HashMap::new(),
@@ -251,7 +261,14 @@ impl Applier {
         self.position = checkpoint.position;
         self.forget();
         self.numbers.destination_down.set(0);
-        self.applied.send_modify(|applied| applied.checkpoint = Some(checkpoint.position));
+        if let Some(digest) = &mut self.digest {
+            digest.expect(checkpoint.position, checkpoint.digest);
+        }
+        self.named = self.spool.identity()?.is_some();
+        self.applied.send_modify(|applied| {
+            applied.checkpoint = Some(checkpoint.position);
+            applied.source = checkpoint.source.map(Arc::from);
+        });
         Ok(())
     }
 
@@ -362,8 +379,16 @@ impl Applier {
         let mut relations: Vec<Arc<Relation>> = Vec::with_capacity(1);
         for command in chunk.commands() {
             let position = Position { commit_end, command: CommandIndex(*index) };
+            let done = info.is_some() && self.position.is_some_and(|done| position <= done);
+            if let Some(digest) = self.digest.as_mut().filter(|_| *index == 0) {
+                digest.begin();
+            }
             *index += 1;
-            if info.is_some() && self.position.is_some_and(|done| position <= done) {
+            if done {
+                if let Some(digest) = &mut self.digest {
+                    digest.add(&chunk.buffer()[command.range]);
+                    digest.compare(position).map_err(Failure::Stop)?;
+                }
                 continue;
             }
             if let (Some(limit), Some(info)) = (self.options.split, info)
@@ -372,6 +397,9 @@ impl Applier {
             {
                 self.commit_part(transaction, info, *index - 2).await?;
                 buffer = None;
+            }
+            if let Some(digest) = &mut self.digest {
+                digest.add(&chunk.buffer()[command.range.clone()]);
             }
             let mut unprepared = false;
             relations.clear();
@@ -459,7 +487,14 @@ impl Applier {
 
     async fn commit(&mut self, position: Position) -> Result<(), Failure> {
         self.execute().await?;
-        self.destination.commit(self.position, position).await?;
+        if !self.named
+            && let Some(identity) = self.spool.identity()?
+        {
+            self.destination.bind(identity.key());
+            self.named = true;
+        }
+        let digest = self.digest.as_ref().filter(|_| !position.is_end()).map(Digest::value);
+        self.destination.commit(self.position, position, digest).await?;
         failpoint::pass("apply.committed")?;
         self.position = Some(position);
         self.checkpoint_moved = Instant::now();

@@ -24,6 +24,7 @@
 //! transaction does not say yet where it ends.
 
 mod applier;
+mod digest;
 mod error;
 
 pub use applier::{Applied, Applier, ApplyOptions, BatchLimits};

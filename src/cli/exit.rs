@@ -156,7 +156,9 @@ fn of_apply(error: &ApplyError) -> Code {
         ApplyError::Spool(error) => of_spool(error),
         ApplyError::Destination(_) => Code::Destination,
         ApplyError::Fenced(_) => Code::Fenced,
-        ApplyError::DestinationBehind { .. } | ApplyError::CheckpointMissing { .. } => Code::Gap,
+        ApplyError::DestinationBehind { .. }
+        | ApplyError::CheckpointMissing { .. }
+        | ApplyError::ResentDiffers { .. } => Code::Gap,
         _ => Code::Other,
     }
 }
@@ -166,8 +168,6 @@ fn of_source(error: &SourceError) -> Code {
         SourceError::Gap(_) | SourceError::Identity(_) => Code::Gap,
         SourceError::QuotaTooSmall { .. } => Code::DiskFull,
         SourceError::Spool(error) => of_spool(error),
-        // A slot that is gone or invalidated.
-        SourceError::Setup { what, .. } if what.starts_with("gap") => Code::Gap,
         _ => Code::Source,
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use pg2any_lib::Position;
 use pg2any_lib::metrics::Numbers;
 use pg2any_lib::pipeline;
-use pg2any_lib::source::source_key;
 use pg2any_lib::spool::{Spool, Transaction, TransactionState};
 
 use super::exit::{Code, Failure};
@@ -46,8 +45,7 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     }
     let numbers = Arc::new(Numbers::default());
     let spool = Spool::open(config.spool_options(Arc::clone(&numbers)))?;
-    let source = spool.identity()?.map(|identity| source_key(&identity));
-    let mut destination = pipeline::destination_of(&config, source, &numbers)?;
+    let mut destination = pipeline::destination_of(&config, &spool, &numbers)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -71,7 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
             );
             return Ok(());
         }
-        destination.commit(from, target).await?;
+        destination.commit(from, target, None).await?;
         reader.advance(target);
         println!("Left out {what}. The destination's checkpoint is {target} now.");
         Ok::<_, Failure>(())

@@ -22,6 +22,8 @@ Example, after pg_upgrade (the slot has to exist in the new cluster; PostgreSQL 
   pg2any source adopt            says what it is bound to
   pg2any source adopt --yes      binds the data directory to the new cluster
 
+The next `run` gives the destination's checkpoint the new source's name, in the transaction that takes it.
+
 Nothing can be checked across two clusters: what was committed between the spool's end and the slot's start is lost to the
 destination if there is any. Stop the writers before the upgrade, and let pg2any catch up first.";
 

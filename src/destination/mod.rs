@@ -37,6 +37,8 @@ use crate::position::Position;
 pub struct Checkpoint {
     /// Up to and including which command everything is in the destination; `None` when this cursor never wrote.
     pub position: Option<Position>,
+    /// A hash of the transaction's commands up to a position inside it, if the writer gave one to [`Destination::commit`].
+    pub digest: Option<u64>,
     /// Raised by every writer that takes the checkpoint; a writer with an older epoch is fenced.
     pub epoch: u64,
     /// Which source the checkpoint belongs to ([`Options::source`] of the writer that made it); `None` when it never wrote.
@@ -106,6 +108,9 @@ pub struct Options {
     pub cursor: String,
     /// Names the source (`system identifier/database/slot`); kept beside the checkpoint and compared at connect.
     pub source: Option<String>,
+    /// What the source was named before `pg2any source adopt`: a checkpoint of one of these is ours, and is given the present
+    /// name in the transaction that takes it.
+    pub former_sources: Vec<String>,
     /// Which PostgreSQL schema becomes which schema or database of the destination.
     pub schema_mapping: SchemaMapping,
     /// Policy for values that a column cannot hold.
@@ -135,6 +140,7 @@ impl Options {
             uri: uri.into(),
             cursor: cursor.into(),
             source: None,
+            former_sources: Vec::new(),
             schema_mapping: SchemaMapping::default(),
             unrepresentable: Unrepresentable::default(),
             on_dropped_column: OnDroppedColumn::default(),
@@ -146,6 +152,28 @@ impl Options {
             numbers: Arc::new(Numbers::default()),
         }
     }
+
+    /// Whose a checkpoint is that names this source.
+    #[must_use]
+    pub fn ownership(&self, theirs: Option<&str>) -> Ownership {
+        match (theirs, self.source.as_deref()) {
+            (Some(theirs), Some(ours)) if theirs == ours => Ownership::Ours,
+            (Some(theirs), Some(_)) if self.former_sources.iter().any(|former| former == theirs) => Ownership::Adopted,
+            (Some(_), Some(_)) => Ownership::Foreign,
+            _ => Ownership::Ours,
+        }
+    }
+}
+
+/// Whose a checkpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// This pipeline's (or nobody said whose).
+    Ours,
+    /// This pipeline's, from before its source was adopted: what is known of the source's tables has to be confirmed.
+    Adopted,
+    /// Another source's.
+    Foreign,
 }
 
 /// A database that changes are written to.
@@ -160,6 +188,10 @@ pub trait Destination: Send {
     /// connection left open is rolled back.
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError>;
 
+    /// Names the source ([`Options::source`]), which on a first run is known only after [`Destination::connect`]; the next
+    /// commit writes it beside the checkpoint.
+    fn bind(&mut self, source: String);
+
     /// Makes the destination fit for rows of these relation versions: creates what is missing, follows what changed
     /// since the version it knew. Idempotent, and cheap when nothing changed. Called before the first row that needs a version.
     async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<(), DestinationError>;
@@ -169,8 +201,14 @@ pub trait Destination: Send {
     async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError>;
 
     /// Writes the checkpoint and commits, all or nothing. `previous` is what the checkpoint must hold
-    /// ([`FailureKind::Fenced`] when it does not). Without an open transaction the checkpoint alone is moved.
-    async fn commit(&mut self, previous: Option<Position>, position: Position) -> Result<(), DestinationError>;
+    /// ([`FailureKind::Fenced`] when it does not). Without an open transaction the checkpoint alone is moved. `digest` is kept
+    /// beside the position.
+    async fn commit(
+        &mut self,
+        previous: Option<Position>,
+        position: Position,
+        digest: Option<u64>,
+    ) -> Result<(), DestinationError>;
 
     /// Undoes what was executed since the last commit.
     async fn rollback(&mut self) -> Result<(), DestinationError>;

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, ConnectionString, Session};
 use super::error::SourceError;
+use super::gap::{Gap, KnownEnd};
 use super::link::Interrupt;
 use super::options::SourceOptions;
 use super::{reader, session, slot};
@@ -73,10 +74,11 @@ pub async fn adopt(options: &SourceOptions, spool: &Spool) -> Result<Adoption, S
     })
     .await?;
     let (before, durable_before) = (spool.identity()?, spool.durable().lsn());
-    let state = state.ok_or_else(|| slot::missing(&options.slot, Some(durable_before), facts.server))?;
-    slot::check(&state, &options.slot, &facts.identity.database, Some(durable_before))?;
+    let behind = KnownEnd::Spool(durable_before);
+    let state = state.ok_or_else(|| Gap::SlotMissing { slot: options.slot.clone(), behind, server: facts.server })?;
+    slot::check(&state, &options.slot, &facts.identity.database, behind)?;
     if facts.server < durable_before {
-        return Err(super::Gap::ServerBehindSpool { server: facts.server, durable: durable_before }.into());
+        return Err(Gap::ServerBehindSpool { server: facts.server, durable: durable_before }.into());
     }
     if state.confirmed > durable_before {
         let mut intake = spool.intake()?;
@@ -91,6 +93,6 @@ pub async fn adopt(options: &SourceOptions, spool: &Spool) -> Result<Adoption, S
             }
         }
     }
-    spool.bind(&facts.identity)?;
+    spool.adopt(&facts.identity)?;
     Ok(Adoption { before, after: facts.identity, durable_before, durable_after: spool.durable().lsn() })
 }

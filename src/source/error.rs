@@ -191,11 +191,7 @@ impl SourceError {
     /// none at the position that is being *decoded*, which says nothing about the present one.
     pub(crate) fn stream(error: &ReplicationError) -> Self {
         match Self::server("reading the replication stream", error) {
-            Self::Server { message, sqlstate, .. } if sqlstate == "42704" => Self::setup(
-                format!("gap: the server cannot decode its changes: {message}"),
-                "A publication must have existed at every position that is read: it was dropped, dropped and created again, or \
-                 created after the slot. What was committed without it is missing: load the tables anew, with a new slot",
-            ),
+            Self::Server { message, sqlstate, .. } if sqlstate == "42704" => Gap::PublicationMissing { message }.into(),
             other => other,
         }
     }
@@ -211,7 +207,7 @@ impl SourceError {
 }
 
 /// Refusals that a later attempt will meet again, by what libpq or the server says, and what to do.
-const REFUSALS: [(&str, &str); 22] = [
+const REFUSALS: [(&str, &str); 25] = [
     ("must be superuser or replication role", ". Run: ALTER ROLE <user> REPLICATION"),
     ("permission denied to start wal sender", ". Run: ALTER ROLE <user> REPLICATION"),
     ("password authentication failed", ""),
@@ -233,6 +229,9 @@ const REFUSALS: [(&str, &str); 22] = [
     ("certificate verify failed", ". Check sslrootcert, or the server's certificate"),
     ("does not match host name", ". Check the host name, or the server's certificate"),
     ("root certificate file", ". Set sslrootcert"),
+    ("certificate file", ". Check sslcert and sslrootcert"),
+    ("private key file", ". Check sslkey, and that nobody else may read it"),
+    ("requires a valid client certificate", ". Name one with sslcert and sslkey"),
     ("is not supported. logical replication requires", ""),
     ("unsupported frontend protocol", ""),
 ];

@@ -14,7 +14,11 @@
 //! An *empty* spool (no identity in it) has no D. With a checkpoint at the destination the spool was lost, and C stands in for
 //! D: F ≤ C, so everything behind C is sent again. With neither it is the first run, and the slot's own position begins it.
 //!
+//! A slot that is missing, was invalidated, or cannot be decoded any more is the same gap, found before the comparison.
+//!
 //! It is a pure function, so that every case is a test here; that the reader calls it at every connect is tested against servers.
+
+use std::fmt;
 
 use crate::position::{Lsn, Position};
 
@@ -44,9 +48,47 @@ pub struct Positions {
 }
 
 /// Why the positions do not fit together; each names both sides and the way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Gap {
+    /// There is no slot where one must be.
+    #[error(
+        "gap: slot {slot:?} does not exist; what was committed between {behind} and the server's present end {server} cannot be \
+         known, and creating the slot again would leave it out. {START_ANEW}"
+    )]
+    SlotMissing {
+        /// Its name.
+        slot: String,
+        /// D, or C where the spool is empty.
+        behind: KnownEnd,
+        /// S.
+        server: Lsn,
+    },
+    /// The server gave the slot up.
+    #[error(
+        "gap: slot {slot:?} was invalidated by the server ({reason}): what was committed after its position {confirmed} and \
+         {behind} cannot be sent any more. {START_ANEW}"
+    )]
+    SlotInvalidated {
+        /// Its name.
+        slot: String,
+        /// Why.
+        reason: String,
+        /// F.
+        confirmed: Lsn,
+        /// D, or C where the spool is empty.
+        behind: KnownEnd,
+    },
+    /// There was no publication at a position that has to be decoded.
+    #[error(
+        "gap: the server cannot decode its changes: {message}. A publication must have existed at every position that is read: \
+         it was dropped, dropped and created again, or created after the slot. What was committed without it is missing: load the \
+         tables anew, with a new slot"
+    )]
+    PublicationMissing {
+        /// The server's words.
+        message: String,
+    },
     /// F > D.
     #[error(
         "gap: the slot's confirmed position {confirmed} is past the spool's durable end {durable}: the commits in between will \
@@ -118,6 +160,43 @@ pub enum Gap {
         /// Up to where the spool deleted.
         released: Lsn,
     },
+}
+
+/// The way out of a slot that is gone.
+const START_ANEW: &str = "Load the tables anew: drop the slot if it exists, empty the data directory and the destination, and \
+                          start from a new slot (pg2any slot create --export-snapshot)";
+
+/// Up to where the source's changes are known to have arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownEnd {
+    /// Nothing did.
+    Nowhere,
+    /// D.
+    Spool(Lsn),
+    /// C.
+    Destination(Position),
+}
+
+impl KnownEnd {
+    /// D where there is one, else C.
+    #[must_use]
+    pub const fn new(durable: Option<Lsn>, checkpoint: Checkpoint) -> Self {
+        match (durable, checkpoint) {
+            (Some(durable), _) => Self::Spool(durable),
+            (None, Checkpoint::Known(Some(position))) => Self::Destination(position),
+            (None, _) => Self::Nowhere,
+        }
+    }
+}
+
+impl fmt::Display for KnownEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere => f.write_str("the slot's beginning"),
+            Self::Spool(durable) => write!(f, "the spool's durable end {durable}"),
+            Self::Destination(position) => write!(f, "the destination's checkpoint {position}"),
+        }
+    }
 }
 
 /// Compares; `Ok` when nothing is missing.

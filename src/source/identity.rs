@@ -24,14 +24,14 @@ pub enum Comparison {
 /// The server is not the one that the spool was filled from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the source is not the one that this data directory was filled from: {what}, at the spool's durable end {durable}. Correct the \
+    "the source is not the one that was followed up to {durable}: {what}. Correct the \
      connection string, slot or publication; if this source does continue the old one (after pg_upgrade, for instance, with the slot \
      kept), run: pg2any source adopt"
 )]
 pub struct IdentityMismatch {
     /// What differs.
     pub what: String,
-    /// The spool's durable end.
+    /// The spool's durable end; the destination's checkpoint where the spool is empty.
     pub durable: Lsn,
 }
 
@@ -106,10 +106,18 @@ pub fn check_history(history: &str, from: u32, to: u32, seen: Lsn) -> Result<(),
     }
 }
 
-/// Names a source in a destination's checkpoint: `system identifier/database/slot`.
-#[must_use]
-pub fn source_key(identity: &SourceIdentity) -> String {
-    format!("{}/{}/{}", identity.system_identifier, identity.database, identity.slot)
+/// Compares with whom the destination's checkpoint belongs to, where the spool is empty and cannot say.
+///
+/// # Errors
+///
+/// [`IdentityMismatch`].
+pub fn compare_destination(theirs: &str, checkpoint: Lsn, server: &SourceIdentity) -> Result<(), IdentityMismatch> {
+    let ours = server.key();
+    if theirs == ours {
+        return Ok(());
+    }
+    let what = format!("the destination's checkpoint belongs to {theirs:?}, and this is {ours:?}");
+    Err(IdentityMismatch { what, durable: checkpoint })
 }
 
 #[cfg(test)]

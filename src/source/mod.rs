@@ -40,8 +40,8 @@ pub use admin::{Adoption, HeldSlot, adopt, create_slot};
 pub use connection::ConnectionString;
 pub use error::{ErrorKind, SourceError};
 pub use feedback::{Ack, Acknowledgement};
-pub use gap::{Checkpoint, Gap, Positions};
-pub use identity::{IdentityMismatch, source_key};
+pub use gap::{Checkpoint, Gap, KnownEnd, Positions};
+pub use identity::IdentityMismatch;
 pub use options::{Origin, SourceOptions};
 pub use progress::{Progress, Status};
 

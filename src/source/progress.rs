@@ -3,6 +3,8 @@
 //! The checkpoint is what the source compares (promise 7) and, under `--ack applied`, acknowledges. The status is what
 //! `inspect`, a health check and a bounded run (`--until-caught-up`) read.
 
+use std::sync::{Arc, OnceLock};
+
 use tokio::sync::watch;
 
 use super::gap::Checkpoint;
@@ -31,12 +33,18 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Progress {
     checkpoint: watch::Sender<Checkpoint>,
+    /// Whose checkpoint it is, as the destination said at first.
+    owner: OnceLock<Arc<str>>,
     status: watch::Sender<Status>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { checkpoint: watch::Sender::new(Checkpoint::Unknown), status: watch::Sender::new(Status::default()) }
+        Self {
+            checkpoint: watch::Sender::new(Checkpoint::Unknown),
+            owner: OnceLock::new(),
+            status: watch::Sender::new(Status::default()),
+        }
     }
 }
 
@@ -53,8 +61,17 @@ impl Progress {
         *self.checkpoint.borrow()
     }
 
+    /// Which source the destination's checkpoint belongs to, where it says so.
+    #[must_use]
+    pub fn owner(&self) -> Option<Arc<str>> {
+        self.owner.get().cloned()
+    }
+
     /// To be called by the applier when the destination was asked, and after each commit there.
-    pub fn set_checkpoint(&self, position: Option<Position>) {
+    pub fn set_checkpoint(&self, position: Option<Position>, owner: Option<Arc<str>>) {
+        if let Some(owner) = owner {
+            self.owner.get_or_init(|| owner);
+        }
         self.checkpoint.send_replace(Checkpoint::Known(position));
     }
 

@@ -100,9 +100,8 @@ impl Reader {
             }
         }
         let (options, string) = (Arc::clone(&self.options), Arc::clone(&self.string));
-        let (spool, checkpoint) = (self.spool.clone(), self.progress.checkpoint());
-        let work =
-            blocking("connecting to the source", move || session::prepare(&options, &string, &spool, checkpoint));
+        let (spool, progress) = (self.spool.clone(), Arc::clone(&self.progress));
+        let work = blocking("connecting to the source", move || session::prepare(&options, &string, &spool, &progress));
         tokio::select! {
             () = self.shutdown.cancelled() => Err(Interrupt::Shutdown),
             prepared = work => Ok(prepared?),

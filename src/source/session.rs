@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use super::connection::{Connection, ConnectionString, Session, literal};
 use super::error::SourceError;
-use super::gap::{self, Checkpoint, Positions};
+use super::gap::{self, Checkpoint, Gap, KnownEnd, Positions};
 use super::identity::{self, Comparison};
 use super::options::{Origin, SourceOptions};
+use super::progress::Progress;
 use super::slot::{self, SlotState};
 use crate::failpoint;
 use crate::position::Lsn;
@@ -153,8 +154,9 @@ pub(crate) fn prepare(
     options: &SourceOptions,
     string: &ConnectionString,
     spool: &Spool,
-    checkpoint: Checkpoint,
+    progress: &Progress,
 ) -> Result<Prepared, SourceError> {
+    let checkpoint = progress.checkpoint();
     let bound = spool.identity()?;
     let mut connection = connect(string, Session::Replication, options.connect_timeout)?;
     let facts = facts(&mut connection, options)?;
@@ -168,6 +170,9 @@ pub(crate) fn prepare(
 
     // Who it is, before its slot is looked at: another server's slot of the same name proves nothing.
     let mut bind = bound.is_none();
+    if let (None, Some(owner), Checkpoint::Known(Some(position))) = (&bound, progress.owner(), checkpoint) {
+        identity::compare_destination(&owner, position.commit_end, &facts.identity)?;
+    }
     if let Some(bound) = &bound
         && let Comparison::NewTimeline { from, to } = identity::compare(bound, &facts.identity, end)?
     {
@@ -182,18 +187,19 @@ pub(crate) fn prepare(
         bind = true;
     }
 
+    let behind = KnownEnd::new(durable, checkpoint);
     let found = slot::look_up(&mut connection, &options.slot)?;
     let slot = match found {
         Some(state) => state,
         None => {
             let first_run = bound.is_none() && !has_position && checkpoint == Checkpoint::Known(None);
             if !first_run {
-                return Err(slot::missing(&options.slot, durable, facts.server));
+                return Err(Gap::SlotMissing { slot: options.slot.clone(), behind, server: facts.server }.into());
             }
             create_slot(&mut connection, options)?
         }
     };
-    slot::check(&slot, &options.slot, &facts.identity.database, durable)?;
+    slot::check(&slot, &options.slot, &facts.identity.database, behind)?;
     slot::check_idle(&slot, &options.slot)?;
     if slot.two_phase && protocol < 3 {
         return Err(SourceError::setup(

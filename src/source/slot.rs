@@ -6,6 +6,7 @@
 
 use super::connection::{Connection, identifier, literal};
 use super::error::SourceError;
+use super::gap::{Gap, KnownEnd};
 use crate::position::Lsn;
 
 /// A row of `pg_replication_slots`.
@@ -56,7 +57,7 @@ pub(crate) fn look_up(connection: &mut Connection, slot: &str) -> Result<Option<
 }
 
 /// Whether the stream can be read from this slot at all.
-pub(crate) fn check(state: &SlotState, slot: &str, database: &str, durable: Option<Lsn>) -> Result<(), SourceError> {
+pub(crate) fn check(state: &SlotState, slot: &str, database: &str, behind: KnownEnd) -> Result<(), SourceError> {
     let own = "Use another slot name, or drop this slot if nobody needs it";
     if state.plugin.is_empty() {
         return Err(SourceError::setup(format!("slot {slot:?} is a physical slot"), own));
@@ -69,14 +70,9 @@ pub(crate) fn check(state: &SlotState, slot: &str, database: &str, durable: Opti
         return Err(SourceError::setup(what, "Correct the connection string or the slot's name"));
     }
     if state.wal_status == "lost" || state.invalidation.is_some() {
-        let reason = state.invalidation.as_deref().unwrap_or("its WAL was removed: max_slot_wal_keep_size");
-        let what = format!(
-            "gap: slot {slot:?} was invalidated by the server ({reason}): what was committed after its position {} and the spool's \
-             durable end {} cannot be sent any more",
-            state.confirmed,
-            durable.unwrap_or(state.confirmed)
-        );
-        return Err(SourceError::setup(what, START_ANEW));
+        let reason =
+            state.invalidation.clone().unwrap_or_else(|| "its WAL was removed: max_slot_wal_keep_size".to_owned());
+        return Err(Gap::SlotInvalidated { slot: slot.to_owned(), reason, confirmed: state.confirmed, behind }.into());
     }
     Ok(())
 }
@@ -94,23 +90,6 @@ pub(crate) fn check_idle(state: &SlotState, slot: &str) -> Result<(), SourceErro
             sqlstate: "55006".to_owned(),
         }),
     }
-}
-
-/// The way out of a slot that is gone.
-const START_ANEW: &str = "Load the tables anew: drop the slot if it exists, empty the data directory and the destination, and \
-                          start from a new slot (pg2any slot create --export-snapshot)";
-
-/// A slot that is missing where one must be.
-pub(crate) fn missing(slot: &str, durable: Option<Lsn>, server: Lsn) -> SourceError {
-    let behind = durable.map_or_else(
-        || "the destination's checkpoint".to_owned(),
-        |durable| format!("the spool's durable end {durable}"),
-    );
-    let what = format!(
-        "gap: slot {slot:?} does not exist; what was committed between {behind} and the server's present end {server} cannot be known, \
-         and creating the slot again would leave it out"
-    );
-    SourceError::setup(what, START_ANEW)
 }
 
 /// A slot that was just created.
@@ -169,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_slot_of_another_kind_plugin_or_database_is_refused() {
-        assert!(check(&state(), "s", "db", None).is_ok());
+        assert!(check(&state(), "s", "db", KnownEnd::Nowhere).is_ok());
         let cases: [fn(&mut SlotState); 5] = [
             |s| s.plugin.clear(),
             |s| s.plugin = "test_decoding".to_owned(),
@@ -180,14 +159,14 @@ mod tests {
         for change in cases {
             let mut changed = state();
             change(&mut changed);
-            assert!(check(&changed, "s", "db", Some(Lsn(9))).is_err(), "{changed:?}");
+            assert!(check(&changed, "s", "db", KnownEnd::Spool(Lsn(9))).is_err(), "{changed:?}");
         }
     }
 
     #[test]
     fn an_invalidated_slot_names_both_positions_and_the_way_out() {
         let lost = SlotState { wal_status: "lost".to_owned(), ..state() };
-        let text = check(&lost, "s", "db", Some(Lsn(9))).unwrap_err().to_string();
+        let text = check(&lost, "s", "db", KnownEnd::Spool(Lsn(9))).unwrap_err().to_string();
         for part in ["0/5", "0/9", "slot create"] {
             assert!(text.contains(part), "{text}");
         }

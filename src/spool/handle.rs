@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::error::SpoolError;
 use super::header::{HEADER_VERSION, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending};
 use super::intake::Intake;
-use super::layout::{FORMAT, FORMAT_KEY, IDENTITY_KEY, PROGRESS_KEY, Store, parse_pending_key};
+use super::layout::{FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, Store, parse_pending_key};
 use super::options::SpoolOptions;
 use super::queue::{Operation, Queue};
 use super::reader::SpoolReader;
@@ -223,6 +223,32 @@ impl Spool {
         let store = &self.core.store;
         store.meta.insert(IDENTITY_KEY, value).map_err(SpoolError::store("writing the identity"))?;
         store.db.persist(fjall::PersistMode::SyncAll).map_err(SpoolError::store("syncing the identity"))
+    }
+
+    /// Binds the spool to the source that continues the one it belongs to, which it keeps in mind; both at once, and syncs.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Damaged`], [`SpoolError::Store`].
+    pub fn adopt(&self, identity: &SourceIdentity) -> Result<(), SpoolError> {
+        let mut former = self.former_identities()?;
+        former.extend(self.identity()?.filter(|before| before != identity));
+        let store = &self.core.store;
+        let mut batch = store.db.batch();
+        batch.insert(&store.meta, FORMER_KEY, record::encode(HEADER_VERSION, "former sources", &former)?);
+        batch.insert(&store.meta, IDENTITY_KEY, record::encode(HEADER_VERSION, "the source's identity", identity)?);
+        batch.commit().map_err(SpoolError::store("writing the identity"))?;
+        store.db.persist(fjall::PersistMode::SyncAll).map_err(SpoolError::store("syncing the identity"))
+    }
+
+    /// The sources that were adopted away from: a destination's checkpoint of one of them is this spool's.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Damaged`], [`SpoolError::Store`].
+    pub fn former_identities(&self) -> Result<Vec<SourceIdentity>, SpoolError> {
+        let value = self.core.store.meta.get(FORMER_KEY).map_err(SpoolError::store("reading former sources"))?;
+        Ok(value.map(|value| record::decode(HEADER_VERSION, "former sources", &value)).transpose()?.unwrap_or_default())
     }
 
     /// Up to where everything is fsynced.

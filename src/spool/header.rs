@@ -44,6 +44,14 @@ pub struct SourceIdentity {
     pub publications: Vec<Publication>,
 }
 
+impl SourceIdentity {
+    /// Names the source in a destination's checkpoint: `system identifier/database/slot`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}/{}/{}", self.system_identifier, self.database, self.slot)
+    }
+}
+
 /// How a transaction ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitInfo {

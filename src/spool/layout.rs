@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `meta` | `format` | the layout's version, u8 |
 //! | `meta` | `identity` | [`SourceIdentity`](super::SourceIdentity) |
+//! | `meta` | `former` | the [`SourceIdentity`](super::SourceIdentity)s that were adopted away from, oldest first |
 //! | `meta` | `progress` | [`Progress`](super::header::Progress), rewritten by every batch |
 //! | `meta` | `segment/` number u32 BE | [`SegmentRecord`](super::segments::SegmentRecord) |
 //! | `relations` | version u32 BE | the Relation frame and the catalogue's answer |
@@ -30,6 +31,7 @@ use crate::position::{Lsn, Xid};
 pub(crate) const FORMAT: u8 = 1;
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const IDENTITY_KEY: &[u8] = b"identity";
+pub(crate) const FORMER_KEY: &[u8] = b"former";
 pub(crate) const PROGRESS_KEY: &[u8] = b"progress";
 pub(crate) const SEGMENT_PREFIX: &[u8] = b"segment/";
 const DATA_PREFIX: &str = "data-";

@@ -1,6 +1,6 @@
 //! The checkpoint: how far the file is, and whose it is.
 //!
-//! `_pg2any_checkpoint(name, epoch, source, commit_end_lsn, command_index)`, one line a cursor. `commit_end_lsn` is printed as
+//! `_pg2any_checkpoint(name, epoch, source, commit_end_lsn, command_index, digest)`, one line a cursor. `commit_end_lsn` is printed as
 //! PostgreSQL prints it; `command_index` is NULL when the whole transaction is in the file. Every writer raises the epoch
 //! when it connects, and moves the line only `WHERE` name, epoch and old position are what it knows: a writer that was
 //! frozen and replaced finds no such line.
@@ -9,14 +9,15 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::Doing;
 use super::facts::Facts;
-use crate::destination::{Checkpoint, DestinationError, FailureKind, Options};
+use crate::destination::{Checkpoint, DestinationError, FailureKind, Options, Ownership};
 use crate::position::{CommandIndex, Position};
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _pg2any_checkpoint (\
-    name TEXT NOT NULL PRIMARY KEY, epoch INTEGER NOT NULL, source TEXT, commit_end_lsn TEXT, command_index INTEGER)";
+    name TEXT NOT NULL PRIMARY KEY, epoch INTEGER NOT NULL, source TEXT, commit_end_lsn TEXT, command_index INTEGER, \
+    digest INTEGER)";
 
-/// What is on the line of a cursor: epoch, source, LSN, command.
-type Line = (u64, Option<String>, Option<String>, Option<u64>);
+/// What is on the line of a cursor: epoch, source, LSN, command, digest.
+type Line = (u64, Option<String>, Option<String>, Option<u64>, Option<i64>);
 
 /// Takes the checkpoint: raises its epoch, in a transaction of its own.
 pub(super) fn take(connection: &Connection, options: &Options) -> Result<Checkpoint, DestinationError> {
@@ -36,34 +37,38 @@ fn take_inside(connection: &Connection, options: &Options) -> Result<Checkpoint,
     Facts::create(connection)?;
     let line: Option<Line> = connection
         .query_row(
-            "SELECT epoch, source, commit_end_lsn, command_index FROM _pg2any_checkpoint WHERE name = ?1",
+            "SELECT epoch, source, commit_end_lsn, command_index, digest FROM _pg2any_checkpoint WHERE name = ?1",
             [&options.cursor],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
         )
         .optional()
         .doing(taking)?;
-    let Some((epoch, source, lsn, command)) = line else {
+    let Some((epoch, source, lsn, command, digest)) = line else {
         connection
             .execute(
                 "INSERT INTO _pg2any_checkpoint (name, epoch, source) VALUES (?1, 1, ?2)",
                 params![options.cursor, options.source],
             )
             .doing(taking)?;
-        return Ok(Checkpoint { position: None, epoch: 1, source: options.source.clone() });
+        return Ok(Checkpoint { position: None, digest: None, epoch: 1, source: options.source.clone() });
     };
-    if let (Some(theirs), Some(ours)) = (&source, &options.source)
-        && theirs != ours
-    {
-        return Err(DestinationError::permanent(format!(
+    match options.ownership(source.as_deref()) {
+        Ownership::Ours => {}
+        Ownership::Adopted => Facts::doubt(connection, &options.cursor)?,
+        Ownership::Foreign => {
+            let (theirs, ours) = (source.unwrap_or_default(), options.source.clone().unwrap_or_default());
+            return Err(DestinationError::permanent(format!(
                 "the SQLite file's checkpoint {:?} belongs to another source: {theirs}, not {ours}",
                 options.cursor
             ))
             .hint(format!(
-                "Use another file or another cursor name. If it is the same database after an upgrade (`pg2any source adopt`), run \
-                 UPDATE _pg2any_checkpoint SET source = '{}' WHERE name = '{}' in the SQLite file",
+                "Use another file or another cursor name. If it is the same database after an upgrade, run `pg2any source adopt` with \
+                 the data directory that filled the file; if that is lost, run UPDATE _pg2any_checkpoint SET source = '{}' WHERE \
+                 name = '{}' in the SQLite file",
                 ours.replace('\'', "''"),
                 options.cursor.replace('\'', "''")
             )));
+        }
     }
     let position = match lsn {
         None => None,
@@ -74,14 +79,14 @@ fn take_inside(connection: &Connection, options: &Options) -> Result<Checkpoint,
             command: command.map_or(CommandIndex::END, CommandIndex),
         }),
     };
-    let source = source.or_else(|| options.source.clone());
+    let source = options.source.clone().or(source);
     connection
         .execute(
             "UPDATE _pg2any_checkpoint SET epoch = ?2, source = ?3 WHERE name = ?1",
             params![options.cursor, epoch + 1, source],
         )
         .doing(taking)?;
-    Ok(Checkpoint { position, epoch: epoch + 1, source })
+    Ok(Checkpoint { position, digest: digest.map(i64::cast_unsigned), epoch: epoch + 1, source })
 }
 
 /// Opens a transaction unless one is open, and makes sure at its start that the checkpoint is still ours.
@@ -101,29 +106,33 @@ pub(super) fn begin(connection: &Connection, cursor: &str, epoch: u64) -> Result
 /// Moves the checkpoint inside the open transaction.
 pub(super) fn write(
     connection: &Connection,
-    cursor: &str,
+    options: &Options,
     epoch: u64,
     previous: Option<Position>,
     position: Position,
+    digest: Option<u64>,
 ) -> Result<(), DestinationError> {
     let command = |position: Position| (!position.is_end()).then_some(position.command.0);
     let moved = connection
         .prepare_cached(
-            "UPDATE _pg2any_checkpoint SET commit_end_lsn = ?1, command_index = ?2 \
+            "UPDATE _pg2any_checkpoint SET commit_end_lsn = ?1, command_index = ?2, source = coalesce(source, ?7), \
+             digest = ?8 \
              WHERE name = ?3 AND epoch = ?4 AND commit_end_lsn IS ?5 AND command_index IS ?6",
         )
         .and_then(|mut statement| {
             statement.execute(params![
                 position.commit_end.to_string(),
                 command(position),
-                cursor,
+                options.cursor,
                 epoch,
                 previous.map(|previous| previous.commit_end.to_string()),
                 previous.and_then(command),
+                options.source,
+                digest.map(u64::cast_signed),
             ])
         })
         .doing(|| "writing the checkpoint failed".to_owned())?;
-    if moved == 1 { Ok(()) } else { Err(fenced(cursor, epoch)) }
+    if moved == 1 { Ok(()) } else { Err(fenced(&options.cursor, epoch)) }
 }
 
 fn fenced(cursor: &str, epoch: u64) -> DestinationError {

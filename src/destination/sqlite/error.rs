@@ -29,6 +29,9 @@ pub(super) fn failed(doing: impl Into<String>, error: rusqlite::Error) -> Destin
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             Some("Another program holds a write lock on the file; it is tried again until that one lets go")
         }
+        Some(ErrorCode::OperationInterrupted) => Some(
+            "It took longer than the query timeout (--query-timeout, CDC_QUERY_TIMEOUT) and is tried again; raise that, or give the table an index or a cheaper trigger",
+        ),
         Some(ErrorCode::DiskFull) => Some("The destination's disk is full; make room, it is tried again"),
         Some(ErrorCode::ReadOnly) => Some(
             "The file or its directory is read-only for this user (WAL mode needs to write beside the file as well): change owner or permissions, and start again",
@@ -45,6 +48,19 @@ pub(super) fn failed(doing: impl Into<String>, error: rusqlite::Error) -> Destin
     match hint {
         Some(hint) => error.hint(hint),
         None => error,
+    }
+}
+
+/// A file that does not open: when SQLite does not say why, its directory refuses the files beside it.
+pub(super) fn cannot_open(doing: String, error: rusqlite::Error) -> DestinationError {
+    let unsaid = error.sqlite_error_code() == Some(ErrorCode::CannotOpen);
+    let failure = failed(doing, error);
+    if unsaid {
+        failure.hint(
+            "Check that this user may write the file and its directory, and that neither is on a read-only filesystem",
+        )
+    } else {
+        failure
     }
 }
 

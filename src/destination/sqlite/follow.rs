@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::alter::{self, Alteration};
 use super::error::failed;
-use super::facts::{ColumnFacts, TableFacts};
+use super::facts::{ColumnFacts, DOUBTED, TableFacts};
 use super::names::{free_name, same, table_name};
 use super::retype::{Conversion, retyping, widening};
 use super::schema::{check_column, column_facts, highest_number, key_of, way_out};
@@ -89,12 +89,21 @@ pub(super) fn follow(
             ),
         ));
     }
+    let new = column_facts(relation);
+    if known.highest_number == DOUBTED && !same_catalogue(&known, &new) {
+        return Err(stop(
+            format!(
+                "{} has other columns, numbers or types than at the source that was adopted away from",
+                known.full_name()
+            ),
+            "bring the destination's table to what the source's table has",
+        ));
+    }
     let Some(table) = Table::read(connection, &known.target)? else {
         // The caller says that it is missing.
         return Ok(Followed { facts: known, reshaped: false });
     };
     let empty = waiting == 0 && is_empty(connection, &known.target)?;
-    let new = column_facts(relation);
     let pairs = pair(&known, &new);
     let dropped: Vec<usize> =
         (0..known.columns.len()).filter(|old| !known.columns[*old].kept && !pairs.contains(&Some(*old))).collect();
@@ -231,6 +240,12 @@ fn retyped(
         column.name,
         if rewrite == Rewritten::Yes { "wrote" } else { "may have written" },
     ))
+}
+
+/// Whether two clusters describe a table's columns alike, down to their numbers.
+fn same_catalogue(known: &TableFacts, new: &[ColumnFacts]) -> bool {
+    let described = |column: &ColumnFacts| (column.name.clone(), column.attribute_number, column.type_oid);
+    known.active().map(described).eq(new.iter().map(described))
 }
 
 /// For each new column the old one that it is.

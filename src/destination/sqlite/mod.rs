@@ -13,6 +13,7 @@ mod checkpoint;
 mod error;
 mod facts;
 mod follow;
+mod limit;
 mod names;
 mod parked;
 mod plan;
@@ -34,7 +35,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use self::checkpoint::{begin, take};
-use self::error::{Doing, failed};
+use self::error::{Doing, cannot_open, failed};
+use self::limit::Limit;
 use self::schema::Schema;
 pub use self::value::{NotOurs, SqliteColumn, Storage, postgres_text, storage};
 use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options};
@@ -42,7 +44,7 @@ use crate::change::{Batch, Relation};
 use crate::failpoint;
 use crate::position::Position;
 
-/// How long a lock of another program is waited for before the failure goes back to the applier, which backs off, tries
+/// How long a lock of another program is waited for (less where a timeout is shorter) before the failure goes back to the applier, which backs off, tries
 /// again, and can be shut down meanwhile.
 const BUSY: Duration = Duration::from_secs(1);
 
@@ -59,6 +61,7 @@ struct Session {
     connection: Connection,
     schema: Schema,
     epoch: u64,
+    limit: Limit,
 }
 
 impl Sqlite {
@@ -89,18 +92,11 @@ impl Sqlite {
         }
         let opening = || format!("opening the SQLite file {path} failed");
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(|error| {
-            let cannot_open = error.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen);
-            let failure = failed(opening(), error);
-            if cannot_open {
-                failure.hint("Check that this user may write the file and its directory")
-            } else {
-                failure
-            }
-        })?;
-        connection.busy_timeout(BUSY).doing(opening)?;
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| cannot_open(opening(), error))?;
+        connection.busy_timeout(BUSY.min(self.options.connect_timeout)).doing(opening)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).doing(opening)?;
+        let wal = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
+        let mode = wal.map_err(|error| cannot_open(opening(), error))?;
         if !mode.eq_ignore_ascii_case("wal") {
             return Err(DestinationError::permanent(format!(
                 "the SQLite file {path} cannot be switched to WAL mode (it stays in mode {mode:?})"
@@ -150,13 +146,22 @@ impl Destination for Sqlite {
         let checkpoint = take(&connection, &self.options)?;
         pass("sqlite.checkpoint_taken")?;
         let schema = Schema::load(&connection, self.options.clone())?;
-        self.session = Some(Session { connection, schema, epoch: checkpoint.epoch });
+        connection
+            .busy_timeout(BUSY.min(self.options.query_timeout))
+            .doing(|| "setting a timeout failed".to_owned())?;
+        let limit = Limit::new(&connection, self.options.query_timeout)
+            .doing(|| "setting the query timeout failed".to_owned())?;
+        self.session = Some(Session { connection, schema, epoch: checkpoint.epoch, limit });
         Ok(checkpoint)
+    }
+
+    fn bind(&mut self, source: String) {
+        self.options.source = Some(source);
     }
 
     async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<(), DestinationError> {
         let cursor = self.options.cursor.clone();
-        let Session { connection, schema, epoch } = self.session()?;
+        let Session { connection, schema, epoch, .. } = self.session()?;
         for (index, relation) in relations.iter().enumerate() {
             // A later version of a table that has rows before it in the same batch is followed when its first row comes.
             if relations.iter().take(index).any(|earlier| earlier.oid == relation.oid) {
@@ -170,20 +175,25 @@ impl Destination for Sqlite {
 
     async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError> {
         let options = self.options.clone();
-        let Session { connection, schema, epoch } = self.session()?;
+        let Session { connection, schema, epoch, limit } = self.session()?;
         begin(connection, &options.cursor, *epoch)?;
-        rows::execute(connection, schema, &options, batch)?;
+        rows::execute(connection, schema, &options, limit, batch)?;
         pass("sqlite.executed")
     }
 
-    async fn commit(&mut self, previous: Option<Position>, position: Position) -> Result<(), DestinationError> {
-        let cursor = self.options.cursor.clone();
-        let Session { connection, schema, epoch } = self.session()?;
-        begin(connection, &cursor, *epoch)?;
+    async fn commit(
+        &mut self,
+        previous: Option<Position>,
+        position: Position,
+        digest: Option<u64>,
+    ) -> Result<(), DestinationError> {
+        let options = self.options.clone();
+        let Session { connection, schema, epoch, .. } = self.session()?;
+        begin(connection, &options.cursor, *epoch)?;
         if position.is_end() {
             schema.end_of_transaction(connection).map_err(|error| error.at(position))?;
         }
-        checkpoint::write(connection, &cursor, *epoch, previous, position)?;
+        checkpoint::write(connection, &options, *epoch, previous, position, digest)?;
         pass("sqlite.checkpoint_written")?;
         connection.execute_batch("COMMIT").doing(|| format!("committing up to {position} failed"))?;
         schema.committed();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, Connection};
 
 use super::error::{failed, is_duplicate};
+use super::limit::Limit;
 use super::names::quote;
 use super::parked;
 use super::plan::{Mask, Matching, Plan};
@@ -32,9 +33,10 @@ pub(super) fn execute(
     connection: &Connection,
     schema: &mut Schema,
     options: &Options,
+    limit: &Limit,
     batch: &Batch,
 ) -> Result<(), DestinationError> {
-    let mut rows = Rows { connection, options, scratch: Vec::new(), runs: Vec::new(), last: 0, generation: 0 };
+    let mut rows = Rows { connection, options, limit, scratch: Vec::new(), runs: Vec::new(), last: 0, generation: 0 };
     for (position, command) in batch.commands() {
         let command = command
             .map_err(|error| DestinationError::permanent("a row cannot be decoded").cause(error).at(position))?;
@@ -46,6 +48,7 @@ pub(super) fn execute(
 struct Rows<'c> {
     connection: &'c Connection,
     options: &'c Options,
+    limit: &'c Limit,
     scratch: Vec<u8>,
     runs: Vec<Run<'c>>,
     last: usize,
@@ -58,14 +61,17 @@ impl<'c> Rows<'c> {
         match command {
             Command::Insert { relation, new } => {
                 let run = self.run(schema, relation)?;
+                let _bounded = self.limit.row();
                 self.insert(schema, run, new)
             }
             Command::Update { relation, identity, new } => {
                 let run = self.run(schema, relation)?;
+                let _bounded = self.limit.row();
                 self.update(schema, run, identity, new)
             }
             Command::Delete { relation, identity } => {
                 let run = self.run(schema, relation)?;
+                let _bounded = self.limit.row();
                 self.delete(schema, run, identity)
             }
             Command::Truncate { relations, .. } => {

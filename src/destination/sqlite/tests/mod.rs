@@ -105,7 +105,7 @@ impl Fixture {
     /// Commits up to the end of the last transaction.
     pub fn commit(&mut self) -> Result<(), DestinationError> {
         let end = Position::end_of(Lsn(self.transaction));
-        now(self.destination.commit(self.position, end))?;
+        now(self.destination.commit(self.position, end, None))?;
         self.position = Some(end);
         Ok(())
     }

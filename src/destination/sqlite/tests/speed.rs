@@ -61,7 +61,7 @@ fn a_million_inserts_and_updates() {
         }
         let executed = start.elapsed();
         let end = Position::end_of(Lsn(lsn));
-        now(fixture.destination.commit(fixture.position, end)).unwrap();
+        now(fixture.destination.commit(fixture.position, end, None)).unwrap();
         fixture.position = Some(end);
         let total = start.elapsed();
         println!(
@@ -98,7 +98,7 @@ fn a_million_inserts_and_updates() {
     for (batch, lsn) in one.iter().zip(64..) {
         now(fixture.destination.execute(batch)).unwrap();
         let end = Position::end_of(Lsn(lsn));
-        now(fixture.destination.commit(fixture.position, end)).unwrap();
+        now(fixture.destination.commit(fixture.position, end, None)).unwrap();
         fixture.position = Some(end);
     }
     println!("one row a commit: {:?} each", start.elapsed() / 2000);
