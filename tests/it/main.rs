@@ -15,12 +15,16 @@ mod driver;
 mod random;
 mod workload;
 
+mod adoption;
 mod cli;
+mod connections;
 mod corpus;
 mod crash;
 mod delivery;
 mod evolution;
+mod failover;
 mod harness;
+mod limits;
 mod operation;
 mod oracle;
 mod refusals;

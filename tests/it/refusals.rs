@@ -10,16 +10,16 @@ use crate::driver::{PATIENCE, Pipeline};
 use crate::server::{Server, Version};
 
 /// The exit codes that `pg2any --help` lists.
-const SOURCE: i32 = 3;
-const GAP: i32 = 4;
-const DESTINATION: i32 = 8;
+pub const SOURCE: i32 = 3;
+pub const GAP: i32 = 4;
+pub const DESTINATION: i32 = 8;
 const LOCKED: i32 = 9;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
 
 /// It stops by itself with this code, and says each of these.
 #[track_caller]
-fn stops(pipeline: &Pipeline, code: i32, says: &[&str]) -> String {
+pub fn stops(pipeline: &Pipeline, code: i32, says: &[&str]) -> String {
     let mut running = pipeline.start();
     let status = running.wait(PATIENCE);
     let said = running.said();
@@ -39,7 +39,7 @@ fn delivered(server: &'static Server) -> (Database, Pipeline) {
 }
 
 /// LSNs in a text, as PostgreSQL prints them.
-fn lsns(text: &str) -> Vec<&str> {
+pub fn lsns(text: &str) -> Vec<&str> {
     text.split(|c: char| !(c.is_ascii_hexdigit() || c == '/'))
         .filter(|word| word.parse::<pg2any_lib::Lsn>().is_ok())
         .collect()

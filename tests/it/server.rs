@@ -68,8 +68,8 @@ pub struct Server {
     pub version: Version,
     pub port: u16,
     /// Holds `data` and the log.
-    directory: PathBuf,
-    binaries: PathBuf,
+    pub directory: PathBuf,
+    pub binaries: PathBuf,
     account: Account,
     databases: AtomicU32,
     _watchdog: Child,
@@ -117,6 +117,15 @@ impl Server {
     }
 
     fn start(version: Version, settings: &[(&str, &str)]) -> Result<Self, String> {
+        let mut server = Self::place(version)?;
+        server.initialise()?;
+        server.configure(settings)?;
+        server.launch()?;
+        Ok(server)
+    }
+
+    /// A directory for a server, and who stops it.
+    pub fn place(version: Version) -> Result<Self, String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let binaries = version.binaries()?;
         let account = Account::find()?;
@@ -131,15 +140,10 @@ impl Server {
         let watchdog = watchdog(&directory)?;
         account.own(&directory)?;
         let binaries = account.reachable(binaries, &directory)?;
-        let mut server =
-            Self { version, port: 0, directory, binaries, account, databases: AtomicU32::new(0), _watchdog: watchdog };
-        server.initialise()?;
-        server.configure(settings)?;
-        server.launch()?;
-        Ok(server)
+        Ok(Self { version, port: 0, directory, binaries, account, databases: AtomicU32::new(0), _watchdog: watchdog })
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
 
@@ -156,7 +160,7 @@ impl Server {
         Err(format!("initdb: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
-    fn configure(&self, settings: &[(&str, &str)]) -> Result<(), String> {
+    pub fn configure(&self, settings: &[(&str, &str)]) -> Result<(), String> {
         // Only pg2any is killed here, never PostgreSQL: its fsync would cost time and prove nothing.
         let mut text = String::from(
             "listen_addresses = '127.0.0.1'\nwal_level = logical\nmax_connections = 200\nmax_wal_senders = 80\n\
@@ -240,7 +244,8 @@ impl Server {
         assert!(status.success(), "cp");
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// One of PostgreSQL's programs, as the server's account.
+    pub fn command(&self, program: &str) -> Command {
         self.account.command(&self.binaries.join(program))
     }
 
@@ -257,6 +262,15 @@ impl Server {
     /// A number that no other database of this server has.
     pub fn next_database(&self) -> u32 {
         self.databases.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Writes a file of the server's own (a key, `data/pg_hba.conf`), which nobody else may read.
+    pub fn write(&self, name: &str, text: &[u8]) -> PathBuf {
+        let path = self.directory.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        self.account.own(&path).unwrap();
+        path
     }
 
     /// What the server has logged.

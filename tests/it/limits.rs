@@ -1,0 +1,266 @@
+//! Where something runs out: disks, patience, a destination's rows; and what is let go of.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::compare::assert_equal;
+use crate::delivery::{arrange, fill};
+use crate::driver::{PATIENCE, Pipeline};
+use crate::refusals::{DESTINATION, GAP, stops};
+use crate::server::say;
+
+const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
+const LOG: &str = "CREATE TABLE t (id int, v text); ALTER TABLE t REPLICA IDENTITY FULL";
+const DISK_FULL: i32 = 6;
+
+/// A small filesystem in memory, unmounted when the test ends.
+struct Filesystem(PathBuf);
+
+impl Filesystem {
+    /// Where this user may mount; said loudly where not.
+    fn mount(directory: &Path, megabytes: u32) -> Option<Self> {
+        std::fs::create_dir_all(directory).unwrap();
+        let options = format!("size={megabytes}m");
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory).output();
+        if status.is_ok_and(|output| output.status.success()) {
+            return Some(Self(directory.to_owned()));
+        }
+        say("SKIPPED: full disks. This user may not mount filesystems");
+        None
+    }
+
+    fn remount(&self, options: &str) {
+        let status = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status();
+        assert!(status.unwrap().success(), "mount -o remount,{options}");
+    }
+}
+
+impl Drop for Filesystem {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Another program's lock on the destination; nothing is applied and nothing released while it lasts.
+fn lock(pipeline: &Pipeline) -> rusqlite::Connection {
+    let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
+    locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    locker
+}
+
+on_each_server! {
+    fn a_full_disk_under_the_spool_ends_it_with_its_own_code_and_nothing_is_lost(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let Some(disk) = Filesystem::mount(&pipeline.data(), 48) else { return };
+        pipeline.set("PG2ANY_DISK_HEADROOM", "0").set("PG2ANY_ENABLE_COMPRESSION", "false").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "4");
+        database.execute("INSERT INTO t VALUES (0, 'x')");
+        pipeline.catch_up();
+        let locker = lock(&pipeline);
+        for round in 0..15 {
+            database.execute(&fill("t", round * 100_000 + 1, 20_000));
+        }
+        let said = stops(&pipeline, DISK_FULL, &[]);
+        assert!(said.contains("space") || said.contains("room"), "{said}");
+        assert_eq!(database.slot("active").as_deref(), Some("false"));
+        drop(locker);
+        disk.remount("size=1g");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn a_full_disk_under_the_destination_is_waited_for(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let directory = pipeline.beside("small");
+        let Some(disk) = Filesystem::mount(&directory, 3) else { return };
+        let file = directory.join("destination.sqlite");
+        pipeline.set("CDC_DEST_URI", file.to_str().unwrap());
+        let mut running = pipeline.start();
+        database.execute(&fill("t", 1, 20_000));
+        running.until_said("disk is full");
+        disk.remount("size=200m");
+        let there = |mark: i64| {
+            let sql = format!("SELECT 1 FROM mark WHERE id = {mark}");
+            crate::driver::open(&file).is_some_and(|open| crate::driver::rows(&open, &sql).is_ok_and(|rows| !rows.is_empty()))
+        };
+        let mark = database.mark();
+        running.until("all is there", || there(mark));
+        running.terminate();
+        let open = crate::driver::open(&file).unwrap();
+        assert_eq!(crate::driver::rows(&open, "SELECT count(*) FROM t").unwrap(), [["20000"]]);
+    }
+
+    fn a_destination_on_a_read_only_filesystem_is_named_and_nothing_is_lost(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let directory = pipeline.beside("fixed");
+        let Some(disk) = Filesystem::mount(&directory, 20) else { return };
+        let file = directory.join("destination.sqlite");
+        pipeline.set("CDC_DEST_URI", file.to_str().unwrap());
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        pipeline.catch_up();
+        disk.remount("ro");
+        database.execute("INSERT INTO t VALUES (2, 'y')");
+        stops(&pipeline, DESTINATION, &["fixed", "read-only"]);
+        disk.remount("rw");
+        pipeline.catch_up();
+        let open = crate::driver::open(&file).unwrap();
+        assert_eq!(crate::driver::rows(&open, "SELECT id FROM t").unwrap(), [["1"], ["2"]]);
+    }
+
+    fn a_row_that_takes_longer_than_the_query_timeout_is_interrupted_and_tried_again(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        pipeline.set("CDC_QUERY_TIMEOUT", "300ms").set("PG2ANY_ENFORCE_CONSTRAINTS", "true");
+        // A transaction, its COMMIT and the making of its table may take as long as they like.
+        database.execute(&fill("t", 1, 60_000));
+        pipeline.catch_up();
+        let destination = rusqlite::Connection::open(pipeline.file()).unwrap();
+        destination
+            .execute_batch(
+                "CREATE TABLE seen (n); CREATE TRIGGER slow AFTER INSERT ON t
+                 BEGIN INSERT INTO seen SELECT count(*) FROM t a, t b WHERE a.v > b.v; END",
+            )
+            .unwrap();
+        database.execute("INSERT INTO t VALUES (-1, 'slow')");
+        let mut running = pipeline.start();
+        running.until_said("query timeout");
+        assert!(running.ended().is_none());
+        assert!(!pipeline.has("SELECT 1 FROM t WHERE id = -1"));
+        destination.busy_timeout(PATIENCE).unwrap();
+        destination.execute_batch("DROP TRIGGER slow").unwrap();
+        running.until_caught_up(&pipeline, &mut database);
+        running.terminate();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn an_update_or_delete_that_finds_no_row_is_passed_over_where_that_is_wanted(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        database.execute("INSERT INTO t VALUES (1, 'x'), (2, 'x'), (3, 'x')");
+        pipeline.catch_up();
+        rusqlite::Connection::open(pipeline.file()).unwrap().execute("DELETE FROM t WHERE id < 3", []).unwrap();
+        database.execute("UPDATE t SET v = 'y'; DELETE FROM t WHERE id = 2");
+        stops(&pipeline, DESTINATION, &["found no row"]);
+        pipeline.set("PG2ANY_ON_MISSING_ROW", "skip");
+        pipeline.catch_up();
+        assert_eq!(pipeline.lines("SELECT id, v FROM t"), ["3|y"]);
+    }
+
+    fn a_column_that_is_too_narrow_is_named_and_nothing_is_lost(server) {
+        let (mut database, pipeline) = arrange(server, TABLE);
+        rusqlite::Connection::open(pipeline.file())
+            .unwrap()
+            .execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT CHECK (length(v) <= 3))")
+            .unwrap();
+        database.execute("INSERT INTO t VALUES (1, 'abc'), (2, 'abcd')");
+        database.execute("INSERT INTO t VALUES (3, 'x')");
+        let said = stops(&pipeline, DESTINATION, &["table t", "id=\"2\"", "constraint"]);
+        assert!(!crate::refusals::lsns(&said).is_empty(), "{said}");
+        let file = rusqlite::Connection::open(pipeline.file()).unwrap();
+        file.execute_batch("DROP TABLE t; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)").unwrap();
+        drop(file);
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn a_cursor_that_does_not_come_back_pins_the_spool_until_it_is_forgotten(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        pipeline.set("PG2ANY_CURSOR", "stale");
+        pipeline.catch_up();
+        let elsewhere = pipeline.beside("main.sqlite");
+        pipeline.unset("PG2ANY_CURSOR").set("CDC_DEST_URI", elsewhere.to_str().unwrap());
+        pipeline.catch_up();
+        pipeline.set("PG2ANY_RETAIN", "0s").set("PG2ANY_RETAIN_BYTES", "0");
+        let mut running = pipeline.start();
+        database.execute("INSERT INTO t VALUES (2, 'y')");
+        let there = || crate::driver::open(&elsewhere).is_some_and(|open| crate::driver::rows(&open, "SELECT 1 FROM t WHERE id = 2").is_ok_and(|rows| !rows.is_empty()));
+        running.until("the row", there);
+        let (code, _, err) = pipeline.run(&["cursors", "forget", "stale", "--yes"]);
+        assert_eq!(code, 9, "while it runs: {err}");
+        running.terminate();
+        for (name, says) in [("main", "PG2ANY_CURSOR"), ("nobody", "inspect cursors")] {
+            let (code, _, err) = pipeline.run(&["cursors", "forget", name, "--yes"]);
+            assert_eq!(code, 2, "{err}");
+            assert!(err.contains(says), "{err}");
+        }
+        let (code, out, _) = pipeline.run(&["cursors", "forget", "stale"]);
+        assert!(code == 0 && out.contains("--yes"), "{out}");
+        assert!(pipeline.run(&["inspect", "cursors"]).1.contains("stale"), "forgotten without --yes");
+        let kept = |pipeline: &Pipeline| pipeline.run(&["inspect", "transactions", "--json"]).1.contains("commit_end");
+        assert!(kept(&pipeline), "nothing was kept for the stale one");
+        let (code, out, err) = pipeline.run(&["cursors", "forget", "stale", "--yes"]);
+        assert!(code == 0 && out.contains("stale"), "{out}{err}");
+        assert!(!pipeline.run(&["inspect", "cursors"]).1.contains("stale"));
+        let mut running = pipeline.start();
+        running.until_said("streaming from the source");
+        running.until("the spool is let go", || !kept(&pipeline));
+        running.terminate();
+    }
+
+    fn a_resumed_part_of_a_resent_transaction_is_compared_with_what_the_destination_has(server) {
+        if cfg!(not(feature = "failpoints")) {
+            return;
+        }
+        let (mut database, mut pipeline) = arrange(server, LOG);
+        pipeline.set("PG2ANY_ACK", "applied").set("PG2ANY_SPLIT_LIMIT", "7");
+        database.execute("INSERT INTO t SELECT g % 5, 'x' FROM generate_series(1, 60) g");
+        let mut running = pipeline.start_with(&[("PG2ANY_FAILPOINTS", "apply.committed=kill@4")], &[]);
+        let status = running.wait(PATIENCE);
+        assert_eq!(status.signal(), Some(9), "{}", running.said());
+        assert_eq!(pipeline.lines("SELECT count(*) FROM t"), ["28"]);
+        std::fs::remove_dir_all(pipeline.data()).unwrap();
+        let destination = rusqlite::Connection::open(pipeline.file()).unwrap();
+        let change = |by: i64| {
+            destination.execute("UPDATE _pg2any_checkpoint SET digest = digest + ?1", [by]).unwrap();
+        };
+        change(1);
+        stops(&pipeline, GAP, &["not the same", "#27"]);
+        change(-1);
+        pipeline.set("PG2ANY_SPLIT_LIMIT", "11");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+        assert_eq!(pipeline.lines("SELECT count(*) FROM t"), ["60"]);
+    }
+
+    fn with_ack_applied_a_position_is_acknowledged_only_once_the_checkpoint_has_it(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let mut other = crate::database::Database::new(server);
+        pipeline.set("PG2ANY_ACK", "applied").set("PG2ANY_STATUS_INTERVAL", "100ms");
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        other.execute("CREATE TABLE noise (v text); INSERT INTO noise SELECT repeat('x', 100) FROM generate_series(1, 20000)");
+        let end = other.text("SELECT pg_current_wal_flush_lsn()");
+        running.until("the idle position is acknowledged", || {
+            let confirmed = database.slot("confirmed_flush_lsn").unwrap();
+            let checkpoint = pipeline.lines("SELECT commit_end_lsn FROM _pg2any_checkpoint").concat();
+            let [confirmed, checkpoint, end] = [&confirmed, &checkpoint, &end].map(|lsn| lsn.parse::<pg2any_lib::Lsn>().unwrap());
+            assert!(confirmed <= checkpoint, "{confirmed} was acknowledged, the checkpoint is {checkpoint}");
+            confirmed >= end
+        });
+        running.terminate();
+        std::fs::remove_dir_all(pipeline.data()).unwrap();
+        database.execute("INSERT INTO t VALUES (2, 'y')");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn with_ack_applied_kills_and_lost_data_directories_lose_and_double_nothing(server) {
+        let (mut database, mut pipeline) = crate::delivery::arrange_streaming(server, LOG);
+        pipeline.set("PG2ANY_ACK", "applied").set("PG2ANY_STATUS_INTERVAL", "100ms");
+        let mut random = crate::random::Random::new(5);
+        for round in 0..8 {
+            let split = if round % 2 == 0 { "50" } else { "1000000" };
+            let running = pipeline.start_with(&[("PG2ANY_SPLIT_LIMIT", split)], &[]);
+            for _ in 0..5 {
+                database.execute(&fill("t", round * 10_000, 700));
+                database.execute("INSERT INTO t VALUES (-1, 'small')");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(random.below(600)));
+            running.kill();
+            // A very early kill leaves none.
+            let _ = std::fs::remove_dir_all(pipeline.data());
+        }
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+}
