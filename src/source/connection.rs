@@ -290,7 +290,14 @@ impl Connection {
     /// [`SourceError::Setting`] when the server shows another value.
     pub fn pin_settings(&mut self) -> Result<(), SourceError> {
         const DOING: &str = "pinning the session's settings";
-        let assignments: Vec<String> = PINNED
+        // The bytes of a SQL_ASCII database have no meaning that could be converted: they come as they are, and the destination
+        // says what it does with those that are not UTF-8. Asked for UTF8, the server would end the stream at the first.
+        let raw = self.one(DOING, "SHOW server_encoding")?.as_deref() == Some("SQL_ASCII");
+        let pinned = PINNED.map(|(name, value, shown)| match name {
+            "client_encoding" if raw => (name, "SQL_ASCII", "SQL_ASCII"),
+            _ => (name, value, shown),
+        });
+        let assignments: Vec<String> = pinned
             .iter()
             .map(|(name, value, _)| format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value)))
             .collect();
@@ -298,7 +305,7 @@ impl Connection {
         if self.version() >= 170_000 {
             self.exec(DOING, "SET transaction_timeout = 0")?;
         }
-        for (name, wanted, expected) in PINNED {
+        for (name, wanted, expected) in pinned {
             let shown = self.one(DOING, &format!("SHOW {name}"))?.unwrap_or_default();
             let same = if name == "datestyle" { shown.starts_with("ISO") } else { shown == expected };
             if !same {

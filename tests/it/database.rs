@@ -36,9 +36,14 @@ pub const HOSTILE_DEFAULTS: &[&str] = &[
 impl Database {
     /// A database in which transactions are streamed only when they are large.
     pub fn new(server: &'static Server) -> Self {
+        Self::encoded(server, "")
+    }
+
+    /// The same in another encoding, as `CREATE DATABASE` writes it.
+    pub fn encoded(server: &'static Server, encoding: &str) -> Self {
         let name = format!("t{}", server.next_database());
         let mut admin = server.connect("postgres");
-        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).unwrap();
+        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0 {encoding}")).unwrap();
         let mut client = server.connect(&name);
         client
             .batch_execute(&format!(

@@ -8,6 +8,7 @@ mod filters;
 mod identities;
 mod names;
 mod operations;
+mod policies;
 mod roundtrip;
 mod schema;
 mod stops;
