@@ -83,6 +83,9 @@ pub struct Catalogue {
     pub file_node: u32,
     /// `pg_class.reltuples` at that moment, when it was above 0: the table had rows before the first one was seen.
     pub estimated_rows: Option<u64>,
+    /// A publication shows only some of its columns (a column list).
+    #[serde(default)]
+    pub column_list: bool,
 }
 
 /// What `pg_attribute` said about a column.

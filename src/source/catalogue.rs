@@ -33,6 +33,9 @@ WITH RECURSIVE relation AS (
 SELECT pg_catalog.json_build_object(
   'file_node', COALESCE(r.file_node, 0)::bigint,
   'estimated_rows', CASE WHEN r.reltuples > 0 THEN r.reltuples::bigint END,
+  'column_list', EXISTS (SELECT FROM pg_catalog.pg_publication_rel p
+    WHERE p.prrelid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(r.oid) UNION SELECT r.oid)
+      AND pg_catalog.to_jsonb(p) ->> 'prattrs' IS NOT NULL),
   'columns', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
       'name', a.attname, 'number', a.attnum, 'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
       'type', a.atttypid::bigint, 'modifier', a.atttypmod,
@@ -59,6 +62,7 @@ FROM relation r";
 struct Answer {
     file_node: u32,
     estimated_rows: Option<u64>,
+    column_list: bool,
     columns: Vec<AnswerColumn>,
     primary_key: Vec<String>,
     types: Vec<AnswerType>,
@@ -170,6 +174,7 @@ fn read(json: &str) -> Result<Catalogue, serde_json::Error> {
         types: types.collect(),
         file_node: answer.file_node,
         estimated_rows: answer.estimated_rows,
+        column_list: answer.column_list,
     })
 }
 
@@ -180,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_answer_becomes_a_catalogue() {
-        let json = r#"{"file_node":16385,"estimated_rows":null,
+        let json = r#"{"file_node":16385,"estimated_rows":null,"column_list":true,
             "columns":[{"name":"id","number":1,"type":23,"modifier":-1,"not_null":true,"generated":false,"default":null,"missing":null},
                        {"name":"m","number":3,"type":16400,"modifier":-1,"not_null":false,"generated":false,"default":"'sad'::mood","missing":"sad"}],
             "primary_key":["id"],
@@ -191,7 +196,7 @@ mod tests {
                      {"oid":16410,"schema":"public","name":"d","kind":"d","category":"S","element":0,"base":1043,
                       "modifier":9,"labels":null}]}"#;
         let catalogue = read(json).unwrap();
-        assert!(catalogue.found);
+        assert!(catalogue.found && catalogue.column_list);
         assert_eq!(catalogue.columns[1].missing_value.as_deref(), Some("sad"));
         assert_eq!(catalogue.types[0].kind, TypeKind::Enum(vec!["sad".to_owned(), "ok".to_owned()]));
         assert_eq!(catalogue.types[1].kind, TypeKind::Array(16400));

@@ -58,6 +58,8 @@ pub(super) struct TableFacts {
     /// The primary key that we gave it (names here).
     pub key: Vec<String>,
     pub columns: Vec<ColumnFacts>,
+    /// `attnum` of columns that the source has and does not send: generated ones, and those that a column list leaves out.
+    pub unsent: Vec<i16>,
 }
 
 impl TableFacts {
@@ -75,7 +77,7 @@ impl TableFacts {
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _pg2any_tables (\
     name TEXT NOT NULL, oid INTEGER NOT NULL, schema_name TEXT NOT NULL, table_name TEXT NOT NULL, \
     target TEXT NOT NULL COLLATE NOCASE UNIQUE, file_node INTEGER NOT NULL, highest_number INTEGER NOT NULL, created INTEGER NOT NULL, \
-    key_columns TEXT NOT NULL, columns TEXT NOT NULL, PRIMARY KEY (name, oid))";
+    key_columns TEXT NOT NULL, columns TEXT NOT NULL, unsent TEXT NOT NULL, PRIMARY KEY (name, oid))";
 
 /// The facts of one cursor, and the names that other cursors of this file have taken.
 #[derive(Debug, Default)]
@@ -105,7 +107,7 @@ impl Facts {
         let mut facts = Self::default();
         let mut statement = connection
             .prepare(
-                "SELECT name, oid, schema_name, table_name, target, file_node, created, key_columns, columns, highest_number FROM _pg2any_tables",
+                "SELECT name, oid, schema_name, table_name, target, file_node, created, key_columns, columns, highest_number, unsent FROM _pg2any_tables",
             )
             .doing(reading)?;
         let mut rows = statement.query([]).doing(reading)?;
@@ -135,6 +137,7 @@ impl Facts {
                     highest_number: row.get(9).doing(reading)?,
                     key: serde_json::from_str(&json(7)?).map_err(unreadable)?,
                     columns: serde_json::from_str(&json(8)?).map_err(unreadable)?,
+                    unsent: serde_json::from_str(&json(10)?).map_err(unreadable)?,
                     target,
                 },
             );
@@ -148,11 +151,12 @@ impl Facts {
             |error: serde_json::Error| DestinationError::permanent("a column's name cannot be written").cause(error);
         let key = serde_json::to_string(&table.key).map_err(json)?;
         let columns = serde_json::to_string(&table.columns).map_err(json)?;
+        let unsent = serde_json::to_string(&table.unsent).map_err(json)?;
         connection
             .execute(
                 "INSERT OR REPLACE INTO _pg2any_tables \
-                 (name, oid, schema_name, table_name, target, file_node, created, key_columns, columns, highest_number) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 (name, oid, schema_name, table_name, target, file_node, created, key_columns, columns, highest_number, unsent) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
                 params![
                     cursor,
                     table.oid,
@@ -163,7 +167,8 @@ impl Facts {
                     table.created,
                     key,
                     columns,
-                    table.highest_number
+                    table.highest_number,
+                    unsent
                 ],
             )
             .doing(|| "writing _pg2any_tables failed".to_owned())?;

@@ -13,7 +13,7 @@ use super::error::failed;
 use super::facts::{ColumnFacts, DOUBTED, TableFacts};
 use super::names::{free_name, same, table_name};
 use super::retype::{Conversion, retyping, widening};
-use super::schema::{check_column, column_facts, highest_number, key_of, way_out};
+use super::schema::{check_column, column_facts, highest_number, key_of, unsent, way_out};
 use super::table::{Table, is_empty};
 use crate::change::{Relation, ReplicaIdentity};
 use crate::destination::value::type_name;
@@ -126,6 +126,9 @@ pub(super) fn follow(
         highest_number: highest_number(relation),
         ..known.clone()
     };
+    // What was not sent once is still missing here, whatever the catalogue says by now.
+    facts.unsent.extend(unsent(relation).iter().filter(|number| !known.unsent.contains(number)));
+    facts.unsent.retain(|number| new.iter().all(|column| column.attribute_number != Some(*number)));
     let mut steps = Alteration::default();
     for (column, pair) in new.iter().zip(&pairs) {
         match *pair {
@@ -291,7 +294,7 @@ fn fill(known: &TableFacts, relation: &Relation, column: &ColumnFacts) -> Result
         return Ok(None);
     };
     let later = known.active().any(|old| old.attribute_number > Some(catalogue.attribute_number));
-    if later {
+    if later || known.unsent.contains(&catalogue.attribute_number) {
         return Err(format!(
             "column {name:?} was not published before, and its values in the rows that are there were not sent"
         ));

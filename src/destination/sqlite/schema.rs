@@ -178,6 +178,7 @@ impl Schema {
             created: false,
             key: Vec::new(),
             columns: column_facts(relation),
+            unsent: unsent(relation),
             target,
         };
         match Table::read(connection, &facts.target)? {
@@ -384,6 +385,15 @@ pub(super) fn key_of(relation: &Relation, facts: &TableFacts) -> Vec<String> {
         .collect();
     // A key of which a column is not published is none.
     if targets.len() == names.len() { targets } else { Vec::new() }
+}
+
+/// The columns that the source has and does not send, as far as the catalogue knew. What it knew beyond that may have come
+/// after the relation's rows.
+pub(super) fn unsent(relation: &Relation) -> Vec<i16> {
+    let columns = &relation.catalogue.columns;
+    let not_sent = columns.iter().filter(|known| relation.columns.iter().all(|column| column.name != known.name));
+    let for_sure = not_sent.filter(|known| known.generated || relation.catalogue.column_list);
+    for_sure.map(|known| known.attribute_number).collect()
 }
 
 /// `CREATE TABLE` for what we know of a table, under a name.

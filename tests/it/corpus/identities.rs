@@ -91,6 +91,20 @@ pub const CASES: &[Case] = &[
         "CREATE TABLE fd (id int PRIMARY KEY, v text); ALTER TABLE fd REPLICA IDENTITY FULL; INSERT INTO fd VALUES (1, 'a'), (2, 'b')",
         "ALTER TABLE fd REPLICA IDENTITY DEFAULT; UPDATE fd SET v = 'A' WHERE id = 1; DELETE FROM fd WHERE id = 2",
     ], expect: &[("SELECT * FROM fd", &["1|A"])] },
+    Case { name: "full_identity_after_the_key_was_dropped", stages: &[
+        "CREATE TABLE fdrop (id int PRIMARY KEY, v text); INSERT INTO fdrop VALUES (1, 'a'), (2, 'b')",
+        "ALTER TABLE fdrop DROP CONSTRAINT fdrop_pkey; ALTER TABLE fdrop ALTER id DROP NOT NULL; ALTER TABLE fdrop REPLICA IDENTITY FULL; INSERT INTO fdrop VALUES (1, 'a'), (NULL, NULL); DELETE FROM fdrop WHERE ctid = (SELECT min(ctid) FROM fdrop WHERE id = 1); UPDATE fdrop SET v = 'n' WHERE id IS NULL",
+    ], expect: &[("SELECT * FROM fdrop ORDER BY id", &["NULL|n", "1|a", "2|b"])] },
+    Case { name: "numeric_key_of_another_scale", stages: &[
+        "CREATE TABLE kscale (id numeric PRIMARY KEY, v int); INSERT INTO kscale VALUES (1.0, 1), (2, 2); UPDATE kscale SET id = 1.00 WHERE id = 1; UPDATE kscale SET v = 5 WHERE id = 1; DELETE FROM kscale WHERE id = 2.000",
+    ], expect: &[("SELECT * FROM kscale", &["1.00|5"])] },
+    Case { name: "zero_key_that_becomes_negative_zero", stages: &[
+        "CREATE TABLE kzero (id float8 PRIMARY KEY, v int); INSERT INTO kzero VALUES (0, 1); UPDATE kzero SET id = '-0'; UPDATE kzero SET v = 2",
+    ], expect: &[("SELECT * FROM kzero", &["x'2d30'|2"])] },
+    Case { name: "unique_index_of_two_columns_with_an_included_one", stages: &[
+        "CREATE TABLE uinc (a int NOT NULL, b text NOT NULL, c int); CREATE UNIQUE INDEX uinc_i ON uinc (b, a) INCLUDE (c); ALTER TABLE uinc REPLICA IDENTITY USING INDEX uinc_i; INSERT INTO uinc VALUES (1, 'x', 1), (1, 'y', 2), (2, 'x', 3)",
+        "UPDATE uinc SET c = c * 10 WHERE b = 'x'; UPDATE uinc SET a = 9 WHERE b = 'y'; DELETE FROM uinc WHERE a = 2",
+    ], expect: &[("SELECT * FROM uinc ORDER BY a", &["1|x|10", "9|y|2"]), ("SELECT name FROM pragma_table_info('uinc') WHERE pk > 0 ORDER BY cid", &["a", "b"])] },
     Case { name: "table_without_columns", stages: &[
         "CREATE TABLE nocol (); ALTER TABLE nocol REPLICA IDENTITY FULL", "SELECT 1",
     ], expect: &[] },
@@ -99,6 +113,22 @@ pub const CASES: &[Case] = &[
 on_each_server! {
     fn the_right_row_is_changed(server) {
         run(server, CASES, &[], true);
+    }
+
+    fn unique_values_of_a_users_table_are_swapped_and_shifted(server) {
+        let (mut database, pipeline) = crate::delivery::arrange(
+            server,
+            "CREATE TABLE u (id int PRIMARY KEY, v int UNIQUE DEFERRABLE INITIALLY DEFERRED, w text UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        );
+        let own = "CREATE TABLE u (id INTEGER PRIMARY KEY, v INTEGER UNIQUE, w TEXT UNIQUE)";
+        rusqlite::Connection::open(pipeline.file()).unwrap().execute_batch(own).unwrap();
+        database.execute("INSERT INTO u SELECT g, g, 'w' || g FROM generate_series(1, 40) g");
+        pipeline.catch_up();
+        database.execute("UPDATE u SET v = v + 1; UPDATE u SET w = 'w' || (41 - id)");
+        database.execute("BEGIN; UPDATE u SET v = 3 WHERE id = 1; UPDATE u SET v = 2 WHERE id = 2; DELETE FROM u WHERE id = 3; INSERT INTO u VALUES (3, 4, 'w38'); COMMIT");
+        pipeline.catch_up();
+        crate::compare::assert_equal(&database, &pipeline);
+        assert_eq!(pipeline.lines("SELECT * FROM u WHERE id < 4"), ["1|3|w40", "2|2|w39", "3|4|w38"]);
     }
 
     fn the_right_row_is_changed_command_by_command(server) {

@@ -57,6 +57,12 @@ pub const CASES: &[Case] = &[
     Case { name: "one_megabyte_of_bytes", stages: &[
         "CREATE TABLE bigb (id int PRIMARY KEY, v bytea); INSERT INTO bigb VALUES (1, decode(repeat('00ff0a0d', 262144), 'hex'))",
     ], expect: &[("SELECT id, length(v), hex(substr(v, 1048573)) FROM bigb", &["1|1048576|00FF0A0D"])] },
+    Case { name: "numeric_of_the_largest_size", stages: &[
+        "CREATE TABLE bign (id int PRIMARY KEY, v numeric); INSERT INTO bign VALUES (1, (repeat('9', 131072) || '.' || repeat('9', 16383))::numeric); UPDATE bign SET v = -v",
+    ], expect: &[("SELECT length(v), substr(v, 1, 3), substr(v, -3), instr(v, '.') FROM bign", &["147457|-99|999|131074"])] },
+    Case { name: "truncate_cascade", stages: &[
+        "CREATE TABLE tc1 (id int PRIMARY KEY); CREATE TABLE tc2 (id int REFERENCES tc1); INSERT INTO tc1 VALUES (1); INSERT INTO tc2 VALUES (1); TRUNCATE tc1 CASCADE; INSERT INTO tc1 VALUES (2)",
+    ], expect: &[("SELECT * FROM tc1", &["2"]), ("SELECT count(*) FROM tc2", &["0"])] },
     Case { name: "nulls_and_back", stages: &[
         "CREATE TABLE nulls (id int PRIMARY KEY, a int, b text, c bytea); INSERT INTO nulls VALUES (1, NULL, NULL, NULL), (2, 1, 'x', '\\x01'); UPDATE nulls SET a = 1, b = '', c = '\\x' WHERE id = 1; UPDATE nulls SET a = NULL, b = NULL, c = NULL WHERE id = 2",
     ], expect: &[("SELECT id, a, b, typeof(c), length(c) FROM nulls ORDER BY id", &["1|1||blob|0", "2|NULL|NULL|null|NULL"])] },

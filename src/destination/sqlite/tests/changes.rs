@@ -89,6 +89,26 @@ fn a_column_that_comes_back_into_the_publication_stops() {
 }
 
 #[test]
+fn a_column_that_was_never_sent_stops_when_it_is_though_the_catalogue_has_forgotten_why() {
+    let mut fixture = Fixture::new();
+    let whole = || table("t", &[("id", INT), ("a", TEXT)]);
+    let part = |list| {
+        whole()
+            .with(|relation| {
+                relation.columns.truncate(1);
+                relation.catalogue.column_list = list;
+            })
+            .build()
+    };
+    with_row(&mut fixture, &part(true), &[Some("1")]);
+    with_row(&mut fixture, &part(false), &[Some("2")]);
+    assert_stops(&mut fixture, insert(&whole().build(), &[Some("3"), Some("x")]), "\"a\" was not published before");
+    let old = part(false);
+    fixture.apply(&[truncate(&[&old]), insert(&whole().build(), &[Some("3"), Some("x")])]).unwrap();
+    assert_eq!(fixture.query("SELECT * FROM t"), ["3 'x'"]);
+}
+
+#[test]
 fn a_dropped_column_goes_when_the_setting_says_so_even_from_the_key() {
     let mut fixture = Fixture::new();
     fixture.options.on_dropped_column = OnDroppedColumn::Drop;
