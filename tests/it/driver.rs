@@ -148,6 +148,12 @@ impl Pipeline {
         open(&self.file())
     }
 
+    /// Executes statements at the destination, as its owner does.
+    #[track_caller]
+    pub fn own(&self, sql: &str) {
+        Connection::open(self.file()).and_then(|connection| connection.execute_batch(sql)).unwrap();
+    }
+
     /// Rows of a query at the destination, as texts (`NULL`, blobs as `x'…'`).
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {

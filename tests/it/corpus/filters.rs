@@ -131,7 +131,7 @@ on_each_server! {
             "CREATE TABLE here (id int PRIMARY KEY, a int, twice int); ALTER TABLE here REPLICA IDENTITY FULL",
         );
         let own = "CREATE TABLE here (id INTEGER PRIMARY KEY, a INTEGER, twice INTEGER GENERATED ALWAYS AS (a * 2) VIRTUAL)";
-        rusqlite::Connection::open(pipeline.file()).unwrap().execute_batch(own).unwrap();
+        pipeline.own(own);
         database.execute("INSERT INTO here VALUES (1, 5, 0), (2, 6, 0); UPDATE here SET a = 7, twice = 1 WHERE id = 1; DELETE FROM here WHERE id = 2");
         pipeline.catch_up();
         assert_eq!(pipeline.lines("SELECT * FROM here"), ["1|7|14"]);

@@ -121,7 +121,7 @@ on_each_server! {
             "CREATE TABLE u (id int PRIMARY KEY, v int UNIQUE DEFERRABLE INITIALLY DEFERRED, w text UNIQUE DEFERRABLE INITIALLY DEFERRED)",
         );
         let own = "CREATE TABLE u (id INTEGER PRIMARY KEY, v INTEGER UNIQUE, w TEXT UNIQUE)";
-        rusqlite::Connection::open(pipeline.file()).unwrap().execute_batch(own).unwrap();
+        pipeline.own(own);
         database.execute("INSERT INTO u SELECT g, g, 'w' || g FROM generate_series(1, 40) g");
         pipeline.catch_up();
         database.execute("UPDATE u SET v = v + 1; UPDATE u SET w = 'w' || (41 - id)");

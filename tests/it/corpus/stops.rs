@@ -81,7 +81,7 @@ fn stops(server: &'static Server, case: &Stop) -> Result<(), String> {
     let publication = database.name.clone();
     database.create_slot();
     let pipeline = Pipeline::new(&database);
-    rusqlite::Connection::open(pipeline.file()).unwrap().execute_batch(OWN).unwrap();
+    pipeline.own(OWN);
     let execute = |database: &mut Database, sql: &str| {
         sql.split("; ").filter(|statement| !statement.trim().is_empty()).try_for_each(|statement| {
             let statement = statement.replace("{pub}", &publication);
