@@ -106,7 +106,7 @@ fn verify_finds_a_changed_chunk_a_missing_one_and_a_missing_transaction() {
     let _intake = fill(&spool);
     let inspector = Inspector::live(spool.clone());
     let segment = inspector.segments().unwrap().iter().find(|s| s.kind == SegmentKind::Committed).unwrap().number;
-    let segment = spool.core.store.segment(segment).unwrap();
+    let segment = spool.core.store.segment(segment, u64::MAX).unwrap();
     let chunks: Vec<_> = segment.iter().map(|entry| entry.into_inner().unwrap()).collect();
     let (key, value) = chunks[0].clone();
     let mut changed = value.to_vec();

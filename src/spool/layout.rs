@@ -39,6 +39,9 @@ const DATA_PREFIX: &str = "data-";
 const MIB: u64 = 1 << 20;
 /// Blocks are read again seldom; what is read again soon is in the tail.
 const CACHE_BYTES: u64 = 4 * MIB;
+/// The engine keeps the files of a dropped segment open, and their room taken, until others push them out of this cache:
+/// with its default of hundreds, gigabytes. Chunks are read in order, so few files are read at a time.
+const CACHED_FILES: usize = 16;
 /// The smallest that the engine takes. The journal keeps dead bytes until every keyspace was flushed: with the default of
 /// 512 MiB, 2 M small transactions took 14.5 s to open.
 const JOURNAL_BYTES: u64 = 64 * MIB;
@@ -60,6 +63,7 @@ impl Store {
         let db = Database::builder(directory)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
+            .max_cached_files(Some(CACHED_FILES))
             .manual_journal_persist(true)
             .worker_threads(1)
             .open()
@@ -80,12 +84,14 @@ impl Store {
         })
     }
 
-    /// Opens or creates the keyspace of a segment.
-    pub(crate) fn segment(&self, number: u32) -> Result<Keyspace, SpoolError> {
+    /// Opens or creates the keyspace of a segment that is sealed at `limit` bytes.
+    pub(crate) fn segment(&self, number: u32, limit: u64) -> Result<Keyspace, SpoolError> {
+        // The engine cuts its journal only when it flushes: a segment that fits into its memtable would never make it.
+        let memtable = (limit / 4).clamp(MIB / 4, 12 * MIB);
         self.db
             .keyspace(&segment_name(number), || {
                 // Values are chunks of up to 256 KiB that are read once, in order.
-                options(12 * MIB).data_block_size_policy(BlockSizePolicy::all(64 << 10))
+                options(memtable).data_block_size_policy(BlockSizePolicy::all(64 << 10))
             })
             .map_err(SpoolError::store("opening a data segment"))
     }

@@ -107,13 +107,13 @@ fn segments_are_dropped_when_everything_in_them_is_applied_also_those_of_rolled_
     wait_durable(&spool, 600);
     let segments = || spool.core.store.segment_numbers().len();
     assert!(segments() > 4);
-    spool.reader("main").advance(Position::end_of(Lsn(600)));
     let inspector = super::inspection::Inspector::live(spool.clone());
     let sealed = |kind| {
         let segments = inspector.segments().unwrap();
         segments.iter().filter(|segment| segment.sealed && segment.kind == kind).count()
     };
     assert!(sealed(SegmentKind::Committed) > 1 && sealed(SegmentKind::Open) > 1);
+    spool.reader("main").advance(Position::end_of(Lsn(600)));
     until("the applied ones are dropped", || sealed(SegmentKind::Committed) == 0);
     assert!(sealed(SegmentKind::Open) > 1);
     assert_eq!(spool.reader("other").try_open().unwrap().xid(), 9);

@@ -23,6 +23,8 @@ use crate::position::{Lsn, Position};
 
 /// How often this is worth doing under load.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// Between two flushes that are to make room: each takes the engine a moment.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// Transactions that are released in one batch, between two groups: some 8 ms.
 const RELEASE: usize = 4096;
 
@@ -32,13 +34,16 @@ pub(crate) struct Maintenance {
     /// When everything up to where had been applied.
     applied: VecDeque<(Instant, Lsn)>,
     free_bytes: u64,
+    /// When memtables were last flushed to make room.
+    flushed: Instant,
     /// More can be released than one round does.
     more: bool,
 }
 
 impl Maintenance {
     pub(crate) fn new() -> Self {
-        Self { last: Instant::now(), applied: VecDeque::new(), free_bytes: u64::MAX, more: false }
+        let now = Instant::now();
+        Self { last: now, applied: VecDeque::new(), free_bytes: u64::MAX, flushed: now, more: false }
     }
 }
 
@@ -142,7 +147,7 @@ impl Writer {
     fn drop_segments(&mut self) -> Result<(), SpoolError> {
         let worth = if self.squeezed() { 1 } else { (self.core.options.segment_bytes / 4).max(1) };
         let drained = lock(&self.core.segments).drained(self.progress.released, worth);
-        let Some(first) = drained.first().copied() else { return Ok(()) };
+        let Some(first) = drained.first().copied() else { return self.let_journals_go() };
         // One at a time: each costs some 40 ms in which no commit goes on.
         self.maintenance.more |= drained.len() > 1;
         let store = &self.core.store;
@@ -152,6 +157,22 @@ impl Writer {
         store.meta.remove(segment_key(first)).map_err(SpoolError::store("dropping a segment"))?;
         failpoint::pass("spool.segment_forgotten").map_err(SpoolError::failpoint("dropping a segment"))?;
         store.db.delete_keyspace(keyspace).map_err(SpoolError::store("dropping a segment"))
+    }
+
+    /// Where room is short. A sealed journal stays until every keyspace was flushed behind it, and so long it holds the files
+    /// of dropped segments; while reception pauses nothing is written that would flush them.
+    fn let_journals_go(&mut self) -> Result<(), SpoolError> {
+        let store = &self.core.store;
+        if !self.squeezed() || store.db.journal_count() < 2 || self.maintenance.flushed.elapsed() < FLUSH_INTERVAL {
+            return Ok(());
+        }
+        self.maintenance.flushed = Instant::now();
+        let segments = lock(&self.core.segments).keyspaces();
+        let keyspaces = [&store.meta, &store.relations, &store.received, &store.pending, &store.cursors];
+        for keyspace in keyspaces.into_iter().chain(&segments) {
+            keyspace.rotate_memtable().map_err(SpoolError::store("flushing for room"))?;
+        }
+        Ok(())
     }
 
     fn free_bytes(&self) -> Result<u64, SpoolError> {

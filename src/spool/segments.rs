@@ -65,7 +65,7 @@ impl Segments {
             let number = key.get(SEGMENT_PREFIX.len()..).and_then(|number| number.try_into().ok());
             let number = u32::from_be_bytes(number.ok_or_else(|| SpoolError::damaged("a segment", "its key is odd"))?);
             let record = record::decode(HEADER_VERSION, &format!("segment {number}"), &value)?;
-            let keyspace = store.segment(number)?;
+            let keyspace = store.segment(number, limit)?;
             by_number.insert(number, Segment { keyspace, record, open: HashSet::new(), changed: false });
         }
         let mut segments = Self { by_number, spare: None, next: 0, limit };
@@ -73,7 +73,7 @@ impl Segments {
             segments.next = segments.next.max(number + 1);
             if !segments.by_number.contains_key(&number) {
                 // Made ahead of need and never used, or no longer referred to and half dropped.
-                let keyspace = store.segment(number)?;
+                let keyspace = store.segment(number, limit)?;
                 let unused = keyspace.is_empty().map_err(SpoolError::store("looking into a segment"))?;
                 if segments.spare.is_none() && unused {
                     segments.spare = Some((number, keyspace));
@@ -128,7 +128,7 @@ impl Segments {
     fn make(&mut self, store: &Store) -> Result<(u32, Keyspace), SpoolError> {
         let number = self.next;
         self.next += 1;
-        Ok((number, store.segment(number)?))
+        Ok((number, store.segment(number, self.limit)?))
     }
 
     /// Makes the next segment when one is nearly full.
@@ -176,6 +176,11 @@ impl Segments {
 
     pub(crate) fn keyspace(&self, number: u32) -> Option<Keyspace> {
         self.by_number.get(&number).map(|segment| segment.keyspace.clone())
+    }
+
+    /// All of them.
+    pub(crate) fn keyspaces(&self) -> Vec<Keyspace> {
+        self.by_number.values().map(|segment| segment.keyspace.clone()).collect()
     }
 
     /// Bytes in all segments.

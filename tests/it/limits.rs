@@ -69,6 +69,26 @@ on_each_server! {
         assert_equal(&database, &pipeline);
     }
 
+    fn reading_pauses_before_the_disk_under_the_spool_is_full(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let Some(_disk) = Filesystem::mount(&pipeline.data(), 240) else { return };
+        pipeline.set("PG2ANY_ENABLE_COMPRESSION", "false").set("PG2ANY_DISK_HEADROOM", "100MB").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "8");
+        database.execute("INSERT INTO t VALUES (0, 'x')");
+        pipeline.catch_up();
+        let locker = lock(&pipeline);
+        let mut running = pipeline.start();
+        for round in 0..60 {
+            database.execute(&fill("t", round * 100_000 + 1, 20_000));
+        }
+        running.until_said("reading from the source is paused");
+        assert_eq!(database.slot("active").as_deref(), Some("true"));
+        locker.execute_batch("ROLLBACK").unwrap();
+        drop(locker);
+        running.until_caught_up(&pipeline, &mut database);
+        running.terminate();
+        assert_equal(&database, &pipeline);
+    }
+
     fn a_full_disk_under_the_destination_is_waited_for(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
         let directory = pipeline.beside("small");

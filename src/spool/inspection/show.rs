@@ -156,7 +156,7 @@ fn stored(store: &Store, segment: u32, key: &[u8], what: impl Fn() -> String) ->
     if !store.db.keyspace_exists(&segment_name(segment)) {
         return Err(SpoolError::damaged(what(), format!("segment {segment} is missing")));
     }
-    let value = store.segment(segment)?.get(key).map_err(reading)?;
+    let value = store.segment(segment, u64::MAX)?.get(key).map_err(reading)?;
     value.ok_or_else(|| SpoolError::damaged(what(), format!("it is missing in segment {segment}")))
 }
 
