@@ -1,6 +1,5 @@
 //! Whatever would lose, double or mix up changes stops with an error that says what is wrong and what to do, and loses nothing.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use crate::compare::assert_equal;
@@ -130,23 +129,35 @@ on_each_server! {
         assert_eq!(pipeline.lines("SELECT id FROM t"), ["1"]);
     }
 
-    fn a_publication_that_never_existed_is_named(server) {
-        let (mut database, mut pipeline) = arrange(server, TABLE);
+    fn a_publication_that_never_existed_is_named_and_no_slot_is_made_for_it(server) {
+        let mut database = Database::new(server);
+        database.execute(TABLE);
+        let mut pipeline = Pipeline::new(&database);
         pipeline.set("CDC_PUBLICATION", "nowhere_to_be_found");
-        database.execute("INSERT INTO t VALUES (1, 'x')");
         stops(&pipeline, SOURCE, &["nowhere_to_be_found", "CREATE PUBLICATION"]);
+        assert_eq!(database.slot("plugin"), None);
+        database.execute("CREATE PUBLICATION nowhere_to_be_found FOR ALL TABLES");
+        let mut running = pipeline.start();
+        running.until_streaming(&mut database);
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        running.until_caught_up(&pipeline, &mut database);
+        running.terminate();
+        assert_equal(&database, &pipeline);
     }
 
     fn another_database_behind_the_same_names_is_refused(server) {
-        let (database, mut pipeline) = delivered(server);
+        let (mut database, mut pipeline) = delivered(server);
         let mut other = Database::new(server);
         other.execute(TABLE);
         other.execute(&format!("CREATE PUBLICATION {} FOR ALL TABLES", database.name));
         other.execute("INSERT INTO t VALUES (100, 'foreign')");
-        let url = other.url();
+        let (url, own) = (other.url(), database.url());
         pipeline.set("CDC_SOURCE_CONNECTION_STRING", &url);
-        stops(&pipeline, GAP, &[&other.name]);
+        stops(&pipeline, GAP, &[&other.name, "source adopt"]);
         assert_eq!(pipeline.lines("SELECT id FROM t"), ["1"]);
+        database.execute("INSERT INTO t VALUES (2, 'y')");
+        pipeline.set("CDC_SOURCE_CONNECTION_STRING", &own).catch_up();
+        assert_equal(&database, &pipeline);
     }
 
     fn a_missing_privilege_is_named(server) {
@@ -155,7 +166,11 @@ on_each_server! {
         database.execute(&format!("CREATE ROLE {role} LOGIN"));
         let url = database.url().replace("postgres@", &format!("{role}@"));
         pipeline.set("CDC_SOURCE_CONNECTION_STRING", &url);
+        database.execute("INSERT INTO t VALUES (1, 'x')");
         stops(&pipeline, SOURCE, &["REPLICATION"]);
+        database.execute(&format!("ALTER ROLE {role} REPLICATION"));
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
         database.execute(&format!("DROP ROLE {role}"));
     }
 
@@ -192,10 +207,21 @@ on_each_server! {
     }
 
     fn a_wrong_wal_level_is_named(server) {
-        let Some(own) = Server::own(server.version, &[("wal_level", "replica")]) else { return };
-        own.connect("postgres").batch_execute("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t").unwrap();
+        let Some(mut own) = Server::own(server.version, &[("wal_level", "replica")]) else { return };
+        let mut client = own.connect("postgres");
+        client.batch_execute("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t").unwrap();
         let pipeline = Pipeline::bare(&format!("postgresql://postgres@127.0.0.1:{}/postgres", own.port), "s", "p");
-        stops(&pipeline, SOURCE, &["wal_level"]);
+        stops(&pipeline, SOURCE, &["wal_level = replica", "ALTER SYSTEM"]);
+        client.batch_execute("ALTER SYSTEM SET wal_level = 'logical'").unwrap();
+        drop(client);
+        own.stop("fast");
+        let port = own.port;
+        own.launch_on(port).unwrap();
+        let mut running = pipeline.start();
+        running.until_said("streaming from the source");
+        own.connect("postgres").batch_execute("INSERT INTO t VALUES (1)").unwrap();
+        running.until("the row", || pipeline.has("SELECT 1 FROM t"));
+        running.terminate();
     }
 
     fn a_source_restored_from_an_older_image_is_a_gap(server) {
@@ -235,7 +261,8 @@ on_each_server! {
         }
         let state: String = client.query_one("SELECT wal_status FROM pg_replication_slots", &[]).unwrap().get(0);
         assert_eq!(state, "lost");
-        stops(&pipeline, GAP, &["slot"]);
+        let said = stops(&pipeline, GAP, &["slot \"s\" was invalidated", "slot create --export-snapshot"]);
+        assert!(lsns(&said).len() >= 2, "{said}");
     }
 
     fn a_second_process_on_the_same_data_directory_is_refused(server) {
@@ -254,6 +281,9 @@ on_each_server! {
         std::fs::write(pipeline.file(), &text).unwrap();
         stops(&pipeline, DESTINATION, &["destination.sqlite"]);
         assert_eq!(std::fs::read_to_string(pipeline.file()).unwrap(), text);
+        std::fs::remove_file(pipeline.file()).unwrap();
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
     }
 
     fn a_destination_in_a_directory_that_does_not_exist_is_named(server) {
@@ -332,7 +362,7 @@ on_each_server! {
 #[test]
 fn another_cluster_behind_the_same_names_is_refused() {
     let (Some(one), Some(two)) = (Server::shared(Version::V15), Server::shared(Version::V18)) else { return };
-    let (database, mut pipeline) = delivered(one);
+    let (mut database, mut pipeline) = delivered(one);
     let name = "the_same_name_elsewhere";
     let mut admin = two.connect("postgres");
     admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).unwrap();
@@ -341,25 +371,15 @@ fn another_cluster_behind_the_same_names_is_refused() {
         .batch_execute(&format!("CREATE TABLE t (id int); CREATE PUBLICATION {} FOR ALL TABLES", database.name))
         .unwrap();
     pipeline.set("CDC_SOURCE_CONNECTION_STRING", &format!("postgresql://postgres@127.0.0.1:{}/{name}", two.port));
-    stops(&pipeline, GAP, &["system"]);
+    stops(&pipeline, GAP, &["system identifier", "source adopt"]);
+    database.execute("INSERT INTO t VALUES (2, 'y')");
+    let own = database.url();
+    pipeline.set("CDC_SOURCE_CONNECTION_STRING", &own).catch_up();
+    assert_equal(&database, &pipeline);
     admin.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).unwrap();
 }
 
 on_each_server! {
-    fn a_read_only_destination_is_named(server) {
-        let (mut database, mut pipeline) = delivered(server);
-        let directory = pipeline.beside("fixed");
-        std::fs::create_dir(&directory).unwrap();
-        let file = directory.join("destination.sqlite");
-        // Root writes into read-only files; a file that cannot be opened for writing at all is what is left.
-        std::fs::create_dir(&file).unwrap();
-        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o555)).unwrap();
-        pipeline.set("CDC_DEST_URI", file.to_str().unwrap());
-        database.execute("INSERT INTO t VALUES (2, 'x')");
-        stops(&pipeline, DESTINATION, &["fixed"]);
-        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
     fn a_locked_destination_is_waited_for(server) {
         let (mut database, pipeline) = delivered(server);
         let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
