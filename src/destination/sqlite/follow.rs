@@ -11,11 +11,12 @@ use tracing::warn;
 use super::alter::{self, Alteration};
 use super::error::failed;
 use super::facts::{ColumnFacts, DOUBTED, TableFacts};
+use super::key::key_after;
 use super::names::{free_name, same, table_name};
 use super::retype::{Conversion, retyping, widening};
-use super::schema::{check_column, column_facts, highest_number, key_of, unsent, way_out};
+use super::schema::{check_column, column_facts, highest_number, unsent, way_out};
 use super::table::{Table, is_empty};
-use crate::change::{Relation, ReplicaIdentity};
+use crate::change::Relation;
 use crate::destination::value::type_name;
 use crate::destination::{DestinationError, OnDroppedColumn, OnRewrite, Options};
 
@@ -130,7 +131,14 @@ pub(super) fn follow(
     facts.unsent.extend(unsent(relation).iter().filter(|number| !known.unsent.contains(number)));
     facts.unsent.retain(|number| new.iter().all(|column| column.attribute_number != Some(*number)));
     let mut steps = Alteration::default();
+    // The type of some column changed in a way that PostgreSQL cannot make without writing the rows.
+    let written = new.iter().zip(&pairs).any(|(column, pair)| {
+        let before = pair.map(|old| &known.columns[old]).filter(|before| !is_of_same_type(before, column));
+        before.is_some_and(|before| retyping(before, column).is_none())
+    });
+    let mut same_shape = new.len() == known.active().count();
     for (column, pair) in new.iter().zip(&pairs) {
+        same_shape &= pair.is_some_and(|old| is_as_before(&known.columns[old], column));
         match *pair {
             Some(old) => {
                 let before = &known.columns[old];
@@ -143,9 +151,8 @@ pub(super) fn follow(
                         "load the column's values at the destination",
                     ));
                 }
-                let (is, was) = ((column.type_oid, column.type_modifier), (before.type_oid, before.type_modifier));
-                if is != was && !empty {
-                    let conversion = retyped(options, &known, relation, (before, column))
+                if !is_of_same_type(before, column) && !empty {
+                    let conversion = retyped(options, &known, relation, (before, column), written)
                         .map_err(|change| stop(change, NEW_TYPE))?;
                     steps.conversions.extend(conversion.map(|conversion| (old, conversion)));
                 }
@@ -171,8 +178,15 @@ pub(super) fn follow(
     for old in &dropped {
         facts.columns[*old].kept = true;
     }
+    if same_shape && !new.iter().all(|column| column.settled) {
+        // The catalogue is ahead of the rows: what it said of this same shape earlier says more.
+        (facts.file_node, facts.highest_number) = (known.file_node, known.highest_number);
+        for (column, before) in facts.columns.iter_mut().zip(&known.columns) {
+            column.settled = before.settled;
+        }
+    }
     name_columns(&mut facts, &known, &new);
-    facts.key = key_after(&known, relation, &facts);
+    facts.key = key_after(connection, &known, relation, &facts)?;
     steps.plan(&known, &facts, &dropped, options.on_dropped_column == OnDroppedColumn::Drop);
 
     if steps.is_nothing() {
@@ -216,6 +230,7 @@ fn retyped(
     known: &TableFacts,
     relation: &Relation,
     (before, column): (&ColumnFacts, &ColumnFacts),
+    written: bool,
 ) -> Result<Option<Conversion>, String> {
     let rewrite = rewritten(known, relation, before.settled);
     if let Some(conversion) = retyping(before, column)
@@ -225,7 +240,10 @@ fn retyped(
     }
     let (was, is) =
         (type_name(before.base_oid, before.type_modifier), type_name(column.base_oid, column.type_modifier));
-    if let Some(conversion) = widening(before, column)
+    // Where another column's change wrote the rows, they say nothing about this one's.
+    let unwritten =
+        || retyping(before, column).filter(|conversion| written && conversion.is_none_or(Conversion::is_plain));
+    if let Some(conversion) = widening(before, column).or_else(unwritten)
         && options.on_rewrite == OnRewrite::Follow
     {
         warn!(
@@ -249,6 +267,14 @@ fn retyped(
 fn same_catalogue(known: &TableFacts, new: &[ColumnFacts]) -> bool {
     let described = |column: &ColumnFacts| (column.name.clone(), column.attribute_number, column.type_oid);
     known.active().map(described).eq(new.iter().map(described))
+}
+
+fn is_of_same_type(before: &ColumnFacts, column: &ColumnFacts) -> bool {
+    (before.type_oid, before.type_modifier) == (column.type_oid, column.type_modifier)
+}
+
+fn is_as_before(before: &ColumnFacts, column: &ColumnFacts) -> bool {
+    !before.kept && before.name == column.name && is_of_same_type(before, column)
 }
 
 /// For each new column the old one that it is.
@@ -281,9 +307,10 @@ fn pair(known: &TableFacts, new: &[ColumnFacts]) -> Vec<Option<usize>> {
 /// What the rows that are there get in a new column: a text, or NULL.
 fn fill(known: &TableFacts, relation: &Relation, column: &ColumnFacts) -> Result<Option<String>, String> {
     let name = &column.name;
+    let changed_again = format!("column {name:?} was added, and changed again before its default could be asked for");
     let Some(catalogue) = relation.column_catalogue(name) else {
         if relation.catalogue.found {
-            return Err(format!("column {name:?} was added, and changed again before its default could be asked for"));
+            return Err(changed_again);
         }
         warn!(
             table = relation.full_name(),
@@ -300,7 +327,8 @@ fn fill(known: &TableFacts, relation: &Relation, column: &ColumnFacts) -> Result
         ));
     }
     if let Some(value) = &catalogue.missing_value {
-        return Ok(Some(value.clone()));
+        // Printed as what the column is by now.
+        return if column.settled { Ok(Some(value.clone())) } else { Err(changed_again) };
     }
     if catalogue.generated {
         return Err(format!("column {name:?} is generated, and its values in the rows that are there were not sent"));
@@ -356,24 +384,6 @@ fn name_columns(facts: &mut TableFacts, known: &TableFacts, new: &[ColumnFacts])
 /// A column further on whose name is about to change does not hold its old one.
 fn is_to_be_named(known: &TableFacts, index: usize, column: &ColumnFacts) -> bool {
     known.columns.get(index).is_some_and(|old| old.name != column.name && old.target == column.target)
-}
-
-/// The key that a table of ours should have now.
-fn key_after(known: &TableFacts, relation: &Relation, facts: &TableFacts) -> Vec<String> {
-    if !known.created {
-        return known.key.clone();
-    }
-    let from_catalogue = matches!(relation.replica_identity, ReplicaIdentity::Full | ReplicaIdentity::Nothing);
-    if from_catalogue && !relation.catalogue.found {
-        // Nobody can say; the key that it had, under the names of now.
-        let now = |target: &String| {
-            let index = known.columns.iter().position(|column| column.target == *target)?;
-            facts.columns.get(index).filter(|column| !column.kept).map(|column| column.target.clone())
-        };
-        let key: Option<Vec<String>> = known.key.iter().map(now).collect();
-        return key.unwrap_or_default();
-    }
-    key_of(relation, facts)
 }
 
 /// Refuses what only the owner of a table can do.

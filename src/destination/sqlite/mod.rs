@@ -13,6 +13,7 @@ mod checkpoint;
 mod error;
 mod facts;
 mod follow;
+mod key;
 mod limit;
 mod names;
 mod parked;

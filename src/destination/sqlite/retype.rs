@@ -96,6 +96,11 @@ pub(super) fn widening(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Co
 }
 
 impl Conversion {
+    /// What becomes of a value does not depend on the session that changed the type.
+    pub fn is_plain(self) -> bool {
+        !matches!(self.text, Text::WithZone | Text::WithoutZone)
+    }
+
     /// PostgreSQL's text of the value under the new type, from that under the old one.
     pub fn text(self, mut text: Vec<u8>) -> Vec<u8> {
         let as_text = String::from_utf8_lossy(&text).into_owned();

@@ -9,11 +9,12 @@ use tracing::warn;
 use super::error::{Doing, failed};
 use super::facts::{ColumnFacts, Facts, TableFacts};
 use super::follow;
+use super::key::key_of;
 use super::names::{free_name, quote, same, table_name};
 use super::plan::{Matching, PARKING, Plan, parking_name};
 use super::table::{Table, is_empty};
 use super::value::storage;
-use crate::change::{Relation, RelationVersion, ReplicaIdentity};
+use crate::change::{Relation, RelationVersion};
 use crate::destination::value::Family;
 use crate::destination::{DestinationError, Options};
 
@@ -361,30 +362,6 @@ pub(super) fn column_facts(relation: &Relation) -> Vec<ColumnFacts> {
         });
     }
     columns
-}
-
-/// The names here of the primary key that a table gets: what rows are matched by, else the source's primary key.
-pub(super) fn key_of(relation: &Relation, facts: &TableFacts) -> Vec<String> {
-    let identity: Vec<&str> = match relation.replica_identity {
-        ReplicaIdentity::Default | ReplicaIdentity::Index => relation
-            .identity_columns()
-            .filter_map(|index| relation.columns.get(index))
-            .map(|c| c.name.as_str())
-            .collect(),
-        ReplicaIdentity::Full | ReplicaIdentity::Nothing => Vec::new(),
-    };
-    let names: Vec<&str> = if identity.is_empty() {
-        relation.catalogue.primary_key.iter().map(String::as_str).collect()
-    } else {
-        identity
-    };
-    let targets: Vec<String> = names
-        .iter()
-        .filter_map(|name| facts.active().find(|column| column.name == **name))
-        .map(|column| column.target.clone())
-        .collect();
-    // A key of which a column is not published is none.
-    if targets.len() == names.len() { targets } else { Vec::new() }
 }
 
 /// The columns that the source has and does not send, as far as the catalogue knew. What it knew beyond that may have come

@@ -188,19 +188,37 @@ pub fn float_text(value: f64, limit: i32) -> String {
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if value == 0.0 || (-4..limit).contains(&exponent) {
-        return format!("{value}");
+        return positional(mantissa, exponent);
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{mantissa}e{sign}{:02}", exponent.abs())
 }
 
-/// The shortest digits, in scientific notation, that are nearer to this number than to any other. Rust's may lie half-way to the
-/// next one, when reading them rounds to the even one of the two; PostgreSQL does not use such digits.
+/// Scientific digits without their exponent.
+fn positional(mantissa: &str, exponent: i32) -> String {
+    let digits = mantissa.replace('.', "");
+    match usize::try_from(exponent) {
+        Err(_) => format!("0.{}{digits}", "0".repeat(usize::try_from(-exponent - 1).unwrap_or(0))),
+        Ok(whole) if digits.len() <= whole + 1 => format!("{digits:0<0$}", whole + 1),
+        Ok(whole) => format!("{}.{}", &digits[..=whole], &digits[whole + 1..]),
+    }
+}
+
+/// The shortest digits, in scientific notation, that are nearer to this number than to any other, as PostgreSQL chooses them.
+/// Rust's differ twice: where the number lies half-way between two of so few digits, Rust takes the upper and PostgreSQL the
+/// even one; and digits that lie half-way to another number are read as the even one of the two, which is not enough for
+/// PostgreSQL.
 fn shortest_inside(value: f64) -> String {
-    let mut scientific = format!("{value:e}");
+    let shortest = format!("{value:e}");
+    let mut places = shortest.find('e').unwrap_or(0).saturating_sub(2);
+    let even = format!("{value:.places$e}");
+    if even != shortest && is_inside(&even, value) {
+        return even;
+    }
+    let mut scientific = shortest;
     // Below 2^53 what lies half-way has more digits than are ever needed.
     while value >= 9_007_199_254_740_992.0 && !is_inside(&scientific, value) {
-        let places = scientific.find('e').unwrap_or(0).saturating_sub(1).max(1);
+        places = places.max(1) + usize::from(scientific.contains('.'));
         scientific = format!("{value:.places$e}");
     }
     scientific
@@ -209,13 +227,13 @@ fn shortest_inside(value: f64) -> String {
 /// Whether a little more and a little less than these digits are read as `value` too.
 fn is_inside(scientific: &str, value: f64) -> bool {
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
-    let places = mantissa.len().saturating_sub(2);
-    let (Ok(digits), Ok(exponent)) = (mantissa.replace('.', "").parse::<u64>(), exponent.parse::<usize>()) else {
+    let places = i32::try_from(mantissa.len().saturating_sub(2)).unwrap_or(0);
+    let (Ok(digits), Ok(exponent)) = (mantissa.replace('.', "").parse::<u64>(), exponent.parse::<i32>()) else {
         return true;
     };
     [format!("{digits}.{:060}1", 0), format!("{}.{:9<60}", digits.saturating_sub(1), "")]
         .iter()
-        .all(|near| format!("{near}e{}", exponent.saturating_sub(places)).parse() == Ok(value))
+        .all(|near| format!("{near}e{}", exponent - places).parse() == Ok(value))
 }
 
 #[cfg(test)]
@@ -248,6 +266,9 @@ mod tests {
             (f64::NEG_INFINITY, "-Infinity"),
             (0.300_000_000_000_000_04, "0.30000000000000004"),
             (-12.5, "-12.5"),
+            // Half-way between 512.3333129882812 and 512.3333129882813.
+            (512.0 + 10_922.0 / 32_768.0, "512.3333129882812"),
+            (1_125_899_906_842_623.0 + 0.75, "1.1258999068426238e+15"),
             // 1e+23 lies half-way to the next number.
             (1e23, "9.999999999999999e+22"),
             (9_007_199_254_740_992.0, "9.007199254740992e+15"),

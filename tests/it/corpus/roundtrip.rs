@@ -23,6 +23,7 @@ pub const TYPES: &[(&str, &str)] = &[
     ("oid", "(random() * 4294967295)::int8::oid"),
     ("float4", "((0.1 + random() * 0.9) * (1 - 2 * (random() < 0.5)::int) * 10.0::float8 ^ (random() * 74 - 37)::int)::float4"),
     ("float8", "CASE WHEN random() < 0.9 THEN (random() * 2 - 1) * 10.0::float8 ^ (random() * 600 - 300)::int ELSE (ARRAY['NaN', 'Infinity', '-Infinity', '-0', '5e-324', '1e23']::float8[])[1 + (random() * 5)::int] END"),
+    ("float", "((random() * 2 - 1) * 10 ^ (random() * 20 - 4)::int)::float4::float8"),
     ("double precision", "trunc((random() * 2 - 1) * 2 ^ 60) * 2 ^ (random() * 8)::int"),
     ("numeric", "CASE WHEN random() < 0.9 THEN (random() * 2 - 1)::numeric * 10::numeric ^ (random() * 60 - 30)::int ELSE (ARRAY['NaN', 'Infinity', '-Infinity', '0.000', '1e1000', '1e-1000']::numeric[])[1 + (random() * 5)::int] END"),
     ("numeric(10,2)", "((random() * 2 - 1) * 99999999)::numeric(10,2)"),

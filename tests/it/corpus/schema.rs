@@ -104,6 +104,10 @@ pub const CASES: &[Case] = &[
         "CREATE TABLE tw (id int PRIMARY KEY, at timestamp, back timestamptz, net cidr, o int, bits varbit(4)); INSERT INTO tw VALUES (1, '0044-03-15 12:00 BC', '2024-02-01 12:00+02', '10.0.0.1', -1, B'01'), (2, 'infinity', '-infinity', '10.0.0.0/8', 1, B'')",
         "SET timezone = 'UTC'; ALTER TABLE tw ALTER at TYPE timestamptz, ALTER back TYPE timestamp, ALTER net TYPE inet, ALTER o TYPE oid, ALTER bits TYPE varbit; RESET timezone; INSERT INTO tw VALUES (3, NULL, NULL, '10.0.0.1', 4294967295, B'010101')",
     ], expect: &[("SELECT * FROM tw ORDER BY id", &["1|0044-03-15 12:00:00+00:00 BC|2024-02-01 10:00:00|10.0.0.1|4294967295|01", "2|infinity|-infinity|10.0.0.0/8|1|", "3|NULL|NULL|10.0.0.1|4294967295|010101"])] },
+    Case { name: "types_of_two_columns_changed_at_once_one_with_a_rewrite", stages: &[
+        "CREATE TABLE t2 (id int PRIMARY KEY, v varchar(3), n numeric(10,2)); INSERT INTO t2 VALUES (1, 'abc', 1.50)",
+        "ALTER TABLE t2 ALTER id TYPE int8, ALTER v TYPE text, ALTER n TYPE numeric(30,2); INSERT INTO t2 VALUES (3000000000, 'abcdef', 2)",
+    ], expect: &[("SELECT * FROM t2 ORDER BY id", &["1|abc|1.50", "3000000000|abcdef|2.00"])] },
     Case { name: "default_set_and_dropped_is_no_change_here", stages: &[
         "CREATE TABLE ds (id int PRIMARY KEY, v int); INSERT INTO ds VALUES (1, NULL)",
         "ALTER TABLE ds ALTER v SET DEFAULT 5; INSERT INTO ds (id) VALUES (2)",

@@ -53,6 +53,7 @@ pub const CASES: &[TypeCase] = &[
     ("float8_1e22", "float8", "1e22", "r:1e22"),
     ("float8_1e23_is_half_way_to_the_next", "float8", "1e23", "r:1e23"),
     ("float8_half_way_to_its_neighbour", "float8", "'-5.4801799643566797e17'", "r:-5.48017996435668e17"),
+    ("float8_half_way_between_two_texts", "float8", "512.33331298828125", "r:512.3333129882813"),
     ("float8_nan", "float8", "'NaN'", "t:NaN"),
     ("float8_infinity", "float8", "'Infinity'", "r:inf"),
     ("float8_negative_infinity", "float8", "'-Infinity'", "r:-inf"),

@@ -55,6 +55,19 @@ fn an_added_column_with_a_volatile_default_stops_unless_the_table_is_empty() {
 }
 
 #[test]
+fn an_added_column_whose_type_changed_before_its_default_could_be_asked_for_stops() {
+    let mut fixture = Fixture::new();
+    with_row(&mut fixture, &table("t", &[("id", INT)]).build(), &[Some("1")]);
+    let t = table("t", &[("id", INT), ("a", 1114)])
+        .with(|relation| {
+            let a = &mut relation.catalogue.columns[1];
+            (a.type_oid, a.missing_value) = (1184, Some("2024-02-01 00:00:00+00".to_owned()));
+        })
+        .build();
+    assert_stops(&mut fixture, insert(&t, &[Some("2"), None]), "changed again before its default could be asked for");
+}
+
+#[test]
 fn a_default_that_was_set_later_is_not_given_to_the_rows_that_are_there() {
     let mut fixture = Fixture::new();
     with_row(&mut fixture, &table("t", &[("id", INT)]).build(), &[Some("1")]);
@@ -184,6 +197,19 @@ fn a_type_that_the_catalogue_was_ahead_of_is_not_taken_for_unchanged_rows() {
 }
 
 #[test]
+fn a_catalogue_that_is_ahead_of_a_known_shape_teaches_nothing() {
+    let mut fixture = Fixture::new();
+    let built = |oid, now: u32| {
+        table("t", &[("id", INT), ("a", oid)]).with(|relation| relation.catalogue.columns[1].type_oid = now).build()
+    };
+    with_row(&mut fixture, &built(1043, 1043), &[Some("1"), Some("x")]);
+    // After a restart the relation is sent again, and the catalogue is asked after the change.
+    with_row(&mut fixture, &built(1043, TEXT), &[Some("2"), Some("y")]);
+    with_row(&mut fixture, &built(TEXT, TEXT), &[Some("3"), Some("z")]);
+    assert_eq!(fixture.query("SELECT * FROM t"), ["1 'x'", "2 'y'", "3 'z'"]);
+}
+
+#[test]
 fn a_column_that_came_or_was_renamed_nobody_knows_stops() {
     let mut fixture = Fixture::new();
     let early = table("t", &[("id", INT), ("a", TEXT)])
@@ -272,6 +298,26 @@ fn a_changed_key_makes_the_table_again() {
     let row: Cells<'_> = &[Some("1"), Some("y"), Some("7")];
     fixture.apply(&[insert(&keyless, row), insert(&keyless, row), delete(&keyless, row)]).unwrap();
     assert_eq!(fixture.query("SELECT count(*) FROM t"), ["2"]);
+}
+
+#[test]
+fn a_key_that_the_rows_do_not_have_yet_waits() {
+    let mut fixture = Fixture::new();
+    let built = |key: &[&str]| table("t", &[("id", INT), ("a", INT)]).key(key).full().build();
+    let (row, other): (Cells<'_>, Cells<'_>) = (&[Some("1"), Some("1")], &[None, Some("2")]);
+    let keyless = built(&[]);
+    fixture.apply(&[insert(&keyless, row), insert(&keyless, row), insert(&keyless, other)]).unwrap();
+    // The catalogue is asked when the doubled row is gone and the key is made; the row's DELETE comes now.
+    let keyed = built(&["id"]);
+    fixture.apply(&[delete(&keyed, row)]).unwrap();
+    let keys = "SELECT name FROM pragma_table_info('t') WHERE pk > 0";
+    assert_eq!(fixture.query(keys), Vec::<String>::new());
+    fixture.apply(&[delete(&built(&["id"]), other)]).unwrap();
+    fixture.apply(&[update_from(&built(&["id"]), row, &[Some("7"), Some("1")])]).unwrap();
+    assert_eq!(
+        (fixture.query(keys), fixture.query("SELECT * FROM t")),
+        (vec!["'id'".to_owned()], vec!["7 1".to_owned()])
+    );
 }
 
 #[test]
