@@ -209,14 +209,17 @@ impl Evolution {
         format!("SAVEPOINT s; ALTER TABLE t ADD never int DEFAULT 1; UPDATE t SET never = 5; {rows}; ROLLBACK TO s")
     }
 
-    fn step(&mut self) -> String {
-        match self.random.below(5) {
+    /// A transaction, and whether it makes two changes: of the shape between them the catalogue is asked too late.
+    fn step(&mut self) -> (String, bool) {
+        let draw = self.random.below(5);
+        let sql = match draw {
             0 => format!("{}; {}", self.change(), self.rows()),
             1 => format!("{}; {}; {}", self.rows(), self.change(), self.rows()),
             2 => format!("BEGIN; {}; {}; {}; COMMIT", self.rows(), self.aborted(), self.rows()),
             3 => format!("{}; {}; {}; {}", self.rows(), self.change(), self.change(), self.rows()),
             _ => self.rows(),
-        }
+        };
+        (sql, draw == 3)
     }
 }
 
@@ -252,7 +255,7 @@ fn run(server: &'static Server, seed: u64, pace: Pace) -> bool {
     let mut running = (pace == Pace::KeepsUp).then(|| pipeline.start());
     let mut history = Vec::new();
     for _ in 0..12 {
-        let sql = evolution.step();
+        let (sql, twice) = evolution.step();
         history.push(sql.clone());
         if let Err(error) = client.batch_execute(&sql) {
             panic!("seed {seed}: {error:?} in {sql}\nafter {}", history.join(";\n"));
@@ -274,8 +277,8 @@ fn run(server: &'static Server, seed: u64, pace: Pace) -> bool {
                 }
                 if !pipeline.has_mark(mark) {
                     let status = process.wait(PATIENCE);
-                    // A kill makes it lag.
-                    let announced = killed && status.code() == Some(8) && names_the_table(&process);
+                    // After a kill the catalogue is asked too late, too.
+                    let announced = (killed || twice) && status.code() == Some(8) && names_the_table(&process);
                     assert!(announced, "seed {seed}: {status}: {}\nafter {}", process.said(), history.join(";\n"));
                     return false;
                 }
