@@ -244,6 +244,7 @@ fn retyped(
     let unwritten =
         || retyping(before, column).filter(|conversion| written && conversion.is_none_or(Conversion::is_plain));
     if let Some(conversion) = widening(before, column).or_else(unwritten)
+        && is_same_column(relation, before, column)
         && options.on_rewrite == OnRewrite::Follow
     {
         warn!(
@@ -267,6 +268,13 @@ fn retyped(
 fn same_catalogue(known: &TableFacts, new: &[ColumnFacts]) -> bool {
     let described = |column: &ColumnFacts| (column.name.clone(), column.attribute_number, column.type_oid);
     known.active().map(described).eq(new.iter().map(described))
+}
+
+/// Whether it is the column that it was, and not another one that got its name and, from a catalogue that was ahead, its number:
+/// the catalogue agreed with what it was, or no column before it was ever dropped.
+fn is_same_column(relation: &Relation, before: &ColumnFacts, column: &ColumnFacts) -> bool {
+    let exists = |number| relation.catalogue.columns.iter().any(|known| known.attribute_number == number);
+    before.settled || column.attribute_number.is_some_and(|number| (1..=number).all(exists))
 }
 
 fn is_of_same_type(before: &ColumnFacts, column: &ColumnFacts) -> bool {

@@ -276,6 +276,26 @@ fn a_widened_column_is_followed_though_its_rows_were_written_anew() {
 }
 
 #[test]
+fn a_column_that_was_dropped_and_added_with_a_wider_type_is_not_taken_for_a_widened_one() {
+    let mut fixture = Fixture::new();
+    // The catalogue is asked when all is over: it knows the later column only, under the name of the earlier.
+    let built = |oid, number| {
+        table("t", &[("id", INT), ("v", oid)])
+            .with(|relation| {
+                let v = &mut relation.catalogue.columns[1];
+                (v.attribute_number, v.type_oid) = (number, 20);
+            })
+            .build()
+    };
+    with_row(&mut fixture, &built(INT, 3), &[Some("1"), Some("1")]);
+    assert_stops(&mut fixture, insert(&built(20, 3), &[Some("2"), Some("2")]), "the type of column \"v\" changed");
+    let mut fixture = Fixture::new();
+    with_row(&mut fixture, &built(INT, 2), &[Some("1"), Some("1")]);
+    with_row(&mut fixture, &built(20, 2), &[Some("2"), Some("3000000000")]);
+    assert_eq!(fixture.query("SELECT * FROM t"), ["1 1", "2 3000000000"]);
+}
+
+#[test]
 fn a_changed_key_makes_the_table_again() {
     let mut fixture = Fixture::new();
     let columns = [("id", INT), ("a", TEXT), ("b", INT)];
