@@ -153,27 +153,14 @@ impl Options {
         }
     }
 
-    /// Whose a checkpoint is that names this source.
+    /// Whether a checkpoint that names this source is this pipeline's.
     #[must_use]
-    pub fn ownership(&self, theirs: Option<&str>) -> Ownership {
+    pub fn owns(&self, theirs: Option<&str>) -> bool {
         match (theirs, self.source.as_deref()) {
-            (Some(theirs), Some(ours)) if theirs == ours => Ownership::Ours,
-            (Some(theirs), Some(_)) if self.former_sources.iter().any(|former| former == theirs) => Ownership::Adopted,
-            (Some(_), Some(_)) => Ownership::Foreign,
-            _ => Ownership::Ours,
+            (Some(theirs), Some(ours)) => theirs == ours || self.former_sources.iter().any(|former| former == theirs),
+            _ => true,
         }
     }
-}
-
-/// Whose a checkpoint is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ownership {
-    /// This pipeline's (or nobody said whose).
-    Ours,
-    /// This pipeline's, from before its source was adopted: what is known of the source's tables has to be confirmed.
-    Adopted,
-    /// Another source's.
-    Foreign,
 }
 
 /// A database that changes are written to.

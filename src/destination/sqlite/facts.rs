@@ -37,10 +37,6 @@ pub(super) struct ColumnFacts {
     pub kept: bool,
 }
 
-/// OIDs and numbers are another cluster's until a relation shows that they are the same in this one (`pg_upgrade` keeps them,
-/// a restored dump does not).
-pub(super) const DOUBTED: i16 = -1;
-
 /// One table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TableFacts {
@@ -51,7 +47,7 @@ pub(super) struct TableFacts {
     pub target: String,
     /// `relfilenode` when the version was new; 0 when unknown.
     pub file_node: u32,
-    /// The highest `attnum` that the catalogue had when `file_node` was read; [`DOUBTED`] since the source was adopted.
+    /// The highest `attnum` that the catalogue had when `file_node` was read.
     pub highest_number: i16,
     /// We made the table, so we may make it again.
     pub created: bool,
@@ -91,14 +87,6 @@ impl Facts {
     /// Makes the table of facts when it is missing.
     pub fn create(connection: &Connection) -> Result<(), DestinationError> {
         connection.execute_batch(CREATE).doing(|| "creating _pg2any_tables failed".to_owned())
-    }
-
-    /// Nothing that is known is certain any more.
-    pub fn doubt(connection: &Connection, cursor: &str) -> Result<(), DestinationError> {
-        connection
-            .execute("UPDATE _pg2any_tables SET highest_number = ?2 WHERE name = ?1", params![cursor, DOUBTED])
-            .map(|_| ())
-            .doing(|| "marking the tables of an adopted source failed".to_owned())
     }
 
     /// Reads what is known.

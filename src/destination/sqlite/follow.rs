@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::alter::{self, Alteration};
 use super::error::failed;
-use super::facts::{ColumnFacts, DOUBTED, TableFacts};
+use super::facts::{ColumnFacts, TableFacts};
 use super::key::key_after;
 use super::names::{free_name, same, table_name};
 use super::retype::{Conversion, retyping, widening};
@@ -91,15 +91,6 @@ pub(super) fn follow(
         ));
     }
     let new = column_facts(relation);
-    if known.highest_number == DOUBTED && !same_catalogue(&known, &new) {
-        return Err(stop(
-            format!(
-                "{} has other columns, numbers or types than at the source that was adopted away from",
-                known.full_name()
-            ),
-            "bring the destination's table to what the source's table has",
-        ));
-    }
     let Some(table) = Table::read(connection, &known.target)? else {
         // The caller says that it is missing.
         return Ok(Followed { facts: known, reshaped: false });
@@ -262,12 +253,6 @@ fn retyped(
         column.name,
         if rewrite == Rewritten::Yes { "wrote" } else { "may have written" },
     ))
-}
-
-/// Whether two clusters describe a table's columns alike, down to their numbers.
-fn same_catalogue(known: &TableFacts, new: &[ColumnFacts]) -> bool {
-    let described = |column: &ColumnFacts| (column.name.clone(), column.attribute_number, column.type_oid);
-    known.active().map(described).eq(new.iter().map(described))
 }
 
 /// Whether it is the column that it was, and not another one that got its name and, from a catalogue that was ahead, its number:
