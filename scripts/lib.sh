@@ -93,6 +93,10 @@ fetch_wheel() {
     chmod -R a+rX .tools
 }
 
+need_openssl() {
+    command -v openssl >/dev/null || install_packages openssl || fail "Missing: openssl. Install it, then run this again."
+}
+
 need_sqlite3() {
     command -v sqlite3 >/dev/null || install_packages sqlite3 || fail "Missing: sqlite3. Install it, then run this again."
 }

@@ -17,6 +17,7 @@ need_build_tools
 need_postgres_15
 need_postgres_18
 need_sqlite3
+need_openssl
 
 say "format"
 cargo fmt --all --check

@@ -2,7 +2,8 @@
 //!
 //! Compiled in with the feature `failpoints` alone. `PG2ANY_FAILPOINTS=spool.committed=kill@3,apply.executed=fail` ends the
 //! process, as `kill -9` would, when the point `spool.committed` is passed for the third time, and makes the first passing of
-//! `apply.executed` an error. Without `@N` it is the first passing.
+//! `apply.executed` an error. Without `@N` it is the first passing. `spool.written=pause` makes every passing take half a
+//! second, so that what must wait for it is seen to wait.
 
 /// What a failpoint was told to do, as an I/O error that the step reports as its own.
 ///
@@ -28,6 +29,11 @@ pub fn pass(name: &str) -> std::io::Result<()> {
     });
     let mut plan = PLAN.lock().unwrap_or_else(PoisonError::into_inner);
     let Some((action, left)) = plan.get_mut(name) else { return Ok(()) };
+    if action == "pause" {
+        drop(plan);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        return Ok(());
+    }
     *left = left.wrapping_sub(1);
     if *left != 0 {
         return Ok(());

@@ -8,6 +8,11 @@
 //!   when the transaction's COMMIT is durable in the spool.
 //! * Rows of a transaction whose COMMIT has not arrived may be executed, never committed.
 //!
+//! Promise 4 (resuming by command) broken,
+//! `it::crash::a_kill_inside_a_split_transaction_resumes_at_the_command_after_the_last_committed_one` fails; promise 11
+//! (transactions stay whole), `it::crash::every_state_that_can_be_seen_is_a_beginning_of_the_order_of_commits` or
+//! `it::durability::a_part_of_a_transaction_is_committed_only_once_its_commit_is_synced_in_the_spool`.
+//!
 //! # How
 //!
 //! There is one way back from every failure: roll back (or connect again), read the checkpoint, seek the spool's reader

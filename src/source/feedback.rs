@@ -4,6 +4,8 @@
 //! it is held back further, to what the destination has committed. It is reported promptly when it moved (not more often
 //! than every [`FeedbackClock::MIN_PAUSE`]), when the server asks, and by a timer of its own (promise 10): a third of
 //! `wal_sender_timeout`, so that neither a slow destination nor a full spool makes the server hang up.
+//!
+//! Promise 1 broken, `it::durability::a_position_is_acknowledged_only_once_it_is_synced_in_the_spool` fails.
 
 use std::time::Duration;
 

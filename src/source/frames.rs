@@ -5,6 +5,9 @@
 //! else: rows are copied into the spool's intake as they are, without that xid.
 //!
 //! A message that is out of place is an error: the server and this state machine no longer agree, and going on would be a guess.
+//!
+//! Promise 9 (nothing is skipped in silence) broken,
+//! `source::frames::tests::a_message_that_is_unknown_or_out_of_place_is_an_error_that_says_where` fails.
 
 use std::collections::HashMap;
 
@@ -265,5 +268,27 @@ impl Frames {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::spool::{Spool, SpoolOptions};
+
+    #[test]
+    fn a_message_that_is_unknown_or_out_of_place_is_an_error_that_says_where() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(SpoolOptions { headroom_bytes: 0, ..SpoolOptions::new(directory.path()) }).unwrap();
+        let mut intake = spool.intake().unwrap();
+        let mut take = |message: &'static [u8]| {
+            let message = Bytes::from_static(message);
+            Frames::default().take(&mut intake, &Numbers::default(), Lsn(9), &message).unwrap_err()
+        };
+        let unknown = take(b"?1234");
+        assert!(matches!(unknown, SourceError::UnknownMessage { byte: b'?', lsn: Lsn(9), .. }), "{unknown}");
+        let outside = take(b"I\0\0\0\x01N\0\0");
+        assert!(matches!(outside, SourceError::OutOfPlace { tag: 'I', lsn: Lsn(9), .. }), "{outside}");
     }
 }

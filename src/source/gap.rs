@@ -17,6 +17,8 @@
 //! A slot that is missing, was invalidated, or cannot be decoded any more is the same gap, found before the comparison.
 //!
 //! It is a pure function, so that every case is a test here; that the reader calls it at every connect is tested against servers.
+//! Broken, `it::refusals::a_recreated_slot_is_a_gap_that_names_both_lsns` or
+//! `it::refusals::a_source_restored_from_an_older_image_is_a_gap` fails.
 
 use std::fmt;
 

@@ -3,6 +3,8 @@
 //! A higher timeline of the same system is what a promoted standby has; it is accepted when its history left the old timeline
 //! at or after everything that was seen, and recorded. Everything else is refused, because the same names elsewhere mean
 //! other rows: `pg2any source adopt` is the explicit way to say otherwise.
+//!
+//! Broken, `it::refusals::another_cluster_behind_the_same_names_is_refused` fails.
 
 use crate::position::Lsn;
 use crate::spool::{Publication, SourceIdentity};

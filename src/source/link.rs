@@ -2,6 +2,9 @@
 //!
 //! [`Link::serve`] waits for something (room in the spool, an answer from the catalogue, more bytes) and goes on sending
 //! status updates meanwhile (promise 10). Everything in the reader that waits, waits through it.
+//!
+//! Broken, `it::operation::at_the_disk_quota_reading_pauses_feedback_goes_on_and_all_arrives` or
+//! `it::operation::an_idle_run_reports_at_its_own_interval` fails.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;

@@ -7,6 +7,10 @@
 //! Commands of a subtransaction that aborts before its chunk is made are simply left out of it. Only those that are in a
 //! chunk already need a note beside the chunks, so that the million subtransactions of a loop with an EXCEPTION clause
 //! leave no trace when their rows lie in one buffer.
+//!
+//! Promise 5 (a rollback leaves nothing) broken,
+//! `it::delivery::siblings_of_a_rolled_back_savepoint_survive_in_a_streamed_transaction` fails; promise 8 (bounded memory),
+//! `it::limits::memory_grows_neither_with_a_transaction_nor_with_a_backlog`.
 
 use std::collections::HashMap;
 use std::sync::Arc;

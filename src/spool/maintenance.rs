@@ -7,6 +7,9 @@
 //!
 //! The engine ignores its own memory and disk limits, and any failed write leaves it unusable, a full disk too. So bytes
 //! are counted here, and reception pauses while there is still room for the journals, the memtables and a segment.
+//!
+//! Promise 8 (bounded disk) broken, `it::operation::at_the_disk_quota_reading_pauses_feedback_goes_on_and_all_arrives` or
+//! `it::limits::reading_pauses_before_the_disk_under_the_spool_is_full` fails.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;

@@ -3,6 +3,8 @@
 //! `pending` is always read from where the reader is, never from its start: tombstones of applied transactions lie there, and
 //! walking over half a million of them takes 250 ms. The numbers of transactions that are handed out one after the other are
 //! contiguous; a hole is an error, never skipped.
+//!
+//! Promise 2 (commit order) broken, `spool::model_tests::what_was_committed_comes_out_once_in_order_and_whole` fails.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

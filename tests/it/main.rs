@@ -21,6 +21,7 @@ mod connections;
 mod corpus;
 mod crash;
 mod delivery;
+mod durability;
 mod evolution;
 mod failover;
 mod harness;

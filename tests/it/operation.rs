@@ -104,6 +104,23 @@ on_each_server! {
         assert_equal(&database, &pipeline);
     }
 
+    fn an_idle_run_reports_at_its_own_interval(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        pipeline.set("PG2ANY_STATUS_INTERVAL", "200ms");
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        let reports = || {
+            let (_, out, _) = pipeline.run(&["inspect"]);
+            out.lines().find(|line| line.trim().starts_with("feedback sent")).map(str::to_owned)
+        };
+        for _ in 0..3 {
+            let (before, asked) = (reports(), Instant::now());
+            running.until("the next report", || reports() != before);
+            assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?}", asked.elapsed());
+        }
+        running.terminate();
+    }
+
     fn with_ack_applied_nothing_is_acknowledged_before_it_is_applied(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
         pipeline.set("PG2ANY_ACK", "applied").set("PG2ANY_STATUS_INTERVAL", "200ms");

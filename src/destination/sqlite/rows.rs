@@ -2,6 +2,8 @@
 //!
 //! A prepared statement and values bound straight from the frame cost less than anything that gathers rows first: there
 //! is no server to save trips to. Statements are kept for the whole batch, so that a row costs no look-up of its SQL text.
+//!
+//! Promise 9 broken, `it::refusals::an_update_that_finds_no_row_is_named_with_table_key_and_position` fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
