@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pg2any_lib::metrics::Numbers;
 use pg2any_lib::pipeline::{self, Outcome, RunOptions};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{Code, Failure};
@@ -42,7 +42,13 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     let cancellation = CancellationToken::new();
     let options = RunOptions { cancellation: cancellation.clone(), numbers: Arc::new(Numbers::default()) };
     let result = runtime.block_on(async {
-        tokio::spawn(end_on_signals(cancellation));
+        // Before anything is opened: whoever sees the data directory may signal.
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => {
+                tokio::spawn(end_on_signals(terminate, interrupt, cancellation));
+            }
+            _ => tracing::warn!("signals cannot be caught; they end the process at once"),
+        }
         pipeline::run(&config, options).await
     });
     // Something may hang in a driver's call; what matters is on disk.
@@ -59,12 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
 
 /// The first signal asks the pipeline to end, the second one ends the process: nothing that was acknowledged is lost by
 /// that, only sent again.
-async fn end_on_signals(cancellation: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::warn!("signals cannot be caught; they end the process at once");
-        return;
-    };
+async fn end_on_signals(mut terminate: Signal, mut interrupt: Signal, cancellation: CancellationToken) {
     let mut first = true;
     loop {
         let (name, code) = tokio::select! {
