@@ -38,7 +38,7 @@ impl Default for BatchLimits {
     /// Large enough that a disk sync of several milliseconds is a small part of a batch, small enough that a batch is
     /// done again in a moment after a failure.
     fn default() -> Self {
-        Self { transactions: 4000, commands: 50_000, bytes: 16 << 20, time: Duration::from_millis(500) }
+        Self { transactions: 10_000, commands: 50_000, bytes: 8 << 20, time: Duration::from_millis(500) }
     }
 }
 

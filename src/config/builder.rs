@@ -65,7 +65,7 @@ impl ConfigBuilder {
             transaction_segment_size_bytes: 64 << 20,
             compression: true,
             buffer_size: 500,
-            batch_transactions: 2_000,
+            batch_transactions: 10_000,
             batch_commands: 50_000,
             batch_bytes: 8 << 20,
             split_limit: None,

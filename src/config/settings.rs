@@ -162,7 +162,7 @@ settings! {
     "buffer-size", "CDC_BUFFER_SIZE", "buffer_size", Value("TRANSACTIONS"), Some("500"), Run,
         "Committed transactions kept in memory for a destination that keeps up (bounded by bytes too).",
         |b, t| b.set_buffer_size(parse_count(t)?);
-    "batch-transactions", "PG2ANY_BATCH_TRANSACTIONS", "batch_transactions", Value("N"), Some("2000"), Run,
+    "batch-transactions", "PG2ANY_BATCH_TRANSACTIONS", "batch_transactions", Value("N"), Some("10000"), Run,
         "Source transactions that share one destination transaction at most.",
         |b, t| b.config.batch_transactions = parse_count(t)?;
     "batch-commands", "PG2ANY_BATCH_COMMANDS", "batch_commands", Value("N"), Some("50000"), Run,

@@ -29,6 +29,7 @@ mod reader;
 mod session;
 mod side;
 mod slot;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;

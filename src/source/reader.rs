@@ -3,7 +3,7 @@
 //! **Reading in gulps.** The walsender sends message by message, and waking for each costs both sides a context switch:
 //! twice the time and ten times the CPU for a backlog. So when messages come fast *and* the reader is behind (in the middle
 //! of a transaction, or the last commit was [`BEHIND`] old when it was sent, by the server's own clock), a reader that has
-//! emptied the socket lets [`GULP`] pass before it looks again. When caught up it reads at once, so latency does not pay. (The
+//! emptied the socket lets [`GULP`] pass before it looks again (`window.rs`). When caught up it reads at once, so latency does not pay. (The
 //! server's WAL end in the message header cannot tell: in logical replication it is the message's own position.)
 //!
 //! Everything that the socket holds is read before the spool's intake is flushed: that makes groups for the writer.
@@ -29,10 +29,10 @@ use super::side::{Side, blocking, watch_publications};
 use crate::position::{Lsn, PgTimestamp};
 use crate::spool::{Intake, Pressure, Spool};
 
-/// How long a reader with backlog lets the kernel's buffer fill.
-const GULP: Duration = Duration::from_millis(3);
+/// How long a reader with backlog lets the kernel's buffers fill.
+const GULP: Duration = Duration::from_millis(8);
 /// Messages in a gulp's time that are fast: 20 000 a second.
-const FAST: u32 = 60;
+const FAST: u32 = 160;
 /// A commit older than this when it was sent is backlog, in microseconds.
 const BEHIND: i64 = 20_000;
 /// What is read before the spool gets it, when the socket does not run dry.
@@ -211,7 +211,8 @@ impl Reader {
             self.flush(reception).await?;
             let now = Instant::now();
             let waits = if reception.pace.gulp(now, reception.frames.at_boundary()) {
-                reception.link.serve(tokio::time::sleep(GULP)).await?;
+                // Not the runtime's sleep: its reactor would wake for every segment that arrives.
+                std::thread::sleep(GULP);
                 None
             } else {
                 let keepalive_due = reception.keepalive.map(|_| reception.keepalive_at + KEEPALIVE_PAUSE);

@@ -161,6 +161,7 @@ pub(crate) fn prepare(
     let mut connection = connect(string, Session::Replication, options.connect_timeout)?;
     let facts = facts(&mut connection, options)?;
     let protocol = protocol(connection.version(), options.protocol_version)?;
+    super::window::fit(&mut connection)?;
     if options.origin == Origin::None && connection.version() < 160_000 {
         return Err(SourceError::setup("origin 'none' was asked for; it needs PostgreSQL 16", "Use origin 'any'"));
     }

@@ -104,11 +104,12 @@ impl Sqlite {
             ))
             .hint("Use a file on a local file system (not :memory:, not a network share)"));
         }
-        // FULL: a commit is on the disk when it returns. The cache holds the inner pages of large indexes; the WAL is cut
-        // back after a large transaction. Sorting for an index goes to a file when it is larger than the cache.
+        // FULL: a commit is on the disk when it returns. The cache holds the inner pages of large indexes. The WAL grows to
+        // 64 MB before it is copied into the file, which nearly halves what is written when rows far apart are updated; it is
+        // cut back after a large transaction. Sorting for an index goes to a file when it is larger than the cache.
         connection
             .execute_batch(
-                "PRAGMA synchronous = FULL; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000; \
+                "PRAGMA synchronous = FULL; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 16000; \
                  PRAGMA journal_size_limit = 67108864",
             )
             .doing(opening)?;

@@ -75,6 +75,11 @@ fn main() {
         }
     }
     waits.sort_by(f64::total_cmp);
-    let at = |share: f64| waits.get(((waits.len() as f64 * share) as usize).min(waits.len().saturating_sub(1))).copied().unwrap_or(f64::NAN);
+    let at = |share: f64| {
+        waits
+            .get(((waits.len() as f64 * share) as usize).min(waits.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(f64::NAN)
+    };
     println!("{:.1} {:.1} {:.1} {:.1} {missing}", at(0.5), at(0.95), at(0.99), at(1.0));
 }

@@ -19,8 +19,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let until = u64::from_str_radix(high, 16)? << 32 | u64::from_str_radix(low, 16)?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut connection = PgReplicationConnection::connect(connection)?;
+        small_window()?;
         let names = format!("\"{publication}\"");
-        let options = [("proto_version", "2"), ("publication_names", names.as_str()), ("streaming", streaming.as_str())];
+        let options =
+            [("proto_version", "2"), ("publication_names", names.as_str()), ("streaming", streaming.as_str())];
         connection.start_replication(slot, 0, &options)?;
         let token = CancellationToken::new();
         let (mut bytes, mut messages, mut waits) = (0u64, 0u64, 0u64);
@@ -32,7 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     Poll::Ready(message) => message?,
                     Poll::Pending => {
                         waits += 1;
-                        tokio::time::sleep(Duration::from_millis(3)).await;
+                        // Not the runtime's sleep: its reactor would wake for every segment.
+                        std::thread::sleep(Duration::from_millis(8));
                         next.await?
                     }
                 }
@@ -55,4 +58,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{bytes} bytes, {messages} messages, {waits} waits");
         Ok(())
     })
+}
+
+/// A window that closes within each gulp, as pg2any's source has it; the connection is this process's only socket.
+fn small_window() -> Result<(), Box<dyn std::error::Error>> {
+    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        if target.to_string_lossy().starts_with("socket:") {
+            let number = entry.file_name().to_string_lossy().parse()?;
+            // SAFETY: the number was read from the table of open files, and this thread is the only one.
+            let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+            rustix::net::sockopt::set_socket_recv_buffer_size(socket, 64 << 10)?;
+        }
+    }
+    Ok(())
 }
