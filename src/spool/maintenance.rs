@@ -178,7 +178,7 @@ impl Writer {
         Ok(())
     }
 
-    fn free_bytes(&self) -> Result<u64, SpoolError> {
+    pub(crate) fn free_bytes(&self) -> Result<u64, SpoolError> {
         let directory = &self.core.options.directory;
         let stat = rustix::fs::statvfs(directory)
             .map_err(|error| SpoolError::io("asking for the free space of", directory)(error.into()))?;

@@ -58,6 +58,9 @@ struct Group {
     sync: bool,
 }
 
+/// With less room than this a flush of the engine's may have failed for the lack of it.
+const FULL_BYTES: u64 = 32 << 20;
+
 impl Writer {
     pub(crate) fn new(core: Arc<Core>, progress: Progress) -> Self {
         let encoder = ChunkEncoder::new(core.options.compression);
@@ -76,7 +79,17 @@ impl Writer {
     /// Runs until the queue is closed and empty, or something fails.
     pub(crate) fn run(mut self) {
         if let Err(error) = self.work() {
-            self.core.fail(error);
+            self.core.fail(self.explained(error));
+        }
+    }
+
+    /// A full disk may meet the engine's own threads first; the writer then hears only that the store is unusable.
+    fn explained(&self, error: SpoolError) -> SpoolError {
+        match self.free_bytes() {
+            Ok(free) if matches!(error, SpoolError::Store { .. }) && free < FULL_BYTES => {
+                SpoolError::io("writing into", &self.core.options.directory)(std::io::ErrorKind::StorageFull.into())
+            }
+            _ => error,
         }
     }
 
