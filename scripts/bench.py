@@ -354,6 +354,37 @@ class Bench:
             lines.append(f"| W4 | {kind} | p50 {r['p50']:.1f} ms, p95 {r['p95']:.1f} ms, p99 {r['p99']:.1f} ms | | | | {r.get('rss', 0):.0f} | |")
         return "\n".join(lines)
 
+    def picture(self):
+        """The walls of W1 to W3 as bars, against the native subscription's faster mode."""
+        colours = {"pg2any": "#2563eb", "native off": "#94a3b8", "native on": "#94a3b8", "receive off": "#d6d3d1", "receive on": "#d6d3d1",
+                   "pg2any_lib": "#f59e0b"}
+        texts = {"pg2any": "pg2any into SQLite", "native off": "native subscription, streaming off", "native on": "native subscription, streaming on",
+                 "receive off": "receiving alone, streaming off", "receive on": "receiving alone, streaming on", "pg2any_lib": "pg2any_lib 0.11.2 into SQLite"}
+        titles = {"w1": f"W1: one transaction of {self.rows:,} inserts", "w2": f"W2: {self.transactions:,} pgbench transactions",
+                  "w3": f"W3: {self.w3[0]} transactions of {self.w3[1]:,} updates and deletes"}
+        parts, y = [], 10
+        for name, title in titles.items():
+            walls = {kind: statistics.median(r["wall"] for r in runs) for kind, runs in self.results.get(name, {}).items()}
+            if "pg2any_lib" in walls and name == "w2":
+                runs = self.results[name]["pg2any_lib"]
+                walls["pg2any_lib"] = self.transactions * runs[0]["wall"] / max(1, runs[0]["rows"])
+            native = min((wall for kind, wall in walls.items() if kind.startswith("native")), default=None)
+            if not native:
+                continue
+            parts.append(f'<text x="10" y="{y + 14}" font-weight="bold">{title}</text>')
+            y += 22
+            for kind, wall in walls.items():
+                share = wall / native
+                width = min(share, 2) * 200
+                more = " →" if share > 2 else ""
+                parts.append(f'<text x="250" y="{y + 13}" text-anchor="end">{texts[kind]}</text>'
+                             f'<rect x="260" y="{y}" width="{width:.0f}" height="17" rx="2" fill="{colours[kind]}"/>'
+                             f'<text x="{268 + width:.0f}" y="{y + 13}">{wall:.1f} s ({share:.2f} ×){more}</text>')
+                y += 21
+            y += 14
+        return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 {y}" font-family="sans-serif" font-size="13" fill="#1f2937">'
+                f'<rect width="800" height="{y}" fill="#ffffff"/>{"".join(parts)}</svg>\n')
+
 
 def main():
     parser = argparse.ArgumentParser()
@@ -382,6 +413,7 @@ def main():
             out.mkdir(parents=True, exist_ok=True)
             (out / "results.json").write_text(json.dumps(bench.results, indent=1))
             (out / "table.md").write_text(bench.table() + "\n")
+            (out / "benchmark.svg").write_text(bench.picture())
         print("1 passed, 0 failed")
     finally:
         for process in reversed(started):
