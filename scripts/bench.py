@@ -265,7 +265,7 @@ class Bench:
         import sqlite3
         slot = self.slot("pg2any_lib", 0)
         environment = self.pg2any_environment(slot) | {"CDC_TRANSACTION_FILE_BASE_PATH": str(ROOT / slot / "files"),
-                                                         "CDC_LAST_LSN_FILE": str(ROOT / slot / "lsn"), "CDC_STREAMING": "true"}
+                                                         "CDC_LAST_LSN_FILE": str(ROOT / slot / "lsn"), "CDC_STREAMING": "true", "CDC_PROTOCOL_VERSION": "2"}
         database = sqlite3.connect(ROOT / slot / "target.db")
         for table in ("w1 (id integer primary key, a text, b text, at text, n int, d real, flag int)", "marker (id integer primary key)",
                       "w4 (id integer primary key, note text)", "pgbench_history (tid int, bid int, aid int, delta int, mtime text, filler text)",
@@ -281,6 +281,8 @@ class Bench:
         mine, begin, had = Sampler(lambda: [process.pid]), time.monotonic(), count()
         while count() < until_rows and time.monotonic() - begin < limit and process.poll() is None:
             time.sleep(0.2)
+        if process.poll() is not None:
+            sys.exit(f"bench-ancestor ended ({process.returncode}); its log:\n{Path(log.name).read_text()[-3000:]}")
         wall, rows = time.monotonic() - begin, count() - had
         cpu = mine.finish()
         process.send_signal(signal.SIGTERM)
