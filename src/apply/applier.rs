@@ -38,7 +38,7 @@ impl Default for BatchLimits {
     /// Large enough that a disk sync of several milliseconds is a small part of a batch, small enough that a batch is
     /// done again in a moment after a failure.
     fn default() -> Self {
-        Self { transactions: 10_000, commands: 50_000, bytes: 8 << 20, time: Duration::from_millis(500) }
+        Self { transactions: 50_000, commands: 160_000, bytes: 16 << 20, time: Duration::from_millis(500) }
     }
 }
 
@@ -137,8 +137,15 @@ impl From<std::io::Error> for Failure {
 }
 
 /// A batch is executed when it holds this many bytes or commands: enough to amortise a call, little enough for the caches.
-const EXECUTE_BYTES: usize = 1 << 20;
-const EXECUTE_COMMANDS: usize = 4096;
+/// A batch is executed when it holds this many bytes or commands: as many as memory allows, because the more a batch holds
+/// the fewer of its rows and pages are written twice (see `change::net`).
+const EXECUTE_BYTES: usize = 16 << 20;
+const EXECUTE_COMMANDS: usize = 160_000;
+
+/// Inside a transaction with more commands than [`EXECUTE_LARGE_COMMANDS`], whose rows mostly lie side by side: enough to amortise
+/// a call, little enough for the caches, and the destination works while the rest is received.
+const EXECUTE_LARGE_BYTES: usize = 1 << 20;
+const EXECUTE_LARGE_COMMANDS: usize = 4096;
 
 impl Applier {
     /// An applier that has done nothing yet; `applied` is where it reports.
@@ -419,7 +426,12 @@ impl Applier {
             self.work.commands += 1;
             self.work.bytes += command.range.len() as u64;
             self.batch.push(position, number, command.range, &relations);
-            if self.batch.bytes() >= EXECUTE_BYTES || self.batch.len() >= EXECUTE_COMMANDS {
+            let (bytes, commands) = if *index > EXECUTE_LARGE_COMMANDS as u64 {
+                (EXECUTE_LARGE_BYTES, EXECUTE_LARGE_COMMANDS)
+            } else {
+                (EXECUTE_BYTES, EXECUTE_COMMANDS)
+            };
+            if self.batch.bytes() >= bytes || self.batch.len() >= commands {
                 self.execute().await?;
                 buffer = None;
             }
@@ -439,6 +451,7 @@ impl Applier {
     /// Executes what waits in the batch.
     async fn execute(&mut self) -> Result<(), Failure> {
         if !self.batch.is_empty() {
+            self.batch.in_order(self.careful > 0);
             let result = self.destination.execute(&self.batch).await;
             self.batch.clear();
             result?;

@@ -22,6 +22,9 @@ pub struct Batch {
     single: HashMap<RelationVersion, u32>,
     entries: Vec<Entry>,
     bytes: usize,
+    /// There is an UPDATE or DELETE among them.
+    changes_rows: bool,
+    in_order: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +59,8 @@ impl Batch {
             }
         };
         self.bytes += range.len();
+        let tag = self.buffers.get(buffer as usize).and_then(|buffer| buffer.get(range.start));
+        self.changes_rows |= matches!(tag, Some(b'U' | b'D'));
         self.entries.push(Entry {
             position,
             buffer,
@@ -68,17 +73,47 @@ impl Batch {
 
     /// The commands in order, each with the position that it has when it is done; decoded one by one.
     pub fn commands(&self) -> impl Iterator<Item = (Position, Result<Command<'_>, DecodeError>)> {
-        self.entries.iter().map(|entry| {
-            let start = entry.start as usize;
-            let frame = self
-                .buffers
-                .get(entry.buffer as usize)
-                .and_then(|buffer| buffer.get(start..start + entry.length as usize))
-                .unwrap_or_default();
-            let first = entry.relation as usize;
-            let relations = self.relations.get(first..first + entry.relations as usize).unwrap_or_default();
-            (entry.position, Command::decode(frame, relations))
-        })
+        (0..self.len()).map(|index| self.command(index))
+    }
+
+    /// A command and the position that it has when it is done.
+    ///
+    /// # Panics
+    ///
+    /// When there is none of this number.
+    #[inline]
+    pub fn command(&self, index: usize) -> (Position, Result<Command<'_>, DecodeError>) {
+        let entry = &self.entries[index];
+        let start = entry.start as usize;
+        let frame = self
+            .buffers
+            .get(entry.buffer as usize)
+            .and_then(|buffer| buffer.get(start..start + entry.length as usize))
+            .unwrap_or_default();
+        let first = entry.relation as usize;
+        let relations = self.relations.get(first..first + entry.relations as usize).unwrap_or_default();
+        (entry.position, Command::decode(frame, relations))
+    }
+
+    /// The number of a command's (first) relation among [`Batch::relations`], and the command.
+    pub(super) fn command_of_relation(&self, index: usize) -> (u32, Result<Command<'_>, DecodeError>) {
+        (self.entries[index].relation, self.command(index).1)
+    }
+
+    /// Whether there is an UPDATE or DELETE among the commands.
+    pub(super) const fn changes_rows(&self) -> bool {
+        self.changes_rows
+    }
+
+    /// Asks for execution command by command, so that a failure names the first one that fails.
+    pub const fn in_order(&mut self, in_order: bool) {
+        self.in_order = in_order;
+    }
+
+    /// Whether that was asked for.
+    #[must_use]
+    pub const fn is_in_order(&self) -> bool {
+        self.in_order
     }
 
     /// Number of commands.
@@ -118,5 +153,6 @@ impl Batch {
         self.single.clear();
         self.entries.clear();
         self.bytes = 0;
+        self.changes_rows = false;
     }
 }

@@ -6,10 +6,12 @@
 
 mod batch;
 mod command;
+mod net;
 mod relation;
 
 pub use batch::Batch;
 pub use command::{Cell, Command, DecodeError, FrameReader, Identity, Row, Tag, relation_oids};
+pub use net::{Key, net_effect};
 pub use relation::{
     Catalogue, Column, ColumnCatalogue, Relation, RelationRecord, RelationVersion, ReplicaIdentity, TypeInfo, TypeKind,
 };

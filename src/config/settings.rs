@@ -162,13 +162,13 @@ settings! {
     "buffer-size", "CDC_BUFFER_SIZE", "buffer_size", Value("TRANSACTIONS"), Some("500"), Run,
         "Committed transactions kept in memory for a destination that keeps up (bounded by bytes too).",
         |b, t| b.set_buffer_size(parse_count(t)?);
-    "batch-transactions", "PG2ANY_BATCH_TRANSACTIONS", "batch_transactions", Value("N"), Some("10000"), Run,
+    "batch-transactions", "PG2ANY_BATCH_TRANSACTIONS", "batch_transactions", Value("N"), Some("50000"), Run,
         "Source transactions that share one destination transaction at most.",
         |b, t| b.config.batch_transactions = parse_count(t)?;
-    "batch-commands", "PG2ANY_BATCH_COMMANDS", "batch_commands", Value("N"), Some("50000"), Run,
+    "batch-commands", "PG2ANY_BATCH_COMMANDS", "batch_commands", Value("N"), Some("160000"), Run,
         "Commands in one destination transaction at most; a larger source transaction stays whole.",
         |b, t| b.set_batch_commands(parse_count(t)?);
-    "batch-bytes", "PG2ANY_BATCH_BYTES", "batch_bytes", Value("SIZE"), Some("8MB"), Run,
+    "batch-bytes", "PG2ANY_BATCH_BYTES", "batch_bytes", Value("SIZE"), Some("16MB"), Run,
         "Bytes of changes in one destination transaction at most; a larger source transaction stays whole.",
         |b, t| b.config.batch_bytes = parse_size(t)?;
     "split-limit", "PG2ANY_SPLIT_LIMIT", "split_limit", Value("COMMANDS"), None, Run,

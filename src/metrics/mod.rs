@@ -73,6 +73,8 @@ numbers! {
     spool_paused,
     /// Commands executed at the destination and committed.
     applied_commands,
+    /// UPDATEs left out because a later command of the same batch overwrites all of them.
+    overwritten_commands,
     /// Transactions committed at the destination.
     applied_transactions,
     /// Commits at the destination (several source transactions may share one).

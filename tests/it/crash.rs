@@ -82,8 +82,8 @@ fn killed_at(server: &'static Server, settings: &[(&str, &str)], failpoint: &str
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
-    // What a point after the last commit does shows a moment later.
-    let deadline = std::time::Instant::now() + Duration::from_millis(300);
+    // What maintenance does every 200 ms shows a moment later.
+    let deadline = std::time::Instant::now() + Duration::from_secs(1);
     while running.ended().is_none() && std::time::Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -9,6 +9,7 @@
 //! costs with 500 rows a statement, because no thread is changed and nothing is copied but the values.
 
 mod alter;
+mod bind;
 mod checkpoint;
 mod error;
 mod facts;

@@ -9,8 +9,9 @@ use super::facts::TableFacts;
 use super::names::quote;
 use super::table::Table;
 use super::value::{Form, form};
-use crate::change::{Relation, ReplicaIdentity};
+use crate::change::{Key, Relation, ReplicaIdentity};
 use crate::destination::DestinationError;
+use crate::destination::value::Family;
 
 /// A set of a row's columns, one bit each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -55,6 +56,8 @@ pub(super) struct PlanColumn {
     pub form: Form,
     /// Not computed by SQLite itself.
     pub writable: bool,
+    /// Values that are written differently are different, at the source and here (`1.0` and `1.00` are not).
+    pub exact: bool,
     /// The table is STRICT, so that a text or BLOB in place of a number is refused.
     pub strict: bool,
 }
@@ -97,11 +100,19 @@ pub(super) struct Plan {
     pub delete: String,
     /// The table for rows that wait for their unique value (see `parked`).
     pub parked: String,
+    /// The columns whose values tell rows apart that cannot meet: nothing else in the table is unique, and values that are
+    /// written differently are different here. Empty: the table has no key at all.
+    pub independent: Option<Key>,
 }
 
 impl Plan {
     /// Plans for a table that fits the relation.
-    pub fn new(relation: &Arc<Relation>, facts: &TableFacts, table: &Table) -> Result<Self, DestinationError> {
+    pub fn new(
+        relation: &Arc<Relation>,
+        facts: &TableFacts,
+        table: &Table,
+        unique: &[Vec<Option<String>>],
+    ) -> Result<Self, DestinationError> {
         let mut columns = Vec::with_capacity(relation.columns.len());
         for column in &relation.columns {
             let known = facts.active().find(|known| known.name == column.name);
@@ -122,6 +133,15 @@ impl Plan {
                 form: form(known.family),
                 writable: !here.generated,
                 strict: table.strict,
+                exact: matches!(
+                    known.family,
+                    Family::Integer(_)
+                        | Family::Unsigned
+                        | Family::Text
+                        | Family::Uuid
+                        | Family::Bytes
+                        | Family::Boolean
+                ),
             });
         }
         let key = facts.key.iter().filter_map(|target| {
@@ -133,6 +153,20 @@ impl Plan {
             ReplicaIdentity::Full => Matching::Whole { rowid: table.rowid(), key: key.collect() },
             ReplicaIdentity::Default | ReplicaIdentity::Index if !identity.is_empty() => Matching::Key(identity),
             _ => Matching::Nothing,
+        };
+        let independent = match &matching {
+            Matching::Key(key) => {
+                let names = || key.iter().filter_map(|index| columns.get(*index)).map(|column| column.quoted.clone());
+                let same = |unique: &Vec<Option<String>>| {
+                    unique.len() == key.len()
+                        && unique.iter().flatten().filter(|name| names().any(|key| key == quote(name))).count()
+                            == key.len()
+                };
+                let exact = key.iter().all(|index| columns.get(*index).is_some_and(|column| column.exact));
+                (exact && unique.iter().all(same)).then(|| key.clone())
+            }
+            Matching::Nothing => unique.is_empty().then(Vec::new),
+            Matching::Whole { .. } => None,
         };
         let mut common = Mask::none(columns.len());
         for (index, _) in columns.iter().enumerate().filter(|(_, column)| column.writable) {
@@ -153,6 +187,7 @@ impl Plan {
             update: String::new(),
             delete: String::new(),
             parked: parking_name(&table.name),
+            independent,
         };
         plan.insert = plan.insert_sql(&plan.target);
         plan.update = plan.update_sql(&plan.target, &plan.common);

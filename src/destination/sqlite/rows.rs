@@ -2,6 +2,7 @@
 //!
 //! A prepared statement and values bound straight from the frame cost less than anything that gathers rows first: there
 //! is no server to save trips to. Statements are kept for the whole batch, so that a row costs no look-up of its SQL text.
+//! Which commands are executed, and in which order, is the batch's net effect where the table allows it (`change::net`).
 //!
 //! Promise 9 broken, `it::refusals::an_update_that_finds_no_row_is_named_with_table_key_and_position` fails.
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection};
 
+use super::bind::Binder;
 use super::error::{failed, is_duplicate};
 use super::limit::Limit;
 use super::names::quote;
@@ -17,9 +19,9 @@ use super::parked;
 use super::plan::{Mask, Matching, Plan};
 use super::schema::Schema;
 use super::seek;
-use super::value::{Bound, Unfit, bound};
-use crate::change::{Batch, Cell, Command, Identity, Relation, RelationVersion, Row};
-use crate::destination::{DestinationError, OnMissingRow, Options, Unrepresentable};
+use crate::change::{Batch, Cell, Command, DecodeError, Identity, Relation, RelationVersion, Row, net_effect};
+use crate::destination::{DestinationError, OnMissingRow, Options};
+use crate::position::Position;
 
 /// The statements of one relation version.
 struct Run<'c> {
@@ -38,13 +40,16 @@ pub(super) fn execute(
     limit: &Limit,
     batch: &Batch,
 ) -> Result<(), DestinationError> {
+    let order = net_effect(batch, |relation| schema.independent_key(relation));
     let mut rows = Rows { connection, options, limit, scratch: Vec::new(), runs: Vec::new(), last: 0, generation: 0 };
-    for (position, command) in batch.commands() {
+    let mut row = |(position, command): (Position, Result<Command<'_>, DecodeError>)| {
         let command = command
             .map_err(|error| DestinationError::permanent("a row cannot be decoded").cause(error).at(position))?;
-        rows.command(schema, &command).map_err(|error| error.at(position))?;
-    }
-    Ok(())
+        rows.command(schema, &command).map_err(|error| error.at(position))
+    };
+    let Some(order) = order else { return batch.commands().try_for_each(row) };
+    options.numbers.overwritten_commands.add((batch.len() - order.len()) as u64);
+    order.into_iter().try_for_each(|index| row(batch.command(index as usize)))
 }
 
 struct Rows<'c> {
@@ -356,105 +361,7 @@ fn bind_old(
     }
 }
 
-/// Binds cells to a statement's parameters, one after the other.
-struct Binder<'p> {
-    plan: &'p Plan,
-    options: &'p Options,
-    scratch: &'p mut Vec<u8>,
-    next: usize,
-}
-
-impl<'p> Binder<'p> {
-    fn new(plan: &'p Plan, options: &'p Options, scratch: &'p mut Vec<u8>) -> Self {
-        Self { plan, options, scratch, next: 1 }
-    }
-
-    #[inline]
-    fn bind(
-        &mut self,
-        statement: &mut CachedStatement<'_>,
-        index: usize,
-        cell: &Cell<'_>,
-    ) -> Result<(), DestinationError> {
-        let column = &self.plan.columns[index];
-        let parameter = self.next;
-        self.next += 1;
-        let value = match cell {
-            Cell::Null => Bound::Null,
-            Cell::Unchanged => return Err(self.unsent(index)),
-            Cell::Value(text) => match bound(column.form, text, self.scratch) {
-                Ok(Bound::Text(_) | Bound::Blob(_)) if column.strict && column.form.is_number() => {
-                    self.not_in_strict(index, text)?
-                }
-                Ok(value) => value,
-                Err(unfit) => self.unfit(index, text, unfit)?,
-            },
-        };
-        statement
-            .raw_bind_parameter(parameter, value)
-            .map_err(|error| failed("binding a value failed", error).table(&self.plan.target))
-    }
-
-    #[cold]
-    fn unsent(&self, index: usize) -> DestinationError {
-        DestinationError::permanent(format!(
-            "column {:?} is needed but PostgreSQL did not send it (an unchanged out-of-line value)",
-            self.plan.columns[index].name
-        ))
-        .table(&self.plan.target)
-    }
-
-    #[cold]
-    fn not_in_strict<'a>(&mut self, index: usize, text: &'a [u8]) -> Result<Bound<'a>, DestinationError> {
-        let clamped = if text == b"NaN" { Bound::Null } else { Bound::Real(0.0) };
-        match self.options.unrepresentable {
-            Unrepresentable::Null => {
-                self.options.numbers.values_nulled.add(1);
-                Ok(Bound::Null)
-            }
-            Unrepresentable::Clamp if clamped != Bound::Null => {
-                self.options.numbers.values_clamped.add(1);
-                Ok(clamped)
-            }
-            _ => Err(self.refuse(index, text, "a number column of a STRICT table cannot hold it")),
-        }
-    }
-
-    #[cold]
-    fn unfit<'a>(&'a mut self, index: usize, text: &'a [u8], unfit: Unfit) -> Result<Bound<'a>, DestinationError> {
-        if unfit == Unfit::Malformed {
-            return Err(self.refuse(index, text, "it is not what PostgreSQL prints for the column's type"));
-        }
-        match self.options.unrepresentable {
-            Unrepresentable::Error => Err(self.refuse(index, text, "it is not UTF-8")),
-            Unrepresentable::Null => {
-                self.options.numbers.values_nulled.add(1);
-                Ok(Bound::Null)
-            }
-            Unrepresentable::Clamp => {
-                self.options.numbers.values_clamped.add(1);
-                *self.scratch = String::from_utf8_lossy(text).into_owned().into_bytes();
-                Ok(Bound::Text(self.scratch))
-            }
-            Unrepresentable::Text => {
-                self.options.numbers.values_as_text.add(1);
-                Ok(Bound::Blob(text))
-            }
-        }
-    }
-
-    fn refuse(&self, index: usize, text: &[u8], why: &str) -> DestinationError {
-        DestinationError::permanent(format!(
-            "column {:?} cannot take the value {}: {why}",
-            self.plan.columns[index].name,
-            shortened(text)
-        ))
-        .table(&self.plan.target)
-        .hint("The setting for values that cannot be held (error, null, clamp, text) decides what happens")
-    }
-}
-
-fn shortened(text: &[u8]) -> String {
+pub(super) fn shortened(text: &[u8]) -> String {
     let shown = String::from_utf8_lossy(text.get(..60).unwrap_or(text)).into_owned();
     if text.len() > 60 { format!("{shown:?}… ({} bytes)", text.len()) } else { format!("{shown:?}") }
 }

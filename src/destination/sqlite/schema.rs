@@ -14,7 +14,7 @@ use super::names::{free_name, quote, same, table_name};
 use super::plan::{Matching, PARKING, Plan, parking_name};
 use super::table::{Table, is_empty};
 use super::value::storage;
-use crate::change::{Relation, RelationVersion};
+use crate::change::{Key, Relation, RelationVersion};
 use crate::destination::value::Family;
 use crate::destination::{DestinationError, Options};
 
@@ -129,7 +129,7 @@ impl Schema {
             .table(facts.target.clone())
             .hint("Restore it; or delete its line from _pg2any_tables to have it made anew, empty"));
         };
-        let plan = Arc::new(Plan::new(relation, &facts, &table)?);
+        let plan = Arc::new(Plan::new(relation, &facts, &table, &table.unique(connection)?)?);
         self.check_matching(connection, &plan, &table)?;
         if self.facts.tables.get(&relation.oid) != Some(&facts) {
             self.facts.store(connection, &self.options.cursor, facts)?;
@@ -234,6 +234,13 @@ impl Schema {
             }
         }
         Ok(())
+    }
+
+    /// See [`Plan::independent`]; nothing is independent where triggers and foreign keys are in force, or rows wait aside.
+    pub fn independent_key(&self, relation: &Relation) -> Option<Key> {
+        let plan =
+            self.plans.get(&relation.version).filter(|_| !self.options.enforce_constraints && !self.has_parked());
+        plan?.independent.clone()
     }
 
     /// Rows of any table wait aside.

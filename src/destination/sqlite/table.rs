@@ -119,6 +119,30 @@ impl Table {
         self.columns.iter().find(|column| same(&column.name, name))
     }
 
+    /// The columns of the primary key and of each unique index; `None` is an expression.
+    pub fn unique(&self, connection: &Connection) -> Result<Vec<Vec<Option<String>>>, DestinationError> {
+        let reading = || format!("reading the indexes of table {:?} failed", self.name);
+        let key: Vec<_> =
+            self.columns.iter().filter(|column| column.key > 0).map(|column| Some(column.name.clone())).collect();
+        let mut unique: Vec<_> = Some(key).filter(|key| !key.is_empty()).into_iter().collect();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT i.seqno, i.name FROM pragma_index_list(?1) l, pragma_index_info(l.name) i WHERE l.\"unique\" = 1 \
+                 ORDER BY l.seq, i.seqno",
+            )
+            .doing(reading)?;
+        let mut rows = statement.query([&self.name]).doing(reading)?;
+        while let Some(row) = rows.next().doing(reading)? {
+            if row.get::<_, u32>(0).doing(reading)? == 0 {
+                unique.push(Vec::new());
+            }
+            if let Some(columns) = unique.last_mut() {
+                columns.push(row.get(1).doing(reading)?);
+            }
+        }
+        Ok(unique)
+    }
+
     /// A name for the row number that no column hides.
     pub fn rowid(&self) -> Option<&'static str> {
         if self.without_rowid {

@@ -4,6 +4,7 @@
 mod changes;
 mod frames;
 mod names;
+mod net;
 mod rows;
 mod speed;
 mod unique;
