@@ -37,7 +37,7 @@ def free_port():
 class Server:
     """A PostgreSQL server of our own, with fsync on."""
 
-    def __init__(self, name):
+    def __init__(self, name, **more):
         self.directory = ROOT / name
         self.directory.mkdir()
         shutil.chown(self.directory, USER)
@@ -50,7 +50,7 @@ class Server:
             "max_worker_processes": 30, "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
             "autovacuum": "off",
             # A subscription that is enabled again starts at once, not after the launcher's five seconds.
-            "wal_retrieve_retry_interval": "100ms", "wal_sender_timeout": "60s",
+            "wal_retrieve_retry_interval": "100ms", "wal_sender_timeout": "60s", **more,
         }
         with open(self.directory / "data" / "postgresql.conf", "a") as conf:
             conf.writelines(f"{k} = '{v}'\n" for k, v in settings.items())
@@ -388,6 +388,20 @@ class Bench:
                 f'<rect width="800" height="{y}" fill="#ffffff"/>{"".join(parts)}</svg>\n')
 
 
+def clean_up():
+    """Stops what was started, and removes what was written."""
+    for process in reversed(started):
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    for process in started:
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    if os.environ.get("PG2ANY_BENCH_KEEP") is None:
+        shutil.rmtree(ROOT, ignore_errors=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
@@ -418,16 +432,7 @@ def main():
             (out / "benchmark.svg").write_text(bench.picture())
         print("1 passed, 0 failed")
     finally:
-        for process in reversed(started):
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        for process in started:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        if os.environ.get("PG2ANY_BENCH_KEEP") is None:
-            shutil.rmtree(ROOT, ignore_errors=True)
+        clean_up()
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 # End-to-end benchmark on this machine: pg2any against a client that only receives, PostgreSQL's own subscription and the
 # ancestor crate, in one run, alternating. `--quick` checks that it works, with sizes that say nothing about speed.
 #   scripts/bench.sh [--quick] [--rounds N] [--only w1,w2,w3,w4,w5] [--no-ancestor] [--output DIR]
+#   scripts/bench.sh --limits [--quick] [--only backlog,small,streams,tables]    what does not grow: memory, recovery, cost a row
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 quick=; for arg in "$@"; do [ "$arg" = --quick ] && quick=1; done
-cargo build --release --bin pg2any
+cargo build --release --locked --bin pg2any
+if [ "${1:-}" = --limits ]; then shift; exec python3 scripts/bench_limits.py "$@"; fi
 cargo build --release --manifest-path benches/clients/Cargo.toml
 case " $* " in *" --no-ancestor "*) ;; *) [ -n "$quick" ] || cargo build --release --manifest-path benches/ancestor/Cargo.toml ;; esac
 exec python3 scripts/bench.py "$@"
