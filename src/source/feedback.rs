@@ -5,7 +5,8 @@
 //! than every [`FeedbackClock::MIN_PAUSE`]), when the server asks, and by a timer of its own (promise 10): a third of
 //! `wal_sender_timeout`, so that neither a slow destination nor a full spool makes the server hang up.
 //!
-//! Promise 1 broken, `it::durability::a_position_is_acknowledged_only_once_it_is_synced_in_the_spool` fails.
+//! Promise 1 broken, `it::durability::a_position_is_acknowledged_only_once_it_is_synced_in_the_spool` fails, and
+//! `it::power::what_was_acknowledged_survives_a_loss_of_power` where a disk may be mounted.
 
 use std::time::Duration;
 

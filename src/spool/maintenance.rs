@@ -5,6 +5,10 @@
 //! backup) is continued from its own checkpoint. Then their `pending` entries are deleted, oldest first. A segment is dropped
 //! only after the cursor and those deletes are synced: after a crash nothing refers to what is gone.
 //!
+//! Let go of too early (before the destination has synced it, or before the deletes are),
+//! `it::power::nothing_leaves_the_spool_before_the_destination_has_synced_it` or
+//! `it::power::with_ack_applied_what_was_acknowledged_survives_a_loss_of_power` fails.
+//!
 //! The engine ignores its own memory and disk limits, and any failed write leaves it unusable, a full disk too. So bytes
 //! are counted here, and reception pauses while there is still room for the journals, the memtables and a segment.
 //!

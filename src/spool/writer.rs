@@ -5,6 +5,8 @@
 //!
 //! Any failed write, sync or background flush leaves the engine unusable, and the outcome of the batch unknown: the failure is
 //! published and the thread ends. Nothing was acknowledged that is not on the disk, so a restart goes on from there.
+//!
+//! Promise 1 broken here (a sync that is none), `it::power::what_was_acknowledged_survives_a_loss_of_power` fails.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;

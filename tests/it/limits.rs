@@ -1,46 +1,16 @@
 //! Where something runs out: disks, patience, a destination's rows; and what is let go of.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::compare::assert_equal;
 use crate::delivery::{arrange, fill};
 use crate::driver::{PATIENCE, Pipeline};
+use crate::filesystem::Filesystem;
 use crate::refusals::{DESTINATION, GAP, stops};
-use crate::server::say;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
 const LOG: &str = "CREATE TABLE t (id int, v text); ALTER TABLE t REPLICA IDENTITY FULL";
 const DISK_FULL: i32 = 6;
-
-/// A small filesystem in memory, unmounted when the test ends.
-struct Filesystem(PathBuf);
-
-impl Filesystem {
-    /// Where this user may mount; said loudly where not.
-    fn mount(directory: &Path, megabytes: u32) -> Option<Self> {
-        std::fs::create_dir_all(directory).unwrap();
-        let options = format!("size={megabytes}m");
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory).output();
-        if status.is_ok_and(|output| output.status.success()) {
-            return Some(Self(directory.to_owned()));
-        }
-        say("SKIPPED: full disks. This user may not mount filesystems");
-        None
-    }
-
-    fn remount(&self, options: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status();
-        assert!(status.unwrap().success(), "mount -o remount,{options}");
-    }
-}
-
-impl Drop for Filesystem {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 /// Another program's lock on the destination; nothing is applied and nothing released while it lasts.
 fn lock(pipeline: &Pipeline) -> rusqlite::Connection {
@@ -52,7 +22,7 @@ fn lock(pipeline: &Pipeline) -> rusqlite::Connection {
 on_each_server! {
     fn a_full_disk_under_the_spool_ends_it_with_its_own_code_and_nothing_is_lost(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
-        let Some(disk) = Filesystem::mount(&pipeline.data(), 48) else { return };
+        let Some(disk) = Filesystem::in_memory(&pipeline.data(), 48) else { return };
         pipeline.set("PG2ANY_DISK_HEADROOM", "0").set("PG2ANY_ENABLE_COMPRESSION", "false").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "4");
         database.execute("INSERT INTO t VALUES (0, 'x')");
         pipeline.catch_up();
@@ -71,7 +41,7 @@ on_each_server! {
 
     fn reading_pauses_before_the_disk_under_the_spool_is_full(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
-        let Some(_disk) = Filesystem::mount(&pipeline.data(), 240) else { return };
+        let Some(_disk) = Filesystem::in_memory(&pipeline.data(), 240) else { return };
         pipeline.set("PG2ANY_ENABLE_COMPRESSION", "false").set("PG2ANY_DISK_HEADROOM", "100MB").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "8");
         database.execute("INSERT INTO t VALUES (0, 'x')");
         pipeline.catch_up();
@@ -114,7 +84,7 @@ on_each_server! {
     fn a_full_disk_under_the_destination_is_waited_for(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
         let directory = pipeline.beside("small");
-        let Some(disk) = Filesystem::mount(&directory, 3) else { return };
+        let Some(disk) = Filesystem::in_memory(&directory, 3) else { return };
         let file = directory.join("destination.sqlite");
         pipeline.set("CDC_DEST_URI", file.to_str().unwrap());
         let mut running = pipeline.start();
@@ -135,7 +105,7 @@ on_each_server! {
     fn a_destination_on_a_read_only_filesystem_is_named_and_nothing_is_lost(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
         let directory = pipeline.beside("fixed");
-        let Some(disk) = Filesystem::mount(&directory, 20) else { return };
+        let Some(disk) = Filesystem::in_memory(&directory, 20) else { return };
         let file = directory.join("destination.sqlite");
         pipeline.set("CDC_DEST_URI", file.to_str().unwrap());
         database.execute("INSERT INTO t VALUES (1, 'x')");

@@ -12,6 +12,7 @@ mod server;
 mod compare;
 mod database;
 mod driver;
+mod filesystem;
 mod random;
 mod workload;
 
@@ -28,4 +29,5 @@ mod harness;
 mod limits;
 mod operation;
 mod oracle;
+mod power;
 mod refusals;
