@@ -37,6 +37,8 @@ pub type Key = Vec<usize>;
 /// A command of one row.
 struct Step {
     place: Place,
+    /// No other key has this place.
+    exact: bool,
     relation: u32,
     index: u32,
     kind: Kind,
@@ -79,7 +81,10 @@ pub fn net_effect(batch: &Batch, key: impl FnMut(&Arc<Relation>) -> Option<Key>)
         let (relation, command) = batch.command_of_relation(index as usize);
         let key = keys.get(relation as usize).and_then(Option::as_ref);
         match key.and_then(|key| row_of(key, command.as_ref().ok()?)) {
-            Some((key, kind)) => steps.push(Step { place: place(&key), relation, index, kind }),
+            Some((key, kind)) => {
+                let (place, exact) = place(&key);
+                steps.push(Step { place, exact, relation, index, kind });
+            }
             None => {
                 settle(batch, &keys, &mut steps, &mut order);
                 order.push(index);
@@ -108,18 +113,22 @@ fn row_of<'b>(key: &Key, command: &Command<'b>) -> Option<(SmallVec<[&'b [u8]; 2
     Some((key.iter().map(value).collect::<Option<_>>()?, kind))
 }
 
-fn place(key: &[&[u8]]) -> Place {
+/// A key's place, and whether another key with such a place would be the same.
+fn place(key: &[&[u8]]) -> (Place, bool) {
     match key {
-        [] => (0, 0),
+        [] => ((0, 0), false),
         [one] => match number(one) {
-            Some(number) => (number, 0),
+            Some(number) => ((number, 0), true),
             None => {
-                (first_bytes(one), if one.len() > 16 { digest(key) } else { first_bytes(&one[one.len().min(8)..]) })
+                let second = if one.len() > 16 { digest(key) } else { first_bytes(&one[one.len().min(8)..]) };
+                ((first_bytes(one), second), false)
             }
         },
         [one, others @ ..] => {
-            let second = if let [other] = others { number(one).and_then(|_| number(other)) } else { None };
-            (number(one).unwrap_or_else(|| first_bytes(one)), second.unwrap_or_else(|| digest(key)))
+            let first = number(one);
+            let second = if let [other] = others { first.and_then(|_| number(other)) } else { None };
+            let place = (first.unwrap_or_else(|| first_bytes(one)), second.unwrap_or_else(|| digest(key)));
+            (place, second.is_some())
         }
     }
 }
@@ -157,7 +166,8 @@ fn settle(batch: &Batch, keys: &[Option<Key>], steps: &mut Vec<Step>, order: &mu
             let (relation, command) = batch.command_of_relation(step.index as usize);
             Some(row_of(keys.get(relation as usize)?.as_ref()?, command.as_ref().ok()?)?.0)
         };
-        (one.relation, one.place) == (other.relation, other.place) && key(one) == key(other)
+        (one.relation, one.place) == (other.relation, other.place)
+            && ((one.exact && other.exact) || key(one) == key(other))
     };
     let mut following = steps.iter().skip(1);
     for step in steps.iter() {

@@ -27,6 +27,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod value;
+mod wal;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use self::error::{Doing, cannot_open, failed};
 use self::limit::Limit;
 use self::schema::Schema;
 pub use self::value::{NotOurs, SqliteColumn, Storage, postgres_text, storage};
+use self::wal::{Copier, Lengths};
 use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options};
 use crate::change::{Batch, Relation};
 use crate::failpoint;
@@ -60,6 +62,8 @@ pub struct Sqlite {
 }
 
 struct Session {
+    // Before the connection, because it has to be dropped first.
+    copier: Copier,
     connection: Connection,
     schema: Schema,
     epoch: u64,
@@ -78,6 +82,11 @@ impl Sqlite {
         path.strip_prefix("sqlite://").or_else(|| path.strip_prefix("sqlite:")).unwrap_or(path)
     }
 
+    fn connection(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(self.path(), flags)
+    }
+
     fn open(&self) -> Result<Connection, DestinationError> {
         let path = self.path();
         let directory = Path::new(path).parent().filter(|directory| !directory.as_os_str().is_empty());
@@ -93,8 +102,7 @@ impl Sqlite {
                 .hint("Name a file inside it as the destination"));
         }
         let opening = || format!("opening the SQLite file {path} failed");
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(|error| cannot_open(opening(), error))?;
+        let connection = self.connection().map_err(|error| cannot_open(opening(), error))?;
         connection.busy_timeout(BUSY.min(self.options.connect_timeout)).doing(opening)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let wal = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
@@ -105,13 +113,12 @@ impl Sqlite {
             ))
             .hint("Use a file on a local file system (not :memory:, not a network share)"));
         }
-        // FULL: a commit is on the disk when it returns. The cache holds the inner pages of large indexes. The WAL grows to
-        // 64 MB before it is copied into the file, which nearly halves what is written when rows far apart are updated; it is
+        // FULL: a commit is on the disk when it returns. The cache holds the inner pages of large indexes. The WAL is
         // cut back after a large transaction. Sorting for an index goes to a file when it is larger than the cache.
         connection
             .execute_batch(
-                "PRAGMA synchronous = FULL; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 16000; \
-                 PRAGMA journal_size_limit = 67108864",
+                "PRAGMA synchronous = FULL; PRAGMA cache_size = -24576; PRAGMA wal_autocheckpoint = 0; \
+                 PRAGMA journal_size_limit = 268435456",
             )
             .doing(opening)?;
         for setting in [DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER] {
@@ -154,7 +161,9 @@ impl Destination for Sqlite {
             .doing(|| "setting a timeout failed".to_owned())?;
         let limit = Limit::new(&connection, self.options.query_timeout)
             .doing(|| "setting the query timeout failed".to_owned())?;
-        self.session = Some(Session { connection, schema, epoch: checkpoint.epoch, limit });
+        let copying = self.connection().doing(|| "opening the SQLite file a second time failed".to_owned())?;
+        let copier = Copier::start(copying, Lengths::default())?;
+        self.session = Some(Session { copier, connection, schema, epoch: checkpoint.epoch, limit });
         Ok(checkpoint)
     }
 
@@ -178,7 +187,7 @@ impl Destination for Sqlite {
 
     async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError> {
         let options = self.options.clone();
-        let Session { connection, schema, epoch, limit } = self.session()?;
+        let Session { connection, schema, epoch, limit, .. } = self.session()?;
         begin(connection, &options.cursor, *epoch)?;
         rows::execute(connection, schema, &options, limit, batch)?;
         pass("sqlite.executed")
@@ -191,7 +200,7 @@ impl Destination for Sqlite {
         digest: Option<u64>,
     ) -> Result<(), DestinationError> {
         let options = self.options.clone();
-        let Session { connection, schema, epoch, .. } = self.session()?;
+        let Session { copier, connection, schema, epoch, .. } = self.session()?;
         begin(connection, &options.cursor, *epoch)?;
         if position.is_end() {
             schema.end_of_transaction(connection).map_err(|error| error.at(position))?;
@@ -200,6 +209,7 @@ impl Destination for Sqlite {
         pass("sqlite.checkpoint_written")?;
         connection.execute_batch("COMMIT").doing(|| format!("committing up to {position} failed"))?;
         schema.committed();
+        copier.committed(connection);
         pass("sqlite.committed")
             .map_err(|_| DestinationError::new(FailureKind::Reconnect, "a failpoint failed after the commit"))
     }
@@ -217,6 +227,7 @@ impl Destination for Sqlite {
         if !session.connection.is_autocommit() {
             session.connection.execute_batch("ROLLBACK").doing(|| "rolling back failed".to_owned())?;
         }
+        drop(session.copier);
         session.connection.close().map_err(|(_, error)| failed("closing the SQLite file failed", error))
     }
 }
