@@ -260,8 +260,8 @@ class Bench:
             time.sleep(0.1)
         return result
 
-    def ancestor(self, name, until_rows, limit):
-        """Runs the ancestor until its table has so many rows, or for `limit` seconds: its rate then."""
+    def ancestor(self, name, limit):
+        """Runs the ancestor until it shows the marker, or for `limit` seconds: its rate then."""
         import sqlite3
         slot = self.slot("pg2any_lib", 0)
         environment = self.pg2any_environment(slot) | {"CDC_TRANSACTION_FILE_BASE_PATH": str(ROOT / slot / "files"),
@@ -274,16 +274,16 @@ class Bench:
                       "pgbench_tellers (tid integer primary key, bid int, tbalance int, filler text)"):
             database.execute(f"create table if not exists {table}")
         database.commit()
-        table = {"w1": "w1", "w2": "pgbench_history", "init": "pgbench_accounts"}[name]
-        count = lambda: database.execute(f"select count(*) from {table}").fetchone()[0]
+        count = lambda: database.execute("select count(*) from pgbench_history").fetchone()[0]
+        done = lambda: database.execute("select count(*) from marker where id = ?", (self.markers,)).fetchone()[0]
         log = open(ROOT / f"{slot}.log", "a")
         process = subprocess.Popen([TARGET / "bench-ancestor"], env={**os.environ, **environment}, stdout=log, stderr=log)
         mine, begin, had = Sampler(lambda: [process.pid]), time.monotonic(), count()
-        while count() < until_rows and time.monotonic() - begin < limit and process.poll() is None:
+        while not done() and time.monotonic() - begin < limit and process.poll() is None:
             time.sleep(0.2)
         if process.poll() is not None:
             sys.exit(f"bench-ancestor ended ({process.returncode}); its log:\n{Path(log.name).read_text()[-3000:]}")
-        wall, rows = time.monotonic() - begin, count() - had
+        wall, rows, whole = time.monotonic() - begin, count() - had, bool(done())
         cpu = mine.finish()
         process.send_signal(signal.SIGTERM)
         try:
@@ -291,7 +291,7 @@ class Bench:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        return {"wall": wall, "cpu": cpu, "rss": mine.peak, "written": sum(mine.written.values()), "sender": 0, "rows": rows}
+        return {"wall": wall, "cpu": cpu, "rss": mine.peak, "written": sum(mine.written.values()), "sender": 0, "rows": rows, "whole": whole}
 
     def note(self, name, kind, result):
         self.results.setdefault(name, {}).setdefault(kind, []).append(result)
@@ -308,10 +308,42 @@ class Bench:
             result = self.drain(kind, n, until)
             if name not in ("init", "settle"):
                 self.note(name, kind, result)
-        if ("pg2any_lib", 0) in self.contenders and name in ("init", "w1", "w2"):
-            result = self.ancestor(name, {"init": 1_000_000, "w1": self.rows, "w2": self.transactions}[name], {"init": 300, "w1": 120, "w2": 30}[name])
+        if name in ("w1", "w3"):
+            self.floor(name)
+        if ("pg2any_lib", 0) in self.contenders and name in ("init", "w1", "w3", "w2"):
+            result = self.ancestor(name, {"w2": 30}.get(name, 300))
             if name != "init":
                 self.note(name, "pg2any_lib", result)
+
+    def floor(self, name):
+        """SQLite alone, by prepared statements: the same rows changed and committed as often, with as many syncs."""
+        import sqlite3
+        path = ROOT / "floor.db"
+        database = sqlite3.connect(path, isolation_level=None)
+        database.execute("pragma journal_mode = wal")
+        database.execute("pragma synchronous = full")
+        database.execute("pragma cache_size = -24576")
+        row = lambda g, text, n: (g, text, text, "2026-01-01 00:00:00+00:00", n, g * 1.1, g % 2)
+        text = "0123456789abcdef" * 4
+        begin = time.monotonic(), time.process_time()
+        if name == "w1":
+            database.execute("create table w1 (id integer primary key, a text, b text, at text, n integer, d real, flag integer)")
+            database.execute("begin")
+            database.executemany("insert into w1 values (?, ?, ?, ?, ?, ?, ?)", (row(g, text, g) for g in range(1, self.rows + 1)))
+            database.execute("commit")
+        else:
+            transactions, each = self.w3
+            for t in range(transactions):
+                at = t * (self.rows // transactions)
+                updated, deleted = each * 8 // 10, each * 2 // 10
+                database.execute("begin")
+                database.executemany("update w1 set id = ?, a = ?, b = ?, at = ?, n = ?, d = ?, flag = ? where id = ?",
+                                     ((*row(g, text, g + 1), g) for g in range(at + 1, at + updated + 1)))
+                database.executemany("delete from w1 where id = ?", ((g,) for g in range(at + updated - deleted + 1, at + updated + 1)))
+                database.execute("commit")
+        database.close()
+        wall, cpu = time.monotonic() - begin[0], time.process_time() - begin[1]
+        self.note(name, "sqlite alone", {"wall": wall, "cpu": cpu, "rss": 0, "written": 0, "sender": 0})
 
     def latency(self):
         connection = self.source.url("bench")
@@ -348,8 +380,8 @@ class Bench:
             for kind, runs in per.items():
                 m = {key: median([r[key] for r in runs]) for key in ("wall", "cpu", "sender", "rss", "written")}
                 ratio = f"{m['wall'] / native:.2f}" if native else "–"
-                if kind == "pg2any_lib" and name == "w2":
-                    ratio = f"{runs[0]['rows'] / runs[0]['wall']:.0f} tx/s"
+                if not runs[0].get("whole", True):
+                    ratio = f"not done: {runs[0]['rows'] / runs[0]['wall']:.0f} tx/s" if name == "w2" else "not done"
                 lines.append(f"| {name.upper()} | {kind} | {m['wall']:.2f} | {ratio} | {m['cpu']:.2f} | {m['sender']:.2f} | {m['rss']:.0f} | {m['written']:.0f} |")
         for kind, runs in self.results.get("w4", {}).items():
             r = runs[0]
@@ -359,16 +391,17 @@ class Bench:
     def picture(self):
         """The walls of W1 to W3 as bars, against the native subscription's faster mode."""
         colours = {"pg2any": "#2563eb", "native off": "#94a3b8", "native on": "#94a3b8", "receive off": "#d6d3d1", "receive on": "#d6d3d1",
-                   "pg2any_lib": "#f59e0b"}
+                   "pg2any_lib": "#f59e0b", "sqlite alone": "#d6d3d1"}
         texts = {"pg2any": "pg2any into SQLite", "native off": "native subscription, streaming off", "native on": "native subscription, streaming on",
-                 "receive off": "receiving alone, streaming off", "receive on": "receiving alone, streaming on", "pg2any_lib": "pg2any_lib 0.11.2 into SQLite"}
+                 "receive off": "receiving alone, streaming off", "receive on": "receiving alone, streaming on", "pg2any_lib": "pg2any_lib 0.11.2 into SQLite",
+                 "sqlite alone": "SQLite alone, its statements"}
         titles = {"w1": f"W1: one transaction of {self.rows:,} inserts", "w2": f"W2: {self.transactions:,} pgbench transactions",
                   "w3": f"W3: {self.w3[0]} transactions of {self.w3[1]:,} updates and deletes"}
         parts, y = [], 10
         for name, title in titles.items():
             walls = {kind: statistics.median(r["wall"] for r in runs) for kind, runs in self.results.get(name, {}).items()}
-            if "pg2any_lib" in walls and name == "w2":
-                runs = self.results[name]["pg2any_lib"]
+            runs = self.results.get(name, {}).get("pg2any_lib")
+            if runs and name == "w2" and not runs[0]["whole"]:
                 walls["pg2any_lib"] = self.transactions * runs[0]["wall"] / max(1, runs[0]["rows"])
             native = min((wall for kind, wall in walls.items() if kind.startswith("native")), default=None)
             if not native:
