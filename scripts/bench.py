@@ -22,6 +22,8 @@ ROOT = Path(tempfile.mkdtemp(prefix="pg2any-bench-"))
 ROOT.chmod(0o755)
 USER = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 started = []
+# Ended by a signal it cleans up as well.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def as_user(command):

@@ -28,8 +28,9 @@ class Pipeline:
                             "PG2ANY_DATA_DIR": str(self.directory / "data"), "RUST_LOG": "warn"}
 
     def slot(self):
-        """Everything from here on is replicated."""
+        """Everything from here on is replicated. One run with nothing to do makes the three known to each other."""
         self.sql(f"select pg_create_logical_replication_slot('{self.name}', 'pgoutput')")
+        self.ended(self.start("--until-caught-up"))
 
     def mark(self):
         self.sql("insert into marker values (1)")
@@ -83,7 +84,9 @@ class Pipeline:
         sampler = Sampler(lambda: [process.pid])
         fifths, first = [], None
         reader = sqlite3.connect(f"file:{self.target}?mode=ro", uri=True, timeout=30)
-        while process.poll() is None:
+        running = True
+        while running:
+            running = process.poll() is None
             try:
                 seen = reader.execute(f"select max(id) from {table}").fetchone()[0] or 0
             except sqlite3.OperationalError:
