@@ -30,7 +30,11 @@
 
 mod applier;
 mod digest;
+mod early;
 mod error;
+mod options;
+mod work;
 
-pub use applier::{Applied, Applier, ApplyOptions, BatchLimits};
+pub use applier::Applier;
 pub use error::ApplyError;
+pub use options::{Applied, ApplyOptions, BatchLimits};

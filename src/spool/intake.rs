@@ -1,12 +1,8 @@
-//! Where frames come in: gathers each open transaction's commands into chunks and hands them to the writer.
+//! Where frames come in: which transaction each belongs to, what becomes of it at its end, and what is wanted at all.
 //!
-//! [`Intake::append`] copies a frame into its transaction's buffer and nothing more; everything that waits or locks is in
-//! [`Intake::flush`], once for all that the socket held. Open buffers are bounded together: with many interleaved
-//! transactions the largest is made into a chunk before it is full.
-//!
-//! Commands of a subtransaction that aborts before its chunk is made are simply left out of it. Only those that are in a
-//! chunk already need a note beside the chunks, so that the million subtransactions of a loop with an EXCEPTION clause
-//! leave no trace when their rows lie in one buffer.
+//! [`Intake::append`] copies a frame into its transaction's buffer (`open.rs`) and nothing more; everything that waits or
+//! locks is in [`Intake::flush`], once for all that the socket held. Open buffers are bounded together: with many
+//! interleaved transactions the largest is made into a chunk before it is full.
 //!
 //! Promise 5 (a rollback leaves nothing) broken,
 //! `it::delivery::siblings_of_a_rolled_back_savepoint_survive_in_a_streamed_transaction` fails; promise 8 (bounded memory),
@@ -16,26 +12,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use roaring::RoaringBitmap;
-use smallvec::SmallVec;
-
-use super::chunk::{push_command, push_mark, without_aborted};
 use super::error::SpoolError;
 use super::handle::{Pressure, Spool};
 use super::header::{CommitInfo, Prepare};
 use super::layout::relation_key;
 use super::lock;
+use super::open::{CHUNK_BYTES, Open};
 use super::queue::Operation;
 use super::session::Descriptions;
 use super::state::{Phase, Shared};
-use crate::change::{RelationRecord, RelationVersion, relation_oids};
+use crate::change::RelationRecord;
 use crate::position::{Lsn, PgTimestamp, Xid};
 
-/// Raw bytes at which a chunk is full (few in unit tests, so that small histories have many chunks).
-const CHUNK_BYTES: usize = if cfg!(test) { 2 << 10 } else { 256 << 10 };
-/// Raw bytes of a partial chunk that are worth handing to a reader who waits for them.
-const FOLLOWED_BYTES: usize = CHUNK_BYTES / 4;
 /// All open buffers together.
 const OPEN_BYTES: usize = CHUNK_BYTES * 64;
 
@@ -61,25 +49,6 @@ pub struct Commit {
     pub commit_time: PgTimestamp,
     /// Where the transaction came from, when it was itself replicated.
     pub origin: Option<String>,
-}
-
-struct Open {
-    shared: Arc<Shared>,
-    buffer: Vec<u8>,
-    commands: u32,
-    /// The versions marked in this chunk.
-    marks: SmallVec<[(u32, RelationVersion); 8]>,
-    /// The relation of the last row, marked for certain; 0 is none.
-    last_oid: u32,
-    last_subtransaction: Xid,
-    /// Chunks made.
-    chunks: u32,
-    layer: Descriptions,
-    /// Subtransactions with commands in the buffer, and in chunks made.
-    in_buffer: RoaringBitmap,
-    in_chunks: RoaringBitmap,
-    /// Aborted ones with commands in the buffer.
-    aborted_in_buffer: RoaringBitmap,
 }
 
 /// Takes what PostgreSQL sends. There is one at a time; dropping it drops what has not committed.
@@ -191,8 +160,7 @@ impl Intake {
             Some(xid) => self.find(xid)?.layer.describe(relation.oid, relation.version, stamp),
         }
         if let Some(open) = &mut self.current {
-            open.marks.retain(|(oid, _)| *oid != relation.oid);
-            open.last_oid = 0;
+            open.described(relation.oid);
         }
         Ok(())
     }
@@ -217,29 +185,10 @@ impl Intake {
             self.stream_start(xid, false)?;
         }
         let Some(open) = &mut self.current else { return Err(SpoolError::UnknownTransaction { xid }) };
-        if open.buffer.len() + frame.len() > CHUNK_BYTES && open.commands > 0 {
-            Self::seal(open, &mut self.outgoing, &mut self.outgoing_bytes);
+        if open.is_full_for(frame) {
+            gather(open.seal(), &mut self.outgoing, &mut self.outgoing_bytes);
         }
-        let known = match frame {
-            [b'I' | b'U' | b'D', a, b, c, d, ..] => {
-                let oid = u32::from_be_bytes([*a, *b, *c, *d]);
-                oid == open.last_oid && oid != 0
-            }
-            _ => false,
-        };
-        if !known {
-            Self::mark(open, &self.session, frame)?;
-        }
-        let subtransaction = subxid.filter(|subxid| *subxid != xid);
-        if let Some(subxid) = subtransaction
-            && subxid != open.last_subtransaction
-        {
-            open.last_subtransaction = subxid;
-            open.in_buffer.insert(subxid);
-        }
-        push_command(&mut open.buffer, subtransaction, frame);
-        open.commands += 1;
-        Ok(())
+        open.push(&self.session, subxid, frame)
     }
 
     /// COMMIT, STREAM COMMIT.
@@ -261,9 +210,9 @@ impl Intake {
         self.seen = commit.commit_end;
         self.session.merge(std::mem::take(&mut open.layer));
         let inline = if open.chunks == 0 && open.buffer.len() <= self.spool.core.options.inline_bytes {
-            Self::take_buffer(&mut open)
+            open.take_buffer()
         } else {
-            Self::seal(&mut open, &mut self.outgoing, &mut self.outgoing_bytes);
+            gather(open.seal(), &mut self.outgoing, &mut self.outgoing_bytes);
             None
         };
         let operation = if open.chunks == 0 && inline.is_none() {
@@ -295,10 +244,7 @@ impl Intake {
             self.spool.core.options.numbers.abort_unknown.add(1);
             return Ok(false);
         };
-        if open.in_buffer.contains(subxid) {
-            open.aborted_in_buffer.insert(subxid);
-        }
-        if open.in_chunks.remove(subxid) {
+        if open.abort_sub(subxid) {
             let transaction = Arc::clone(&open.shared);
             self.gather(Operation::AbortSub { transaction, subtransaction: subxid });
         }
@@ -331,7 +277,7 @@ impl Intake {
             self.discard(&open);
             return Ok(());
         }
-        Self::seal(&mut open, &mut self.outgoing, &mut self.outgoing_bytes);
+        gather(open.seal(), &mut self.outgoing, &mut self.outgoing_bytes);
         self.seen = self.seen.max(prepare.prepare_end);
         let held = (prepare.clone(), Arc::clone(&open.shared));
         let replaced = lock(&self.spool.core.prepared).insert(prepare.gid.clone(), held);
@@ -424,14 +370,14 @@ impl Intake {
     /// [`SpoolError::Stopped`] when the writer failed, [`SpoolError::Closed`].
     pub async fn flush(&mut self) -> Result<(), SpoolError> {
         for open in self.current.iter_mut() {
-            if open.buffer.len() >= FOLLOWED_BYTES && open.shared.followed.load(Ordering::Relaxed) {
-                Self::seal(open, &mut self.outgoing, &mut self.outgoing_bytes);
+            if open.is_awaited() {
+                gather(open.seal(), &mut self.outgoing, &mut self.outgoing_bytes);
             }
         }
         for open in self.others.values_mut() {
-            if open.buffer.len() >= FOLLOWED_BYTES && open.shared.followed.load(Ordering::Relaxed) {
+            if open.is_awaited() {
                 self.other_bytes -= open.buffer.len();
-                Self::seal(open, &mut self.outgoing, &mut self.outgoing_bytes);
+                gather(open.seal(), &mut self.outgoing, &mut self.outgoing_bytes);
             }
         }
         if !self.outgoing.is_empty() {
@@ -454,26 +400,13 @@ impl Intake {
     }
 
     fn gather(&mut self, operation: Operation) {
-        self.outgoing_bytes += operation.bytes();
-        self.outgoing.push(operation);
+        gather(Some(operation), &mut self.outgoing, &mut self.outgoing_bytes);
     }
 
     fn open(&mut self, xid: Xid, streamed: bool, early: bool) {
         let id = self.spool.core.next_transaction.fetch_add(1, Ordering::Relaxed);
         self.skipping = None;
-        self.current = Some(Open {
-            shared: Arc::new(Shared::new(id, xid, streamed, early)),
-            buffer: Vec::with_capacity(1024),
-            commands: 0,
-            marks: SmallVec::new(),
-            last_oid: 0,
-            last_subtransaction: 0,
-            chunks: 0,
-            layer: Descriptions::default(),
-            in_buffer: RoaringBitmap::new(),
-            in_chunks: RoaringBitmap::new(),
-            aborted_in_buffer: RoaringBitmap::new(),
-        });
+        self.current = Some(Open::new(Shared::new(id, xid, streamed, early)));
     }
 
     /// Puts the current transaction among the others.
@@ -488,7 +421,7 @@ impl Intake {
             && let Some(largest) = self.others.values_mut().max_by_key(|open| open.buffer.len())
         {
             self.other_bytes -= largest.buffer.len();
-            Self::seal(largest, &mut self.outgoing, &mut self.outgoing_bytes);
+            gather(largest.seal(), &mut self.outgoing, &mut self.outgoing_bytes);
         }
     }
 
@@ -518,56 +451,12 @@ impl Intake {
             lock(&open.shared.inner).phase = Phase::Gone;
         }
     }
+}
 
-    #[cold]
-    fn mark(open: &mut Open, session: &Descriptions, frame: &[u8]) -> Result<(), SpoolError> {
-        let oids = relation_oids(frame)?;
-        for oid in &oids {
-            if open.marks.iter().any(|(marked, _)| marked == oid) {
-                continue;
-            }
-            let version = if open.shared.streamed { open.layer.version(*oid) } else { session.version(*oid) };
-            let version = version.ok_or(SpoolError::UnknownRelation { oid: *oid, xid: open.shared.xid })?;
-            push_mark(&mut open.buffer, *oid, version);
-            open.marks.push((*oid, version));
-        }
-        open.last_oid = match oids.as_slice() {
-            [oid] => *oid,
-            _ => 0,
-        };
-        Ok(())
-    }
-
-    /// The buffer's surviving records.
-    fn take_buffer(open: &mut Open) -> Option<(Bytes, u32)> {
-        let (mut raw, mut commands) = (std::mem::take(&mut open.buffer), std::mem::take(&mut open.commands));
-        if !open.aborted_in_buffer.is_empty() {
-            (raw, commands) = without_aborted(&raw, &open.aborted_in_buffer);
-            open.in_buffer -= &open.aborted_in_buffer;
-            open.aborted_in_buffer.clear();
-        }
-        open.marks.clear();
-        open.last_oid = 0;
-        open.last_subtransaction = 0;
-        // Thousands of small ones stay in the tail.
-        raw.shrink_to_fit();
-        (commands > 0).then(|| (Bytes::from(raw), commands))
-    }
-
-    /// Makes the buffer a chunk.
-    fn seal(open: &mut Open, outgoing: &mut Vec<Operation>, outgoing_bytes: &mut usize) {
-        let full = open.buffer.len() > CHUNK_BYTES / 2;
-        if let Some((raw, commands)) = Self::take_buffer(open) {
-            open.chunks += 1;
-            let operation = Operation::Chunk { transaction: Arc::clone(&open.shared), raw, commands };
-            *outgoing_bytes += operation.bytes();
-            outgoing.push(operation);
-        }
-        open.in_chunks |= std::mem::take(&mut open.in_buffer);
-        if full {
-            open.buffer.reserve(CHUNK_BYTES + 1024);
-        }
-    }
+/// Puts an operation among those for the next flush.
+fn gather(operation: Option<Operation>, outgoing: &mut Vec<Operation>, bytes: &mut usize) {
+    *bytes += operation.as_ref().map_or(0, Operation::bytes);
+    outgoing.extend(operation);
 }
 
 impl Drop for Intake {

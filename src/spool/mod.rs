@@ -37,6 +37,7 @@ mod life_tests;
 mod maintenance;
 #[cfg(test)]
 mod model_tests;
+mod open;
 mod options;
 mod queue;
 mod reader;

@@ -1,0 +1,55 @@
+//! How an applier works, and what it tells the rest of the pipeline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::position::{Lsn, Position};
+
+/// How many source transactions share one destination transaction while there is backlog; whichever limit is reached
+/// first ends it at the next source commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Source transactions.
+    pub transactions: u64,
+    /// Commands.
+    pub commands: u64,
+    /// Bytes of frames.
+    pub bytes: u64,
+    /// Since the first command was executed.
+    pub time: Duration,
+}
+
+impl Default for BatchLimits {
+    /// Large enough that a disk sync of several milliseconds is a small part of a batch, small enough that a batch is
+    /// done again in a moment after a failure.
+    fn default() -> Self {
+        Self { transactions: 50_000, commands: 160_000, bytes: 16 << 20, time: Duration::from_millis(500) }
+    }
+}
+
+/// How an [`Applier`](super::Applier) works.
+#[derive(Clone, Debug)]
+pub struct ApplyOptions {
+    /// The cursor's name in the spool and at the destination.
+    pub cursor: String,
+    /// When a destination transaction ends.
+    pub limits: BatchLimits,
+    /// A source transaction with more commands than this is committed in parts; `None`: never.
+    pub split: Option<u64>,
+    /// Execute the transaction that will probably commit next while it is received.
+    pub early: bool,
+    /// Move the destination's checkpoint along while nothing is to be applied, at most this often (`--ack applied`, where
+    /// the source may forget only what the checkpoint has); `None`: leave it.
+    pub idle_checkpoint: Option<Duration>,
+}
+
+/// What the applier tells the rest of the pipeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The destination's checkpoint; the outer `None` until the destination was reached for the first time.
+    pub checkpoint: Option<Option<Position>>,
+    /// Which source it belongs to, where the destination said so when it was reached.
+    pub source: Option<Arc<str>>,
+    /// Everything that committed up to here is at the destination, whether or not there was anything to apply.
+    pub settled: Lsn,
+}

@@ -1,0 +1,207 @@
+//! From chunks to a commit: commands are planned into batches, batches executed, and a destination transaction ends at a source
+//! commit, or inside a transaction that is larger than the split limit.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::applier::{Applier, Failure};
+use super::digest::Digest;
+use crate::change::{Relation, RelationVersion};
+use crate::failpoint;
+use crate::position::{CommandIndex, Lsn, PgTimestamp, Position};
+use crate::spool::{Chunk, ChunkRead, CommitInfo, Transaction};
+
+/// A batch is executed when it holds this many bytes or commands: as many as memory allows, because the more a batch holds
+/// the fewer of its rows and pages are written twice (see `change::net`).
+const EXECUTE_BYTES: usize = 16 << 20;
+const EXECUTE_COMMANDS: usize = 160_000;
+
+/// Inside a transaction with more commands than [`EXECUTE_LARGE_COMMANDS`], whose rows mostly lie side by side: enough to amortise
+/// a call, little enough for the caches, and the destination works while the rest is received.
+const EXECUTE_LARGE_BYTES: usize = 1 << 20;
+const EXECUTE_LARGE_COMMANDS: usize = 4096;
+
+/// What was done since the last commit.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) transactions: u64,
+    pub(super) commands: u64,
+    pub(super) bytes: u64,
+    pub(super) since: Option<Instant>,
+    pub(super) last_commit: Option<CommitInfo>,
+}
+
+impl Applier {
+    /// Executes what is left of a committed transaction; its first command that was not taken yet has number `index`.
+    pub(super) async fn take_rest(
+        &mut self,
+        transaction: &mut Transaction,
+        info: &CommitInfo,
+        index: &mut u64,
+    ) -> Result<(), Failure> {
+        loop {
+            match transaction.next_chunk()? {
+                ChunkRead::Ready(chunk) => self.take_chunk(transaction, &chunk, Some(info), index).await?,
+                ChunkRead::End => return Ok(()),
+                ChunkRead::NotYet => self.wait().await?,
+            }
+            if self.shutdown.is_cancelled() {
+                return Err(Failure::Shutdown);
+            }
+        }
+    }
+
+    pub(super) async fn take_chunk(
+        &mut self,
+        transaction: &Transaction,
+        chunk: &Chunk,
+        info: Option<&CommitInfo>,
+        index: &mut u64,
+    ) -> Result<(), Failure> {
+        let commit_end = info.map_or(Lsn::ZERO, |info| info.commit_end);
+        let mut buffer = None;
+        let mut relations: Vec<Arc<Relation>> = Vec::with_capacity(1);
+        for command in chunk.commands() {
+            let position = Position { commit_end, command: CommandIndex(*index) };
+            let done = info.is_some() && self.position.is_some_and(|done| position <= done);
+            if let Some(digest) = self.digest.as_mut().filter(|_| *index == 0) {
+                digest.begin();
+            }
+            *index += 1;
+            if done {
+                if let Some(digest) = &mut self.digest {
+                    digest.add(&chunk.buffer()[command.range]);
+                    digest.compare(position).map_err(Failure::Stop)?;
+                }
+                continue;
+            }
+            if let (Some(limit), Some(info)) = (self.options.split, info)
+                && self.work.commands >= limit
+                && *index > 1
+            {
+                self.commit_part(transaction, info, *index - 2).await?;
+                buffer = None;
+            }
+            if let Some(digest) = &mut self.digest {
+                digest.add(&chunk.buffer()[command.range.clone()]);
+            }
+            let mut unprepared = false;
+            relations.clear();
+            for version in &command.relations {
+                let relation = self.relation(*version)?;
+                unprepared |= self.prepared.get(&relation.oid) != Some(version);
+                relations.push(relation);
+            }
+            if unprepared {
+                self.execute().await?;
+                buffer = None;
+                self.destination.prepare(&relations).await.map_err(|error| error.at(position))?;
+                self.prepared.extend(relations.iter().map(|relation| (relation.oid, relation.version)));
+            }
+            let number = *buffer.get_or_insert_with(|| self.batch.add_buffer(chunk.buffer().clone()));
+            self.work.since.get_or_insert_with(Instant::now);
+            self.work.commands += 1;
+            self.work.bytes += command.range.len() as u64;
+            self.batch.push(position, number, command.range, &relations);
+            let (bytes, commands) = if *index > EXECUTE_LARGE_COMMANDS as u64 {
+                (EXECUTE_LARGE_BYTES, EXECUTE_LARGE_COMMANDS)
+            } else {
+                (EXECUTE_BYTES, EXECUTE_COMMANDS)
+            };
+            if self.batch.bytes() >= bytes || self.batch.len() >= commands {
+                self.execute().await?;
+                buffer = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn relation(&mut self, version: RelationVersion) -> Result<Arc<Relation>, Failure> {
+        if let Some(relation) = self.relations.get(&version) {
+            return Ok(Arc::clone(relation));
+        }
+        let relation = self.spool.relation(version)?;
+        self.relations.insert(version, Arc::clone(&relation));
+        Ok(relation)
+    }
+
+    /// Executes what waits in the batch.
+    async fn execute(&mut self) -> Result<(), Failure> {
+        if !self.batch.is_empty() {
+            self.batch.in_order(self.careful > 0);
+            let result = self.destination.execute(&self.batch).await;
+            self.batch.clear();
+            result?;
+            failpoint::pass("apply.executed")?;
+        }
+        Ok(())
+    }
+
+    /// A source transaction was taken whole: commit when a limit says so.
+    pub(super) async fn finish(&mut self, info: CommitInfo) -> Result<(), Failure> {
+        self.shunned.remove(&info.xid);
+        self.work.transactions += 1;
+        self.work.last_commit = Some(info);
+        let limits = &self.options.limits;
+        let full = self.work.transactions >= limits.transactions
+            || self.work.commands >= limits.commands
+            || self.work.bytes >= limits.bytes
+            || self.options.split.is_some_and(|split| self.work.commands >= split)
+            || self.work.since.is_some_and(|since| since.elapsed() >= limits.time);
+        if full || self.careful > 0 {
+            self.commit_work().await?;
+        }
+        Ok(())
+    }
+
+    /// Commits the source transactions that were taken whole since the last commit.
+    pub(super) async fn commit_work(&mut self) -> Result<(), Failure> {
+        let Some(info) = self.work.last_commit.take() else { return Ok(()) };
+        self.commit(Position::end_of(info.commit_end)).await?;
+        let lag = PgTimestamp::now().0.saturating_sub(info.commit_time.0);
+        self.numbers.replication_lag_micros.set(u64::try_from(lag).unwrap_or(0));
+        self.careful = self.careful.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Commits a part of a transaction, up to and including command `last`.
+    async fn commit_part(&mut self, transaction: &Transaction, info: &CommitInfo, last: u64) -> Result<(), Failure> {
+        while !transaction.durable() {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Err(Failure::Shutdown),
+                _ = self.durable.changed() => {}
+            }
+        }
+        self.commit(Position { commit_end: info.commit_end, command: CommandIndex(last) }).await
+    }
+
+    pub(super) async fn commit(&mut self, position: Position) -> Result<(), Failure> {
+        self.execute().await?;
+        if !self.named
+            && let Some(identity) = self.spool.identity()?
+        {
+            self.destination.bind(identity.key());
+            self.named = true;
+        }
+        let digest = self.digest.as_ref().filter(|_| !position.is_end()).map(Digest::value);
+        self.destination.commit(self.position, position, digest).await?;
+        failpoint::pass("apply.committed")?;
+        self.position = Some(position);
+        self.checkpoint_moved = Instant::now();
+        self.reader.advance(position);
+        failpoint::pass("apply.advanced")?;
+        let work = std::mem::take(&mut self.work);
+        self.numbers.applied_commands.add(work.commands);
+        self.numbers.applied_transactions.add(work.transactions);
+        self.numbers.applied_batches.add(1);
+        self.numbers.destination_down.set(0);
+        self.backoff.reset();
+        self.applied.send_modify(|applied| {
+            applied.checkpoint = Some(Some(position));
+            if position.is_end() {
+                applied.settled = applied.settled.max(position.commit_end);
+            }
+        });
+        Ok(())
+    }
+}
