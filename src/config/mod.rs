@@ -9,6 +9,7 @@
 
 mod ancestor;
 mod builder;
+mod check;
 mod environment;
 mod error;
 mod kinds;

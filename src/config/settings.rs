@@ -151,8 +151,8 @@ settings! {
         "How much the spool may hold; at the quota reading pauses. Unset: all of the filesystem but the headroom.",
         |b, t| b.config.disk_quota = Some(parse_size(t)?);
     "disk-headroom", "PG2ANY_DISK_HEADROOM", "disk_headroom", Value("SIZE"), Some("320MB"), Run,
-        "How much of the filesystem stays free; reading pauses before it is used.",
-        |b, t| b.config.disk_headroom = parse_size(t)?;
+        "How much of the filesystem stays free; reading pauses before it is used. At least 64MB and two segments; 0: none, and a full disk ends the run.",
+        |b, t| b.set_disk_headroom(parse_size(t)?);
     "segment-size-mb", "CDC_TRANSACTION_SEGMENT_SIZE_MB", "transaction_segment_size_bytes", Value("MB"), Some("64"), Run,
         "Size in MB at which a segment of the spool is sealed.",
         |b, t| b.set_segment_megabytes(parse_count(t)?)?;

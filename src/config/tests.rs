@@ -107,6 +107,7 @@ fn contradictions_are_named() {
         (&[("CDC_PROTOCOL_VERSION", "2"), ("PG2ANY_TWO_PHASE", "on")], "two-phase needs protocol version 3"),
         (&[("CDC_DEST_URI_FILE", "/x")], "CDC_DEST_URI and CDC_DEST_URI_FILE are both set"),
         (&[("PG2ANY_DISK_QUOTA", "1GB"), ("PG2ANY_RETAIN_BYTES", "1GB")], "does not leave room"),
+        (&[("PG2ANY_DISK_HEADROOM", "191MB")], "two segments of 64.0 MB need 192 MB"),
     ] {
         let text = from(&[], &with(variables)).unwrap_err().to_string();
         assert!(text.contains(part), "{part} is missing in: {text}");
@@ -198,6 +199,15 @@ fn bounded_runs_end_at_an_lsn_or_when_caught_up() {
 #[test]
 fn retained_bytes_give_way_to_a_small_quota() {
     assert_eq!(from(&[("disk-quota", "1GB")], ENOUGH).unwrap().retain_bytes, 256 << 20);
+}
+
+#[test]
+fn the_headroom_holds_a_journal_and_two_segments_unless_none_is_wanted() {
+    let headroom = |flags: &[(&str, &str)]| from(flags, ENOUGH).unwrap().disk_headroom;
+    assert_eq!(headroom(&[("segment-size-mb", "8"), ("disk-headroom", "80MB")]), 80 << 20);
+    assert_eq!(headroom(&[("segment-size-mb", "512")]), (64 + 1024) << 20);
+    assert_eq!(headroom(&[("disk-headroom", "0")]), 0);
+    assert!(from(&[("segment-size-mb", "9"), ("disk-headroom", "80MB")], ENOUGH).is_err());
 }
 
 #[test]

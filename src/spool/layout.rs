@@ -44,7 +44,7 @@ const CACHE_BYTES: u64 = 4 * MIB;
 const CACHED_FILES: usize = 16;
 /// The smallest that the engine takes. The journal keeps dead bytes until every keyspace was flushed: with the default of
 /// 512 MiB, 2 M small transactions took 14.5 s to open.
-const JOURNAL_BYTES: u64 = 64 * MIB;
+pub(crate) const JOURNAL_BYTES: u64 = 64 * MIB;
 /// Up to four more of them wait for the disk when small transactions come fast: this is most of the process's memory then.
 const PENDING_MEMTABLE_BYTES: u64 = 6 * MIB;
 

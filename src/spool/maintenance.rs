@@ -208,10 +208,10 @@ impl Writer {
             Some(quota) if held >= quota => self.at_quota(held, quota),
             _ if self.maintenance.free_bytes < options.headroom_bytes => Pressure::Paused {
                 reason: format!(
-                    "{} has {} bytes free, {} are kept as headroom",
+                    "{} has {} MB free, {} MB are kept as headroom (--disk-headroom)",
                     options.directory.display(),
-                    self.maintenance.free_bytes,
-                    options.headroom_bytes
+                    self.maintenance.free_bytes >> 20,
+                    options.headroom_bytes >> 20
                 ),
             },
             _ => Pressure::None,
@@ -236,7 +236,9 @@ impl Writer {
             .filter(|_| everything_applied && live.last_end <= self.progress.durable);
         match largest {
             Some((bytes, xid)) => Pressure::NothingAppliable { xid, bytes, quota },
-            None => Pressure::Paused { reason: format!("the spool holds {held} bytes, its quota is {quota}") },
+            None => Pressure::Paused {
+                reason: format!("the spool holds {} MB, its quota is {} MB (--disk-quota)", held >> 20, quota >> 20),
+            },
         }
     }
 }

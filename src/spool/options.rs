@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::layout::JOURNAL_BYTES;
 use crate::metrics::Numbers;
 
 /// Settings of a spool; [`SpoolOptions::new`] has the defaults.
@@ -19,7 +20,8 @@ pub struct SpoolOptions {
     pub inline_bytes: usize,
     /// Limit for the bytes held; `None` is no limit but the disk's.
     pub quota_bytes: Option<u64>,
-    /// Free bytes on the file system below which reception pauses, so that the engine never meets a full disk.
+    /// Free bytes on the file system below which reception pauses, so that the engine never meets a full disk: at least
+    /// [`SpoolOptions::least_headroom`].
     pub headroom_bytes: u64,
     /// How long an applied transaction stays, for a destination that goes back.
     pub retain: Duration,
@@ -47,6 +49,13 @@ impl SpoolOptions {
             tail_transactions: 4096,
             numbers: Arc::default(),
         }
+    }
+
+    /// What a pause of reception needs to be free, in bytes: until it takes hold, a journal fills up, and so do a segment and the
+    /// next one.
+    #[must_use]
+    pub const fn least_headroom(segment_bytes: u64) -> u64 {
+        JOURNAL_BYTES.saturating_add(segment_bytes.saturating_mul(2))
     }
 
     /// Where the engine's files are.
