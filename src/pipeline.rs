@@ -182,8 +182,8 @@ async fn run_with(
     match (outcome, stopped) {
         (Err(_), Some(error)) => Err(Error::SpoolStopped(error)),
         (outcome, _) => {
-            if let Ok(outcome) = &outcome {
-                info!(?outcome, durable = %spool.durable().lsn(), "stopped");
+            if outcome.is_ok() {
+                info!(durable = %spool.durable().lsn(), "stopped");
             }
             outcome
         }

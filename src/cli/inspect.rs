@@ -95,13 +95,12 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
         )
         .hint("`pg2any inspect transactions` lists those that it has."));
     }
-    if arguments.json {
-        println!("{value:#}");
-    } else if let Query::Show { .. } = query {
-        print!("{}", render::transaction(&value));
-    } else {
-        print!("{}", render::text(&value));
-    }
+    let text = match query {
+        _ if arguments.json => format!("{value:#}\n"),
+        Query::Show { .. } => render::transaction(&value),
+        _ => render::text(&value),
+    };
+    render::print(&text)?;
     let damaged = query == Query::Verify && value.get("sound") != Some(&serde_json::Value::Bool(true));
     Ok(if damaged { Code::Damage } else { Code::Success })
 }

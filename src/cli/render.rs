@@ -4,9 +4,23 @@
 //! sizes, those ending in `micros` as points in time or durations where their name says so.
 
 use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 use pg2any_lib::config::human_size;
 use serde_json::{Map, Value};
+
+use super::exit::{Code, Failure};
+
+/// Prints an answer. Whoever stops reading early (`| head`) has seen what was wanted.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(Code::Other, format!("the answer cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The whole text, with a line end.
 pub fn text(value: &Value) -> String {

@@ -1,6 +1,7 @@
 //! `pg2any run`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pg2any_lib::metrics::Numbers;
 use pg2any_lib::pipeline::{self, Outcome, RunOptions};
@@ -63,20 +64,26 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     }
 }
 
+/// Signals that follow each other so closely are one request: `timeout`, and others, signal a process and then its group.
+const ONE_REQUEST: Duration = Duration::from_millis(200);
+
 /// The first signal asks the pipeline to end, the second one ends the process: nothing that was acknowledged is lost by
 /// that, only sent again.
 async fn end_on_signals(mut terminate: Signal, mut interrupt: Signal, cancellation: CancellationToken) {
-    let mut first = true;
+    let mut first: Option<Instant> = None;
     loop {
         let (name, code) = tokio::select! {
             _ = terminate.recv() => ("SIGTERM", 143),
             _ = interrupt.recv() => ("SIGINT", 130),
         };
-        if !first {
-            tracing::warn!("{name} again: ending at once");
-            std::process::exit(code);
+        match first {
+            None => first = Some(Instant::now()),
+            Some(first) if first.elapsed() < ONE_REQUEST => continue,
+            Some(_) => {
+                tracing::warn!("{name} again: ending at once");
+                std::process::exit(code);
+            }
         }
-        first = false;
         tracing::info!("{name}: ending in good order");
         cancellation.cancel();
     }

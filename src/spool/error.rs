@@ -16,6 +16,17 @@ pub enum SpoolError {
         /// The data directory.
         directory: PathBuf,
     },
+    /// The data directory cannot be made, or not be written to.
+    #[error(
+        "the data directory {} cannot be used: {source}. Name one with --data-dir that lies on a local disk and that this user may write to",
+        directory.display()
+    )]
+    Directory {
+        /// The data directory.
+        directory: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A file operation failed.
     #[error("{doing} {}: {source}", path.display())]
     Io {

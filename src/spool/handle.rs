@@ -1,7 +1,8 @@
 //! The handle that everything else is reached from, and opening.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -352,10 +353,11 @@ impl Spool {
 
 /// Takes the data directory's lock; held while the file is open.
 pub(crate) fn lock_directory(directory: &std::path::Path) -> Result<File, SpoolError> {
-    std::fs::create_dir_all(directory).map_err(SpoolError::io("creating the data directory", directory))?;
     let path = directory.join("spool.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(SpoolError::io("opening", &path))?;
+    // What is replicated lies in it: its owner's alone, as PostgreSQL's own.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    let file = made.and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
+    let file = file.map_err(|source| SpoolError::Directory { directory: directory.to_owned(), source })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(SpoolError::Locked { directory: directory.to_owned() }),

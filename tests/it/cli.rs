@@ -97,10 +97,55 @@ fn a_second_signal_ends_it_at_once() {
     let mut running = pipeline.start();
     running.until("it runs", || pipeline.data().join("inspect.sock").exists());
     running.signal("INT");
+    // What comes at once is the same request.
+    std::thread::sleep(Duration::from_millis(250));
     running.signal("INT");
     // The first alone may have ended it already, and in good order.
     let status = running.wait(Duration::from_secs(5));
     assert!(matches!(status.code(), Some(0 | 130)), "{status}: {}", running.said());
+}
+
+#[test]
+fn signals_to_the_process_and_to_its_group_are_one_request() {
+    for _ in 0..5 {
+        let pipeline = unreachable();
+        let mut running = pipeline.start();
+        running.until("it runs", || pipeline.data().join("inspect.sock").exists());
+        running.signal("TERM");
+        running.signal("TERM");
+        let status = running.wait(Duration::from_secs(5));
+        assert_eq!(status.code(), Some(0), "{}", running.said());
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_read_to_its_end_is_no_failure() {
+    let pipeline = unreachable();
+    let mut running = pipeline.start();
+    running.until("it runs", || pipeline.data().join("inspect.sock").exists());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = pipeline.command(&["inspect", "--json"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    running.terminate();
+}
+
+#[test]
+fn the_data_directory_is_its_owners_alone_and_one_that_cannot_be_made_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut pipeline = unreachable();
+    let mut running = pipeline.start();
+    running.until("it runs", || pipeline.data().join("inspect.sock").exists());
+    let mode = pipeline.data().metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "rows lie in it");
+    running.terminate();
+    let file = pipeline.beside("file");
+    std::fs::write(&file, "").unwrap();
+    for place in [file.clone(), file.join("below")] {
+        pipeline.set("PG2ANY_DATA_DIR", place.to_str().unwrap());
+        let said = pipeline.fails();
+        assert!(said.contains(place.to_str().unwrap()) && said.contains("--data-dir"), "{said}");
+    }
 }
 
 #[test]
