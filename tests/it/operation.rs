@@ -164,6 +164,9 @@ on_each_server! {
         database.execute("INSERT INTO t VALUES (1, 'seen by inspect')");
         let mut running = pipeline.start();
         running.until_caught_up(&pipeline, &mut database);
+        let (_, out, _) = pipeline.run(&["inspect", "--json"]);
+        let summary: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(summary["pending"], 0, "what is at the destination is not pending: {out}");
         for view in ["summary", "transactions", "relations", "cursors", "segments", "verify"] {
             for json in [false, true] {
                 let mut arguments = vec!["inspect", view];

@@ -323,13 +323,16 @@ impl Inspector {
         Ok(views.collect())
     }
 
-    /// Where each applier is, as written (a running one may be a moment further).
+    /// Where each applier is: a running one as it says, else as written.
     ///
     /// # Errors
     ///
     /// See [`Inspector::summary`].
     pub fn cursors(&self) -> Result<BTreeMap<String, Position>, SpoolError> {
-        super::handle::load_cursors(self.store())
+        match &self.source {
+            Source::Live(spool) => Ok(super::lock(&spool.core.cursors).positions.clone()),
+            Source::Offline(copy) => super::handle::load_cursors(copy.store()),
+        }
     }
 
     /// Every data segment.
