@@ -152,6 +152,7 @@ def streams(source, quick):
     """Two hundred transactions that stream at the same time."""
     clients, statements = (20, 4) if quick else (200, 40)
     pipeline = Pipeline(source, "streams")
+    pipeline.sql("alter database streams set logical_decoding_work_mem = '64kB'")
     pipeline.sql(f"create table t ({COLUMNS.replace('bigint', 'bigserial')})")
     pipeline.slot()
     script = pipeline.directory / "open.sql"
@@ -195,7 +196,7 @@ def main():
     parser.add_argument("--only", default=",".join(scenarios))
     arguments = parser.parse_args()
     try:
-        source = Server("source", max_connections=230, logical_decoding_work_mem="64kB")
+        source = Server("source", max_connections=230, wal_sender_timeout="10min")
         for name in arguments.only.split(","):
             scenarios[name](source, arguments.quick)
     finally:

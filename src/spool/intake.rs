@@ -25,7 +25,9 @@ use crate::change::RelationRecord;
 use crate::position::{Lsn, PgTimestamp, Xid};
 
 /// All open buffers together.
-const OPEN_BYTES: usize = CHUNK_BYTES * 64;
+const OPEN_BYTES: usize = CHUNK_BYTES * 32;
+/// With fewer other transactions open, the next chunk gets its room at once instead of growing.
+const ROOMY: usize = 8;
 
 /// Whether a transaction is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +189,9 @@ impl Intake {
         let Some(open) = &mut self.current else { return Err(SpoolError::UnknownTransaction { xid }) };
         if open.is_full_for(frame) {
             gather(open.seal(), &mut self.outgoing, &mut self.outgoing_bytes);
+            if self.others.len() < ROOMY {
+                open.reserve();
+            }
         }
         open.push(&self.session, subxid, frame)
     }

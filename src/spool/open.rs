@@ -148,15 +148,16 @@ impl Open {
 
     /// Makes the buffer a chunk, if anything of it survives.
     pub(crate) fn seal(&mut self) -> Option<Operation> {
-        let full = self.buffer.len() > CHUNK_BYTES / 2;
         let chunk = self.take_buffer().map(|(raw, commands)| {
             self.chunks += 1;
             Operation::Chunk { transaction: Arc::clone(&self.shared), raw, commands }
         });
         self.in_chunks |= std::mem::take(&mut self.in_buffer);
-        if full {
-            self.buffer.reserve(CHUNK_BYTES + 1024);
-        }
         chunk
+    }
+
+    /// Takes the room for a whole chunk at once, where one is sure to be filled.
+    pub(crate) fn reserve(&mut self) {
+        self.buffer.reserve(CHUNK_BYTES + 1024);
     }
 }
