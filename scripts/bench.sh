@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 quick=; for arg in "$@"; do [ "$arg" = --quick ] && quick=1; done
 cargo build --release --locked --bin pg2any
+cargo build --release --locked --manifest-path benches/clients/Cargo.toml
 if [ "${1:-}" = --limits ]; then shift; exec python3 scripts/bench_limits.py "$@"; fi
-cargo build --release --manifest-path benches/clients/Cargo.toml
-case " $* " in *" --no-ancestor "*) ;; *) [ -n "$quick" ] || cargo build --release --manifest-path benches/ancestor/Cargo.toml ;; esac
+case " $* " in *" --no-ancestor "*) ;; *) [ -n "$quick" ] || cargo build --release --locked --manifest-path benches/ancestor/Cargo.toml ;; esac
 exec python3 scripts/bench.py "$@"

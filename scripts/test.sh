@@ -38,3 +38,7 @@ say "tests with transactions committed in parts"
 # One sub-suite sets this limit itself.
 PG2ANY_TEST_SPLIT=7 cargo test --locked --features sqlite,failpoints --test it -- \
     crash:: oracle:: delivery:: --skip with_a_split_limit_of_seven
+
+say "benchmarks, as small as shows that they work"
+scripts/bench.sh --quick
+scripts/bench.sh --limits --quick
