@@ -92,6 +92,29 @@ on_each_server! {
         cut_again_and_again(server, &[&RELEASED_AT_ONCE[..], &[APPLIED]].concat());
     }
 
+    fn a_loss_of_power_in_the_middle_of_the_first_start_leaves_what_the_next_one_can_use(server) {
+        let mut database = Database::new(server);
+        database.execute("CREATE TABLE t (id int PRIMARY KEY)");
+        database.create_slot();
+        let mut pipeline = Pipeline::new(&database);
+        let Some(mut disk) = Disk::attach(pipeline.root()) else { return };
+        let mut random = Random::new(3);
+        for round in 0..12 {
+            for (name, kind) in [("PG2ANY_DATA_DIR", "data"), ("CDC_DEST_URI", "sqlite")] {
+                let place = pipeline.beside(&format!("{kind}{round}"));
+                pipeline.set(name, place.to_str().unwrap());
+            }
+            database.execute(&format!("INSERT INTO t VALUES ({round})"));
+            let mut running = pipeline.start();
+            running.until("it begins", || pipeline.beside(&format!("data{round}")).exists());
+            std::thread::sleep(Duration::from_millis(random.below(80)));
+            disk.cut();
+            running.kill();
+            disk.restart();
+            pipeline.catch_up();
+        }
+    }
+
     fn nothing_leaves_the_spool_before_the_destination_has_synced_it(server) {
         // Half a second between the last row and the destination's COMMIT, in which the spool could let go of it.
         let pause = [("PG2ANY_FAILPOINTS", "sqlite.checkpoint_written=pause")];
