@@ -66,7 +66,7 @@ impl Disk {
     /// A disk at this directory, where this user may mount one; said loudly where not.
     pub fn attach(directory: &Path) -> Option<Self> {
         let image = tempfile::Builder::new().prefix("pg2any-test-disk-").tempfile().unwrap();
-        image.as_file().set_len(1 << 30).unwrap();
+        image.as_file().set_len(2 << 30).unwrap();
         match Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()).output() {
             Ok(output) if output.status.success() => {}
             other => {

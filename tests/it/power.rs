@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use pg2any_lib::Lsn;
 
+use crate::compare::assert_equal;
 use crate::database::Database;
+use crate::delivery::arrange;
 use crate::driver::{self, Pipeline, Running};
 use crate::filesystem::Disk;
 use crate::random::{Random, seeds};
@@ -33,6 +35,7 @@ fn nothing_promised_is_missing(pipeline: &Pipeline, database: &mut Database, app
     assert_eq!(code, 0, "{err}");
     let summary: serde_json::Value = serde_json::from_str(&out).unwrap();
     let spool = |name: &str| summary[name].as_str().unwrap_or("0/0").parse::<Lsn>().unwrap();
+    assert_eq!(pipeline.lines("PRAGMA quick_check"), ["ok"]);
     let sql = "SELECT commit_end_lsn FROM _pg2any_checkpoint WHERE commit_end_lsn IS NOT NULL";
     let checkpoint = pipeline.open().and_then(|file| driver::rows(&file, sql).ok()?.pop()?.pop());
     let checkpoint: Lsn = checkpoint.map_or(Lsn::ZERO, |text| text.parse().unwrap());
@@ -90,6 +93,33 @@ on_each_server! {
 
     fn with_ack_applied_what_was_acknowledged_survives_a_loss_of_power(server) {
         cut_again_and_again(server, &[&RELEASED_AT_ONCE[..], &[APPLIED]].concat());
+    }
+
+    fn a_loss_of_power_while_the_destination_copies_its_log_loses_nothing(server) {
+        let (mut database, mut pipeline) = arrange(server, "CREATE TABLE t (id bigint PRIMARY KEY, v text)");
+        let Some(mut disk) = Disk::attach(pipeline.root()) else { return };
+        for (name, value) in [RELEASED_AT_ONCE[0], APPLIED] {
+            pipeline.set(name, value);
+        }
+        let mut random = Random::new(4);
+        for round in 1..=2 {
+            let mut running = pipeline.start();
+            // 160 MB: above the length at which the copy is asked for.
+            let rows = "SELECT nextval('ids'), repeat(md5(g::text), 64) FROM generate_series(1, 80000) g";
+            database.execute(&format!("CREATE SEQUENCE IF NOT EXISTS ids; INSERT INTO t {rows}"));
+            running.until("the rows", || pipeline.has(&format!("SELECT 1 FROM t WHERE id = {round} * 80000")));
+            std::thread::sleep(Duration::from_millis(random.below(1000)));
+            // Where the copy is done, this begins the log anew, over what was copied.
+            running.until_caught_up(&pipeline, &mut database);
+            disk.cut();
+            running.kill();
+            disk.restart();
+            nothing_promised_is_missing(&pipeline, &mut database, true);
+            // They were seen, so they were committed.
+            assert_eq!(pipeline.lines("SELECT count(*) FROM t"), [(round * 80_000).to_string()]);
+        }
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
     }
 
     fn a_loss_of_power_in_the_middle_of_the_first_start_leaves_what_the_next_one_can_use(server) {
