@@ -100,3 +100,9 @@ need_openssl() {
 need_sqlite3() {
     command -v sqlite3 >/dev/null || install_packages sqlite3 || fail "Missing: sqlite3. Install it, then run this again."
 }
+
+# Without it, or where this user may not mount, those tests say that they are skipped.
+need_a_disk() {
+    [ "$(id -u)" != 0 ] || command -v mkfs.ext4 >/dev/null || install_packages e2fsprogs ||
+        printf 'mkfs.ext4 is missing (Debian: e2fsprogs): no test of a loss of power.\n' >&2
+}

@@ -18,6 +18,7 @@ need_postgres_15
 need_postgres_18
 need_sqlite3
 need_openssl
+need_a_disk
 
 say "format"
 cargo fmt --all --check

@@ -1,5 +1,6 @@
 //! `pg2any inspect`.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,9 +110,12 @@ fn answer(directory: &Path, query: &Query) -> Result<serde_json::Value, Failure>
     if !directory.is_dir() {
         return Err(Failure::no_directory(directory));
     }
-    let asked = inspect::ask(directory, query, PATIENCE).map_err(|error| {
-        Failure::new(Code::Other, format!("the running process does not answer: {error}"))
-            .hint("Is it another user's? Ask as that user.")
+    let asked = inspect::ask(directory, query, PATIENCE).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied => {
+            Failure::new(Code::Other, format!("the data directory {} is another user's: {error}", directory.display()))
+                .hint("Ask as that user.")
+        }
+        _ => Failure::new(Code::Other, format!("the running process does not answer: {error}")),
     })?;
     match asked {
         Asked::Answered(Answer::Ok(value)) => Ok(value),
