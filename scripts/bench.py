@@ -149,7 +149,7 @@ class Bench:
         self.markers = 0
         self.contenders = []
         for n in range(self.rounds):
-            self.contenders += [("pg2any", n), ("native off", n), ("native on", n), ("receive off", n), ("receive on", n)]
+            self.contenders += [("pg2any", n), ("pg2any off", n), ("native off", n), ("native on", n), ("receive off", n), ("receive on", n)]
         if not quick and not arguments.no_ancestor:
             self.contenders.append(("pg2any_lib", 0))
         for kind, n in self.contenders:
@@ -234,8 +234,9 @@ class Bench:
 
     def drain(self, kind, n, until):
         slot = self.slot(kind, n)
-        if kind == "pg2any":
-            return self.process(slot, [TARGET / "pg2any", "run", "--until-lsn", until], self.pg2any_environment(slot))
+        if kind.startswith("pg2any"):
+            more = {"CDC_STREAMING": "false"} if kind == "pg2any off" else {}
+            return self.process(slot, [TARGET / "pg2any", "run", "--until-lsn", until], self.pg2any_environment(slot) | more)
         if kind.startswith("receive"):
             return self.process(slot, [TARGET / "receive", self.source.url("bench", True), slot, "bench", kind.split()[1], until])
         return self.native(slot)
@@ -392,9 +393,9 @@ class Bench:
 
     def picture(self):
         """The walls of W1 to W3 as bars, against the native subscription's faster mode."""
-        colours = {"pg2any": "#2563eb", "native off": "#94a3b8", "native on": "#94a3b8", "receive off": "#d6d3d1", "receive on": "#d6d3d1",
+        colours = {"pg2any": "#2563eb", "pg2any off": "#60a5fa", "native off": "#94a3b8", "native on": "#94a3b8", "receive off": "#d6d3d1", "receive on": "#d6d3d1",
                    "pg2any_lib": "#f59e0b", "sqlite alone": "#d6d3d1"}
-        texts = {"pg2any": "pg2any into SQLite", "native off": "native subscription, streaming off", "native on": "native subscription, streaming on",
+        texts = {"pg2any": "pg2any into SQLite", "pg2any off": "pg2any into SQLite, streaming off", "native off": "native subscription, streaming off", "native on": "native subscription, streaming on",
                  "receive off": "receiving alone, streaming off", "receive on": "receiving alone, streaming on", "pg2any_lib": "pg2any_lib 0.11.2 into SQLite",
                  "sqlite alone": "SQLite alone, its statements"}
         titles = {"w1": f"W1: one transaction of {self.rows:,} inserts", "w2": f"W2: {self.transactions:,} pgbench transactions",
