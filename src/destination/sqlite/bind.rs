@@ -2,9 +2,8 @@
 
 use rusqlite::CachedStatement;
 
-use super::error::failed;
+use super::error::{failed, shortened};
 use super::plan::Plan;
-use super::rows::shortened;
 use super::value::{Bound, Unfit, bound};
 use crate::change::Cell;
 use crate::destination::{DestinationError, Options, Unrepresentable};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, Connection};
 
 use super::bind::Binder;
-use super::error::{failed, is_duplicate};
+use super::error::{failed, is_duplicate, shortened};
 use super::limit::Limit;
 use super::names::quote;
 use super::parked;
@@ -359,11 +359,6 @@ fn bind_old(
         Matching::Whole { .. } => plan.compared().try_for_each(|index| binder.bind(statement, index, &old[index])),
         Matching::Nothing => Ok(()),
     }
-}
-
-pub(super) fn shortened(text: &[u8]) -> String {
-    let shown = String::from_utf8_lossy(text.get(..60).unwrap_or(text)).into_owned();
-    if text.len() > 60 { format!("{shown:?}… ({} bytes)", text.len()) } else { format!("{shown:?}") }
 }
 
 /// The key of a row for messages: the identity's columns, or all of them.
