@@ -55,14 +55,16 @@ pub fn compare(spool: &SourceIdentity, server: &SourceIdentity, durable: Lsn) ->
     if server.timeline < spool.timeline {
         differs.push(format!("the timeline is {}, it was {} already", server.timeline, spool.timeline));
     }
-    for old in &spool.publications {
+    // In another database they are others anyway, and nobody created them again.
+    let elsewhere = spool.system_identifier != server.system_identifier || spool.database != server.database;
+    for old in spool.publications.iter().filter(|_| !elsewhere) {
         match server.publications.iter().find(|new| new.name == old.name) {
             None => differs.push(format!("publication {:?} is not used any more", old.name)),
             Some(new) if new.oid != old.oid => differs.push(recreated(old, new.oid)),
             Some(_) => {}
         }
     }
-    for new in &server.publications {
+    for new in server.publications.iter().filter(|_| !elsewhere) {
         if !spool.publications.iter().any(|old| old.name == new.name) {
             differs.push(format!("publication {:?} was not used before", new.name));
         }
@@ -164,6 +166,11 @@ mod tests {
             let text = compare(&identity(), &new, Lsn(1)).unwrap_err().to_string();
             assert!(text.contains(expected), "{text}");
         }
+        let mut new = identity();
+        new.database = "other".to_owned();
+        new.publications[0].oid = 11;
+        let text = compare(&identity(), &new, Lsn(1)).unwrap_err().to_string();
+        assert!(!text.contains("created again"), "another database's publication: {text}");
     }
 
     #[test]
