@@ -56,9 +56,18 @@ pub(crate) fn connect(
     Ok(connection)
 }
 
+/// PostgreSQL 14: before it, the catalogue's questions have no answers.
+const OLDEST: i32 = 140_000;
+
 /// Asks the server who it is, and for what the stream needs; blocks.
 pub(crate) fn facts(connection: &mut Connection, options: &SourceOptions) -> Result<Facts, SourceError> {
     const DOING: &str = "asking the source who it is";
+    if connection.version() < OLDEST {
+        return Err(SourceError::setup(
+            format!("the source is PostgreSQL {}", connection.version() / 10_000),
+            "Upgrade it: PostgreSQL 14 is the oldest that pg2any follows",
+        ));
+    }
     let system = connection.exec(DOING, "IDENTIFY_SYSTEM")?;
     let text = |column| system.get_value(0, column).unwrap_or_default();
     let identity = SourceIdentity {

@@ -376,7 +376,12 @@ fn create_aside(options: &SpoolOptions) -> Result<(), SpoolError> {
     check_format(&Store::open(&aside)?)?;
     failpoint::pass("spool.created").map_err(SpoolError::failpoint("making a new store"))?;
     std::fs::rename(&aside, &store).map_err(SpoolError::io("naming the new store", &store))?;
-    File::open(directory).and_then(|file| file.sync_all()).map_err(SpoolError::io("syncing", directory))
+    let sync = |path: &std::path::Path| File::open(path).and_then(|file| file.sync_all());
+    sync(directory).map_err(SpoolError::io("syncing", directory))?;
+    // The directory may be new as well, and those that it lies in; one that cannot be read was not made by us.
+    let path = directory.canonicalize().map_err(SpoolError::io("resolving", directory))?;
+    path.ancestors().skip(1).for_each(|above| drop(sync(above)));
+    Ok(())
 }
 
 fn check_format(store: &Store) -> Result<(), SpoolError> {

@@ -6,6 +6,9 @@
 //!
 //! Relied on: the log starts anew only when a transaction begins after all of it was copied. While one commit follows the
 //! other that does not happen by itself, so a commit that leaves a log of [`Lengths::wait`] waits for the copy.
+//!
+//! Promise 1 broken here (a copy that is not synced before the log begins anew),
+//! `it::power::a_loss_of_power_while_the_destination_copies_its_log_loses_nothing` fails.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
