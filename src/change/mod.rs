@@ -13,5 +13,6 @@ pub use batch::Batch;
 pub use command::{Cell, Command, DecodeError, FrameReader, Identity, Row, Tag, relation_oids};
 pub use net::{Key, net_effect};
 pub use relation::{
-    Catalogue, Column, ColumnCatalogue, Relation, RelationRecord, RelationVersion, ReplicaIdentity, TypeInfo, TypeKind,
+    Catalogue, Column, ColumnCatalogue, DroppedColumn, Relation, RelationRecord, RelationVersion, ReplicaIdentity,
+    TypeInfo, TypeKind,
 };

@@ -86,6 +86,24 @@ pub struct Catalogue {
     /// A publication shows only some of its columns (a column list).
     #[serde(default)]
     pub column_list: bool,
+    /// Columns that are gone by now, and of which the rows that follow the version may still have had one.
+    #[serde(default)]
+    pub dropped: Vec<DroppedColumn>,
+    /// Tells the version's message from others, when the answer named such columns: the same answer to another message may hide a
+    /// column that was dropped between the two and added again. Without any in `dropped`: the answer to that message turned
+    /// out to be true for its first row. 0 otherwise.
+    #[serde(default)]
+    pub asked_for: u64,
+}
+
+/// A column that was dropped so late that the rows of a version may have been written before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedColumn {
+    /// Its `attnum`.
+    pub attribute_number: i16,
+    /// The `attnum` of the columns that came later and are alike in length, alignment and modifier: under the same name they
+    /// cannot be told from it.
+    pub twins: Vec<i16>,
 }
 
 /// What `pg_attribute` said about a column.

@@ -3,17 +3,25 @@
 //! The answer is *as of now*, later than the rows that follow when there is backlog; it is kept beside the Relation frame and
 //! never changed. A relation that was dropped since is `found: false`; so is, or shows its old shape, one whose new shape is
 //! not committed yet (in a streamed transaction that is still open, or a prepared one).
+//!
+//! **What came first, the rows or the change?** Whoever changes a table locks it against writers until the end of their
+//! transaction, so a change is before all rows of a transaction or behind all of them (or in it). A change by a transaction that is
+//! older than the slot's `catalog_xmin` is before every row that is still to be sent: what it left behind may be vacuumed away,
+//! so decoding does without. A change that can be seen while the rows' transaction has not committed is before them as well.
+//! Of any other column that was dropped it is not known, and the answer names it.
 
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::connection::Connection;
+use super::connection::{Connection, literal};
 use super::error::SourceError;
-use crate::change::{Catalogue, ColumnCatalogue, TypeInfo, TypeKind};
-use crate::position::Xid;
+use crate::change::{Catalogue, ColumnCatalogue, DroppedColumn, TypeInfo, TypeKind};
+use crate::position::{Lsn, Xid};
 
-/// The whole answer as one JSON value: one round trip, one plan. `{oid}` is replaced by a number.
+/// The whole answer as one JSON value: one round trip, one plan. `{oid}` is replaced by a number, `{slot}` by a literal.
+///
+/// `position` is evaluated after the snapshot was taken: what could be seen has committed before it.
 ///
 /// A missing value is an array of one element of the column's type; reading its text as `text[]` takes the array's quoting off
 /// and leaves the element as its type prints it.
@@ -43,6 +51,14 @@ SELECT pg_catalog.json_build_object(
         WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
       'missing', CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END) ORDER BY a.attnum), '[]')
     FROM columns a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum),
+  'dropped', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'number', d.attnum, 'twins', (SELECT COALESCE(pg_catalog.json_agg(a.attnum ORDER BY a.attnum), '[]') FROM columns a WHERE a.attnum > d.attnum
+        AND (a.attlen, a.attbyval, a.attalign, a.atttypmod) = (d.attlen, d.attbyval, d.attalign, d.atttypmod))) ORDER BY d.attnum), '[]')
+    FROM pg_catalog.pg_attribute d
+    WHERE d.attrelid = r.oid AND d.attnum > 0 AND d.attisdropped AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = {slot}
+        AND (pg_catalog.age(d.xmin) > pg_catalog.age(s.catalog_xmin) OR pg_catalog.age(d.xmin) < 0))),
+  'position', CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END,
   'primary_key', (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY k.position), '[]')
     FROM pg_catalog.pg_index i
     CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)
@@ -63,6 +79,8 @@ struct Answer {
     file_node: u32,
     estimated_rows: Option<u64>,
     column_list: bool,
+    position: String,
+    dropped: Vec<AnswerDropped>,
     columns: Vec<AnswerColumn>,
     primary_key: Vec<String>,
     types: Vec<AnswerType>,
@@ -79,6 +97,12 @@ struct AnswerColumn {
     generated: bool,
     default: Option<String>,
     missing: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct AnswerDropped {
+    number: i16,
+    twins: Vec<i16>,
 }
 
 #[derive(Deserialize)]
@@ -106,13 +130,32 @@ FROM (SELECT pg_catalog.txid_current_snapshot() AS now) s,
 /// and might be us.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(2);
 
+/// The transaction that a relation was announced in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) xid: Xid,
+    /// It has committed: what it did to the catalogue can be seen, or will be in a moment.
+    pub(crate) committed: bool,
+}
+
+/// What the catalogue says, and how much of the log there was by then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answered {
+    pub(crate) catalogue: Catalogue,
+    /// Whatever commits behind this was not seen.
+    pub(crate) position: Lsn,
+}
+
+fn is_visible(connection: &mut Connection, xid: Xid) -> Result<bool, SourceError> {
+    const DOING: &str = "asking the source whether a transaction can be seen";
+    Ok(connection.one(DOING, &VISIBLE.replace("{xid}", &xid.to_string()))?.as_deref() == Some("t"))
+}
+
 /// Waits until a transaction whose COMMIT is in the log can be seen: a backend writes the log first, the walsender may be
 /// here before the backend has left the list of running transactions, and the catalogue would show what was before.
 fn wait_until_visible(connection: &mut Connection, xid: Xid) -> Result<(), SourceError> {
-    const DOING: &str = "asking the source whether a transaction can be seen";
-    let query = VISIBLE.replace("{xid}", &xid.to_string());
     let (started, mut pause) = (Instant::now(), Duration::from_millis(1));
-    while connection.one(DOING, &query)?.as_deref() != Some("t") {
+    while !is_visible(connection, xid)? {
         if started.elapsed() >= VISIBLE_WITHIN {
             tracing::warn!(
                 xid,
@@ -126,24 +169,34 @@ fn wait_until_visible(connection: &mut Connection, xid: Xid) -> Result<(), Sourc
     Ok(())
 }
 
-/// Asks for one relation, once the changes of transaction `committed` can be seen; blocks.
+/// Asks for one relation, once the changes of the asking transaction can be seen if it has committed; blocks.
 ///
 /// # Errors
 ///
 /// [`SourceError::Server`] when the query fails, [`SourceError::Internal`] when its answer cannot be read.
-pub fn look_up(connection: &mut Connection, oid: u32, committed: Option<Xid>) -> Result<Catalogue, SourceError> {
+pub(crate) fn look_up(
+    connection: &mut Connection,
+    slot: &str,
+    oid: u32,
+    asker: Asker,
+) -> Result<Answered, SourceError> {
     const DOING: &str = "asking the source's catalogue about a relation";
-    if let Some(xid) = committed {
-        wait_until_visible(connection, xid)?;
+    if asker.committed {
+        wait_until_visible(connection, asker.xid)?;
     }
-    match connection.one(DOING, &QUERY.replace("{oid}", &oid.to_string()))? {
-        None => Ok(Catalogue::default()),
-        Some(json) => read(&json)
-            .map_err(|cause| SourceError::Internal { doing: DOING, cause: std::io::Error::other(cause.to_string()) }),
+    let query = QUERY.replace("{oid}", &oid.to_string()).replace("{slot}", &literal(slot));
+    let Some(json) = connection.one(DOING, &query)? else {
+        return Ok(Answered::default());
+    };
+    let mut answered = read(&json)
+        .map_err(|cause| SourceError::Internal { doing: DOING, cause: std::io::Error::other(cause.to_string()) })?;
+    if !answered.catalogue.dropped.is_empty() && !asker.committed && !is_visible(connection, asker.xid)? {
+        answered.catalogue.dropped.clear();
     }
+    Ok(answered)
 }
 
-fn read(json: &str) -> Result<Catalogue, serde_json::Error> {
+fn read(json: &str) -> Result<Answered, serde_json::Error> {
     let answer: Answer = serde_json::from_str(json)?;
     let types = answer.types.into_iter().map(|info| {
         let kind = match info.kind {
@@ -167,7 +220,9 @@ fn read(json: &str) -> Result<Catalogue, serde_json::Error> {
         type_oid: column.type_oid,
         type_modifier: column.modifier,
     });
-    Ok(Catalogue {
+    let dropped =
+        answer.dropped.into_iter().map(|column| DroppedColumn { attribute_number: column.number, twins: column.twins });
+    let catalogue = Catalogue {
         found: true,
         columns: columns.collect(),
         primary_key: answer.primary_key,
@@ -175,7 +230,11 @@ fn read(json: &str) -> Result<Catalogue, serde_json::Error> {
         file_node: answer.file_node,
         estimated_rows: answer.estimated_rows,
         column_list: answer.column_list,
-    })
+        dropped: dropped.collect(),
+        asked_for: 0,
+    };
+    let position = answer.position.parse().map_err(serde::de::Error::custom)?;
+    Ok(Answered { catalogue, position })
 }
 
 #[cfg(test)]
@@ -186,6 +245,7 @@ mod tests {
     #[test]
     fn an_answer_becomes_a_catalogue() {
         let json = r#"{"file_node":16385,"estimated_rows":null,"column_list":true,
+            "position":"0/10","dropped":[{"number":2,"twins":[3]}],
             "columns":[{"name":"id","number":1,"type":23,"modifier":-1,"not_null":true,"generated":false,"default":null,"missing":null},
                        {"name":"m","number":3,"type":16400,"modifier":-1,"not_null":false,"generated":false,"default":"'sad'::mood","missing":"sad"}],
             "primary_key":["id"],
@@ -195,7 +255,9 @@ mod tests {
                       "modifier":-1,"labels":null},
                      {"oid":16410,"schema":"public","name":"d","kind":"d","category":"S","element":0,"base":1043,
                       "modifier":9,"labels":null}]}"#;
-        let catalogue = read(json).unwrap();
+        let Answered { catalogue, position } = read(json).unwrap();
+        assert_eq!(position, Lsn(16));
+        assert_eq!(catalogue.dropped, [DroppedColumn { attribute_number: 2, twins: vec![3] }]);
         assert!(catalogue.found && catalogue.column_list);
         assert_eq!(catalogue.columns[1].missing_value.as_deref(), Some("sad"));
         assert_eq!(catalogue.types[0].kind, TypeKind::Enum(vec!["sad".to_owned(), "ok".to_owned()]));

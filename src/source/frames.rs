@@ -13,9 +13,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::catalogue::{Answered, Asker};
 use super::error::SourceError;
 use super::protocol::{Ending, Message, cut_xid};
-use crate::change::{Catalogue, DecodeError, FrameReader, RelationRecord, TypeInfo, TypeKind};
+use crate::change::{Catalogue, DecodeError, FrameReader, RelationRecord, TypeInfo, TypeKind, relation_oids};
 use crate::metrics::Numbers;
 use crate::position::{Lsn, PgTimestamp, Xid};
 use crate::spool::{Commit, Intake, Prepare, Skip};
@@ -36,8 +37,7 @@ pub(crate) enum Step {
 pub(crate) struct Description {
     pub(crate) oid: u32,
     pub(crate) stream: Option<Xid>,
-    /// The transaction, when it has committed: what it did to the catalogue can be seen, or will be in a moment.
-    pub(crate) committed: Option<Xid>,
+    pub(crate) asker: Asker,
     pub(crate) frame: Vec<u8>,
     lsn: Lsn,
 }
@@ -46,6 +46,8 @@ pub(crate) struct Description {
 #[derive(Debug)]
 struct Open {
     xid: Xid,
+    /// Where its commit record begins.
+    final_lsn: Lsn,
     skip: bool,
     prepared: bool,
     origin: Option<String>,
@@ -61,6 +63,11 @@ pub(crate) struct Frames {
     origins: HashMap<Xid, String>,
     /// Names of types that are not built in.
     types: HashMap<u32, (String, String)>,
+    /// Relations whose version names columns that may have been dropped before its rows or behind them, and how much of the log
+    /// there was when the catalogue was asked.
+    doubts: HashMap<u32, (Lsn, RelationRecord)>,
+    /// Relations described since the last BEGIN.
+    described: u64,
     scratch: Vec<u8>,
 }
 
@@ -92,6 +99,11 @@ impl Frames {
                         intake.append(xid, Some(subxid), frame)?;
                     }
                     (None, Some(open)) if open.skip => {}
+                    (None, Some(open)) if !self.doubts.is_empty() => {
+                        let (xid, end) = (open.xid, open.final_lsn);
+                        self.dispel(intake, end, bytes).map_err(malformed)??;
+                        intake.append(xid, None, bytes)?;
+                    }
                     (None, Some(open)) => intake.append(open.xid, None, bytes)?,
                     (None, None) => return Err(misplaced("no transaction is open")),
                 }
@@ -100,7 +112,8 @@ impl Frames {
             Message::Begin { final_lsn, time, xid } => {
                 self.must_be_outside(misplaced)?;
                 let skip = intake.begin(xid, final_lsn, time)? == Skip::Whole;
-                self.open = Some(Open { xid, skip, prepared: false, origin: None });
+                self.described = 0;
+                self.open = Some(Open { xid, final_lsn, skip, prepared: false, origin: None });
             }
             Message::Commit { lsn: commit_lsn, end, time } => {
                 let open = self.open.take().filter(|open| !open.prepared);
@@ -153,7 +166,7 @@ impl Frames {
             Message::BeginPrepare(ending, gid) => {
                 self.must_be_outside(misplaced)?;
                 let skip = intake.begin_prepare(ending.xid, gid, ending.lsn)? == Skip::Whole;
-                self.open = Some(Open { xid: ending.xid, skip, prepared: true, origin: None });
+                self.open = Some(Open { xid: ending.xid, final_lsn: Lsn::ZERO, skip, prepared: true, origin: None });
             }
             Message::Prepare(ending, gid) => {
                 let open = self.open.take().filter(|open| open.prepared && open.xid == ending.xid);
@@ -222,11 +235,13 @@ impl Frames {
         reader.tag(b'R')?;
         let oid = reader.u32()?;
         // The same bytes do not mean the same table: a column that was dropped and added again has another number.
-        let committed = match (&self.open, self.stream) {
-            (Some(open), None) if !open.prepared => Some(open.xid),
-            _ => None,
+        let asker = match (&self.open, self.stream) {
+            (_, Some(xid)) => Asker { xid, committed: false },
+            (Some(open), None) => Asker { xid: open.xid, committed: !open.prepared },
+            // Nothing's: it describes rows to come.
+            (None, None) => Asker { xid: 0, committed: false },
         };
-        Ok(Step::Describe(Description { oid, stream: self.stream, committed, frame: frame.to_vec(), lsn }))
+        Ok(Step::Describe(Description { oid, stream: self.stream, asker, frame: frame.to_vec(), lsn }))
     }
 
     /// The catalogue's answer.
@@ -234,9 +249,16 @@ impl Frames {
         &mut self,
         intake: &mut Intake,
         description: Description,
-        mut catalogue: Catalogue,
+        answered: Answered,
     ) -> Result<(), SourceError> {
-        let Description { stream, frame, lsn, .. } = description;
+        let Description { oid, stream, asker, frame, lsn } = description;
+        let Answered { mut catalogue, position } = answered;
+        if !catalogue.dropped.is_empty() {
+            // The protocol gives the message no position of its own.
+            let transaction = self.open.as_ref().map_or(lsn, |open| open.final_lsn);
+            catalogue.asked_for = transaction.0 | self.described << 48;
+        }
+        self.described += 1;
         let known = intake.knows_relation(&frame);
         if let Some(known) = &known {
             if catalogue.found {
@@ -248,8 +270,29 @@ impl Frames {
             }
         }
         self.name_types(&frame, &mut catalogue).map_err(|cause| SourceError::Malformed { tag: 'R', lsn, cause })?;
-        intake.relation(stream, RelationRecord { frame, catalogue })?;
+        let record = RelationRecord { frame, catalogue };
+        self.doubts.remove(&oid);
+        if !record.catalogue.dropped.is_empty() && asker.committed {
+            self.doubts.insert(oid, (position, record.clone()));
+        }
+        intake.relation(stream, record)?;
         Ok(())
+    }
+
+    /// A row under a description that came before the catalogue's answer, of a transaction that committed behind it: had the table
+    /// changed in between, another description would have come. So whatever was dropped was dropped before.
+    fn dispel(&mut self, intake: &mut Intake, end: Lsn, frame: &[u8]) -> Result<Result<(), SourceError>, DecodeError> {
+        for oid in relation_oids(frame)? {
+            if self.doubts.get(&oid).is_some_and(|(asked, _)| *asked < end)
+                && let Some((_, mut record)) = self.doubts.remove(&oid)
+            {
+                record.catalogue.dropped.clear();
+                if let Err(error) = intake.relation(None, record) {
+                    return Ok(Err(error.into()));
+                }
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Types that the catalogue did not know (any more) get the name that a Type message gave them.

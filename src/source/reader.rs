@@ -185,7 +185,7 @@ impl Reader {
             trouble,
             watcher,
         });
-        let side = Side::new(Arc::clone(&self.string), options.connect_timeout);
+        let side = Side::new(Arc::clone(&self.string), options.connect_timeout, options.slot.clone());
         Ok(Reception {
             link,
             frames: Frames::default(),
@@ -245,11 +245,9 @@ impl Reader {
                         reception.pace.committed(sent, time);
                     }
                     Step::Describe(description) => {
-                        let catalogue = reception
-                            .link
-                            .serve(reception.side.look_up(description.oid, description.committed))
-                            .await??;
-                        reception.frames.described(&mut self.intake, description, catalogue)?;
+                        let asked = reception.side.look_up(description.oid, description.asker);
+                        let answered = reception.link.serve(asked).await??;
+                        reception.frames.described(&mut self.intake, description, answered)?;
                     }
                 }
             }

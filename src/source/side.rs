@@ -9,12 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::catalogue;
+use super::catalogue::{self, Answered, Asker};
 use super::connection::{Connection, ConnectionString, Session};
 use super::error::{ErrorKind, SourceError};
 use super::session;
-use crate::change::Catalogue;
-use crate::position::Xid;
 use crate::spool::{SourceIdentity, Spool};
 
 /// Runs a blocking call on a thread of its own. Dropping the future abandons the call.
@@ -40,27 +38,29 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) struct Side {
     string: Arc<ConnectionString>,
     connect_timeout: Duration,
+    slot: String,
     connection: Option<Connection>,
 }
 
 impl Side {
-    pub(crate) fn new(string: Arc<ConnectionString>, connect_timeout: Duration) -> Self {
-        Self { string, connect_timeout, connection: None }
+    pub(crate) fn new(string: Arc<ConnectionString>, connect_timeout: Duration, slot: String) -> Self {
+        Self { string, connect_timeout, slot, connection: None }
     }
 
-    /// What the catalogue says about a relation now; once the changes of transaction `committed` can be seen, if one is named.
-    pub(crate) async fn look_up(&mut self, oid: u32, committed: Option<Xid>) -> Result<Catalogue, SourceError> {
+    /// What the catalogue says about a relation now; once the changes of the asking transaction can be seen, if it has committed.
+    pub(crate) async fn look_up(&mut self, oid: u32, asker: Asker) -> Result<Answered, SourceError> {
         let (string, connect_timeout, kept) = (Arc::clone(&self.string), self.connect_timeout, self.connection.take());
+        let slot = self.slot.clone();
         let (connection, answer) = blocking("asking the source's catalogue about a relation", move || {
             if let Some(mut connection) = kept {
-                match catalogue::look_up(&mut connection, oid, committed) {
+                match catalogue::look_up(&mut connection, &slot, oid, asker) {
                     // The server may have closed it since the last question: one new connection is worth a try.
                     Err(error) if error.kind() == ErrorKind::Transient => {}
                     answer => return Ok((connection, answer?)),
                 }
             }
             let mut connection = session::connect(&string, Session::Sql, connect_timeout)?;
-            let answer = catalogue::look_up(&mut connection, oid, committed)?;
+            let answer = catalogue::look_up(&mut connection, &slot, oid, asker)?;
             Ok((connection, answer))
         })
         .await?;

@@ -22,6 +22,9 @@ pub(super) struct ColumnFacts {
     pub target: String,
     /// `attnum`, where the catalogue knew it.
     pub attribute_number: Option<i16>,
+    /// The numbers that it may have as well, of columns that were dropped when the catalogue was asked; empty when it is certain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<i16>,
     /// `pg_type.oid` as the Relation message has it.
     pub type_oid: u32,
     /// `atttypmod`.

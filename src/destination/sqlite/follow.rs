@@ -13,6 +13,7 @@ use super::error::failed;
 use super::facts::{ColumnFacts, TableFacts};
 use super::key::key_after;
 use super::names::{free_name, same, table_name};
+use super::numbers;
 use super::retype::{Conversion, retyping, widening};
 use super::schema::{check_column, column_facts, highest_number, unsent, way_out};
 use super::table::{Table, is_empty};
@@ -25,31 +26,6 @@ pub(super) struct Followed {
     pub facts: TableFacts,
     /// The table's columns are others than before.
     pub reshaped: bool,
-}
-
-/// `attnum` of each column of the relation, where it is certain.
-///
-/// The catalogue may be younger than the relation. When it knows all the names, they are taken for the same columns. When
-/// it does not, a name may have passed from one column to another; certain are then only the numbers 1, 2, … n of the first
-/// columns, because rows carry their columns in the order of the numbers.
-pub(super) fn attribute_numbers(relation: &Relation) -> Vec<Option<i16>> {
-    let by_name: Vec<Option<i16>> = relation
-        .columns
-        .iter()
-        .map(|column| relation.column_catalogue(&column.name).map(|known| known.attribute_number))
-        .collect();
-    let known: Option<Vec<i16>> = by_name.iter().copied().collect();
-    if known.is_some_and(|numbers| numbers.is_sorted_by(|one, next| one < next)) {
-        return by_name;
-    }
-    by_name
-        .into_iter()
-        .zip(1..)
-        .scan(true, |certain, (found, number)| {
-            *certain &= found == Some(number);
-            Some(found.filter(|_| *certain))
-        })
-        .collect()
 }
 
 /// Whether PostgreSQL wrote the table anew between the two versions.
@@ -90,12 +66,22 @@ pub(super) fn follow(
             ),
         ));
     }
-    let new = column_facts(relation);
+    let mut new = column_facts(relation);
     let Some(table) = Table::read(connection, &known.target)? else {
         // The caller says that it is missing.
         return Ok(Followed { facts: known, reshaped: false });
     };
     let empty = waiting == 0 && is_empty(connection, &known.target)?;
+    if let Err(name) = numbers::settle(&known, relation, &mut new)
+        && !empty
+    {
+        return Err(stop(
+            format!(
+                "column {name:?} may have been dropped and another of its name and type added, and which of the two the rows have cannot be told"
+            ),
+            "give the column at the destination the values that the source's rows have",
+        ));
+    }
     let pairs = pair(&known, &new);
     let dropped: Vec<usize> =
         (0..known.columns.len()).filter(|old| !known.columns[*old].kept && !pairs.contains(&Some(*old))).collect();
@@ -400,35 +386,4 @@ fn fit_foreign(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::super::tests::table;
-    use super::attribute_numbers;
-
-    #[test]
-    fn numbers_are_certain_only_where_they_leave_no_choice() {
-        let built = |forget: &[usize]| {
-            table("t", &[("a", 23), ("b", 23), ("c", 23), ("d", 23)])
-                .with(|relation| {
-                    for index in forget {
-                        relation.catalogue.columns[*index].name = format!("renamed {index}");
-                    }
-                })
-                .build()
-        };
-        assert_eq!(attribute_numbers(&built(&[])), [Some(1), Some(2), Some(3), Some(4)]);
-        assert_eq!(attribute_numbers(&built(&[1, 2])), [Some(1), None, None, None]);
-        assert_eq!(attribute_numbers(&built(&[3])), [Some(1), Some(2), Some(3), None]);
-        // `b` was dropped, and what is called `c` now may be what was called `d`.
-        let dropped = table("t", &[("a", 23), ("b", 23), ("c", 23), ("d", 23)])
-            .with(|relation| {
-                relation.catalogue.columns.remove(1);
-                relation.catalogue.columns.remove(2);
-            })
-            .build();
-        assert_eq!(attribute_numbers(&dropped), [Some(1), None, None, None]);
-    }
 }

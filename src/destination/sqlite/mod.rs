@@ -17,6 +17,7 @@ mod follow;
 mod key;
 mod limit;
 mod names;
+mod numbers;
 mod parked;
 mod plan;
 mod retype;

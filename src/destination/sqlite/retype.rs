@@ -158,6 +158,7 @@ mod tests {
             name: "c".to_owned(),
             target: "c".to_owned(),
             attribute_number: Some(1),
+            doubts: Vec::new(),
             type_oid: base_oid,
             type_modifier,
             base_oid,

@@ -11,6 +11,7 @@ use super::facts::{ColumnFacts, Facts, TableFacts};
 use super::follow;
 use super::key::key_of;
 use super::names::{free_name, quote, same, table_name};
+use super::numbers::attribute_numbers;
 use super::plan::{Matching, PARKING, Plan, parking_name};
 use super::table::{Table, is_empty};
 use super::value::storage;
@@ -347,9 +348,9 @@ pub(super) fn way_out(target: &str, oid: u32, what: &str) -> String {
 
 /// The facts of a relation's columns, each with a name that no other has.
 pub(super) fn column_facts(relation: &Relation) -> Vec<ColumnFacts> {
-    let numbers = follow::attribute_numbers(relation);
+    let numbers = attribute_numbers(relation);
     let mut columns: Vec<ColumnFacts> = Vec::with_capacity(relation.columns.len());
-    for (column, attribute_number) in relation.columns.iter().zip(numbers) {
+    for (column, (attribute_number, doubts)) in relation.columns.iter().zip(numbers) {
         let target = free_name(&column.name, |name| {
             columns.iter().any(|other| same(&other.target, name))
                 || (name != column.name && relation.columns.iter().any(|other| same(&other.name, name)))
@@ -358,6 +359,7 @@ pub(super) fn column_facts(relation: &Relation) -> Vec<ColumnFacts> {
             name: column.name.clone(),
             target,
             attribute_number,
+            doubts,
             type_oid: column.type_oid,
             type_modifier: column.type_modifier,
             base_oid: relation.base_type(column.type_oid, column.type_modifier).0,

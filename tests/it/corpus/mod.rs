@@ -4,6 +4,7 @@
 //! the pipeline has seen one step before the next is made (schema changes, of which the catalogue is asked *as of now*), a
 //! case has stages, and the run catches up between them.
 
+mod backlog;
 mod filters;
 mod identities;
 mod names;
@@ -97,7 +98,8 @@ fn the_corpus_has_at_least_a_hundred_and_fifty_cases() {
         + names::CASES.len()
         + filters::CASES.len()
         + schema::CASES.len()
-        + stops::CASES.len();
+        + stops::CASES.len()
+        + backlog::CASES.len();
     say(&format!("corpus: {count} cases"));
     assert!(count >= 150, "{count}");
 }

@@ -58,9 +58,9 @@ pub const CASES: &[Case] = &[
         "ALTER TABLE cdn DROP v; ALTER TABLE cdn ADD v text DEFAULT 'new'; INSERT INTO cdn VALUES (2, 'x')",
     ], expect: &[("SELECT id, v FROM cdn ORDER BY id", &["1|new", "2|x"])] },
     Case { name: "column_dropped_and_added_again_with_the_same_name_and_type", stages: &[
-        "CREATE TABLE csn (id int PRIMARY KEY, v text); INSERT INTO csn VALUES (1, 'old')",
-        "ALTER TABLE csn DROP v; ALTER TABLE csn ADD v text DEFAULT 'new'; INSERT INTO csn VALUES (2, 'x')",
-    ], expect: &[("SELECT id, v FROM csn ORDER BY id", &["1|new", "2|x"])] },
+        "CREATE TABLE csn (id int PRIMARY KEY, v text, a int); INSERT INTO csn VALUES (1, 'old', 1)",
+        "ALTER TABLE csn DROP v; ALTER TABLE csn ADD v text DEFAULT 'new'; INSERT INTO csn VALUES (2, 2, 'x')",
+    ], expect: &[("SELECT id, v, a FROM csn ORDER BY id", &["1|new|1", "2|x|2"])] },
     Case { name: "column_renamed", stages: &[
         "CREATE TABLE cr (id int PRIMARY KEY, old_name text); INSERT INTO cr VALUES (1, 'a')",
         "ALTER TABLE cr RENAME old_name TO new_name; INSERT INTO cr VALUES (2, 'b')",

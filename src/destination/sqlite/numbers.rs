@@ -1,0 +1,194 @@
+//! Which column is which: the attribute numbers of a relation's columns, where they are certain.
+//!
+//! The stream has names, the catalogue numbers as of now. Between the rows and the question a column may have been renamed, or
+//! dropped and another added under its name; if that has the same type as well, the stream says nothing of it. The catalogue
+//! keeps the number of a dropped column and its length, alignment and modifier, and knows whether it was dropped before the
+//! rows for certain ([`Catalogue::dropped`](crate::change::Catalogue::dropped) are the others), and rows carry
+//! their columns in the order of the numbers. What these leave open is a doubt: the column is followed where nothing depends
+//! on the answer, and stops where something does ([`settle`]).
+//!
+//! Not seen: several such changes of one column before the catalogue is asked that together leave no trace, like another type
+//! for a while, or a column that was added again under the name that another one had had. And a table that is dropped by then:
+//! the catalogue has nothing of it.
+
+use super::facts::{ColumnFacts, TableFacts};
+use crate::change::Relation;
+
+/// `attnum` of each column of the relation where it is certain, and else the numbers that are possible with a column that is
+/// dropped by now.
+///
+/// The catalogue may be younger than the relation. When it knows all the names, they are taken for the same columns. When
+/// it does not, a name may have passed from one column to another; certain are then only the numbers 1, 2, … n of the first
+/// columns, because rows carry their columns in the order of the numbers.
+pub(super) fn attribute_numbers(relation: &Relation) -> Vec<(Option<i16>, Vec<i16>)> {
+    let named = by_name(relation).into_iter();
+    if relation.catalogue.dropped.is_empty() {
+        return named.map(|number| (number, Vec::new())).collect();
+    }
+    let dropped: Vec<i16> = relation.catalogue.dropped.iter().map(|column| column.attribute_number).collect();
+    let possible = possible(relation).into_iter();
+    named
+        .zip(possible)
+        .map(|(number, possible)| match possible.as_slice() {
+            [single] => (Some(*single), Vec::new()),
+            [] if number.is_none() => (None, dropped.clone()),
+            several if several.iter().any(|number| dropped.contains(number)) => (number, possible),
+            _ => (number, Vec::new()),
+        })
+        .collect()
+}
+
+fn by_name(relation: &Relation) -> Vec<Option<i16>> {
+    let by_name: Vec<Option<i16>> = relation
+        .columns
+        .iter()
+        .map(|column| relation.column_catalogue(&column.name).map(|known| known.attribute_number))
+        .collect();
+    let known: Option<Vec<i16>> = by_name.iter().copied().collect();
+    if known.is_some_and(|numbers| numbers.is_sorted_by(|one, next| one < next)) {
+        return by_name;
+    }
+    by_name
+        .into_iter()
+        .zip(1..)
+        .scan(true, |certain, (found, number)| {
+            *certain &= found == Some(number);
+            Some(found.filter(|_| *certain))
+        })
+        .collect()
+}
+
+/// The numbers that each column can have had, given that they rise, and that a column with a name of the relation's is not left
+/// out between two others. All empty when nothing fits.
+fn possible(relation: &Relation) -> Vec<Vec<i16>> {
+    let catalogue = &relation.catalogue;
+    let is_sent = |name: &String| relation.columns.iter().any(|column| column.name == *name);
+    let (sent, unknown): (Vec<_>, Vec<_>) = catalogue.columns.iter().partition(|column| is_sent(&column.name));
+    let left_out = |low: i16, high: i16| sent.iter().any(|column| (low + 1..high).contains(&column.attribute_number));
+    let mut numbers: Vec<Vec<i16>> = Vec::with_capacity(relation.columns.len());
+    for column in &relation.columns {
+        let dropped = catalogue.dropped.iter();
+        let mut here: Vec<i16> =
+            match relation.column_catalogue(&column.name) {
+                Some(known) => {
+                    let same_type = (known.type_oid, known.type_modifier) == (column.type_oid, column.type_modifier);
+                    let number = known.attribute_number;
+                    dropped
+                        .filter(|dropped| {
+                            if same_type { dropped.twins.contains(&number) } else { dropped.attribute_number < number }
+                        })
+                        .map(|dropped| dropped.attribute_number)
+                        .chain([number])
+                        .collect()
+                }
+                None => {
+                    let kind = (column.type_oid, column.type_modifier);
+                    let renamed = unknown
+                        .iter()
+                        .filter(|column| !column.generated && (column.type_oid, column.type_modifier) == kind);
+                    dropped
+                        .map(|dropped| dropped.attribute_number)
+                        .chain(renamed.map(|column| column.attribute_number))
+                        .collect()
+                }
+            };
+        let before = numbers.last().map_or([0].as_slice(), Vec::as_slice);
+        here.retain(|number| before.iter().any(|low| low < number && !left_out(*low, *number)));
+        here.sort_unstable();
+        numbers.push(here);
+    }
+    for index in (1..numbers.len()).rev() {
+        let (before, after) = numbers.split_at_mut(index);
+        before[index - 1].retain(|low| after[0].iter().any(|number| low < number && !left_out(*low, *number)));
+    }
+    if numbers.iter().any(Vec::is_empty) {
+        numbers.iter_mut().for_each(Vec::clear);
+    }
+    numbers
+}
+
+/// Takes doubts away that what is known of the table answers. What remains in doubt and matters is an error: the name of a
+/// column of which it cannot be told whether it is the one that the table has.
+pub(super) fn settle(known: &TableFacts, relation: &Relation, new: &mut [ColumnFacts]) -> Result<(), String> {
+    let catalogue = &relation.catalogue;
+    let turned_out = catalogue.dropped.is_empty() && catalogue.asked_for != 0;
+    let mut untold = None;
+    for column in new {
+        let Some(before) = known.active().find(|before| before.name == column.name) else {
+            let is_another = |number: &i16| {
+                known.columns.iter().any(|other| other.doubts.is_empty() && other.attribute_number == Some(*number))
+            };
+            column.doubts.retain(|number| !is_another(number));
+            if column.doubts.len() <= 1 {
+                column.doubts.clear();
+            }
+            continue;
+        };
+        let certain = before.doubts.is_empty();
+        if let Some(number) = before.attribute_number.filter(|_| certain) {
+            // It is there still under another name, so it was sent under this one.
+            let later = catalogue.columns.iter().find(|later| {
+                later.attribute_number == number
+                    && !later.generated
+                    && !catalogue.column_list
+                    && relation.columns.iter().all(|sent| sent.name != later.name)
+            });
+            if let Some(later) = later {
+                column.attribute_number = Some(number);
+                column.settled = (later.type_oid, later.type_modifier) == (column.type_oid, column.type_modifier);
+            }
+            if column.attribute_number == Some(number) {
+                column.doubts.clear();
+                continue;
+            }
+        }
+        if certain && column.doubts.is_empty() || turned_out && before.attribute_number == column.attribute_number {
+            continue;
+        }
+        let (was, is) = (numbers(before), numbers(column));
+        let same = was.is_empty() || is.is_empty() || was.iter().any(|number| is.contains(number));
+        if same {
+            untold.get_or_insert_with(|| column.name.clone());
+        }
+    }
+    untold.map_or(Ok(()), Err)
+}
+
+fn numbers(column: &ColumnFacts) -> Vec<i16> {
+    if column.doubts.is_empty() { column.attribute_number.into_iter().collect() } else { column.doubts.clone() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::table;
+    use super::*;
+
+    fn certain(relation: &Relation) -> Vec<Option<i16>> {
+        attribute_numbers(relation).into_iter().map(|(number, _)| number).collect()
+    }
+
+    #[test]
+    fn numbers_are_certain_only_where_they_leave_no_choice() {
+        let built = |forget: &[usize]| {
+            table("t", &[("a", 23), ("b", 23), ("c", 23), ("d", 23)])
+                .with(|relation| {
+                    for index in forget {
+                        relation.catalogue.columns[*index].name = format!("renamed {index}");
+                    }
+                })
+                .build()
+        };
+        assert_eq!(certain(&built(&[])), [Some(1), Some(2), Some(3), Some(4)]);
+        assert_eq!(certain(&built(&[1, 2])), [Some(1), None, None, None]);
+        assert_eq!(certain(&built(&[3])), [Some(1), Some(2), Some(3), None]);
+        // `b` was dropped, and what is called `c` now may be what was called `d`.
+        let dropped = table("t", &[("a", 23), ("b", 23), ("c", 23), ("d", 23)])
+            .with(|relation| {
+                relation.catalogue.columns.remove(1);
+                relation.catalogue.columns.remove(2);
+            })
+            .build();
+        assert_eq!(certain(&dropped), [Some(1), None, None, None]);
+    }
+}
