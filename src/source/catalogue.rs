@@ -144,6 +144,8 @@ pub(crate) struct Answered {
     pub(crate) catalogue: Catalogue,
     /// Whatever commits behind this was not seen.
     pub(crate) position: Lsn,
+    /// The asking transaction could not be seen: what it did to the relation is not in the answer.
+    pub(crate) early: bool,
 }
 
 fn is_visible(connection: &mut Connection, xid: Xid) -> Result<bool, SourceError> {
@@ -181,16 +183,20 @@ pub(crate) fn look_up(
     asker: Asker,
 ) -> Result<Answered, SourceError> {
     const DOING: &str = "asking the source's catalogue about a relation";
+    let mut early = false;
     if asker.committed {
         wait_until_visible(connection, asker.xid)?;
+    } else {
+        early = !is_visible(connection, asker.xid)?;
     }
     let query = QUERY.replace("{oid}", &oid.to_string()).replace("{slot}", &literal(slot));
     let Some(json) = connection.one(DOING, &query)? else {
-        return Ok(Answered::default());
+        return Ok(Answered { early, ..Answered::default() });
     };
     let mut answered = read(&json)
         .map_err(|cause| SourceError::Internal { doing: DOING, cause: std::io::Error::other(cause.to_string()) })?;
-    if !answered.catalogue.dropped.is_empty() && !asker.committed && !is_visible(connection, asker.xid)? {
+    answered.early = early;
+    if early && !answered.catalogue.dropped.is_empty() && !is_visible(connection, asker.xid)? {
         answered.catalogue.dropped.clear();
     }
     Ok(answered)
@@ -234,7 +240,7 @@ fn read(json: &str) -> Result<Answered, serde_json::Error> {
         asked_for: 0,
     };
     let position = answer.position.parse().map_err(serde::de::Error::custom)?;
-    Ok(Answered { catalogue, position })
+    Ok(Answered { catalogue, position, early: false })
 }
 
 #[cfg(test)]
@@ -255,7 +261,7 @@ mod tests {
                       "modifier":-1,"labels":null},
                      {"oid":16410,"schema":"public","name":"d","kind":"d","category":"S","element":0,"base":1043,
                       "modifier":9,"labels":null}]}"#;
-        let Answered { catalogue, position } = read(json).unwrap();
+        let Answered { catalogue, position, .. } = read(json).unwrap();
         assert_eq!(position, Lsn(16));
         assert_eq!(catalogue.dropped, [DroppedColumn { attribute_number: 2, twins: vec![3] }]);
         assert!(catalogue.found && catalogue.column_list);

@@ -4,6 +4,11 @@
 //! STREAM START and STREAM STOP and carries the xid of its (sub)transaction behind the tag. That state is kept here, and nothing
 //! else: rows are copied into the spool's intake as they are, without that xid.
 //!
+//! **A streamed transaction that changes its tables.** The catalogue is asked from another session, which sees the change only when
+//! it has committed. A relation that is not in the catalogue as it was announced ends the session at once, and one that is not
+//! the same any more when its transaction commits ends it before that commit is taken: the transaction is asked for again with
+//! streaming off. What was executed of it early is rolled back; nothing of it was ever committed.
+//!
 //! A message that is out of place is an error: the server and this state machine no longer agree, and going on would be a guess.
 //!
 //! Promise 9 (nothing is skipped in silence) broken,
@@ -16,7 +21,10 @@ use bytes::Bytes;
 use super::catalogue::{Answered, Asker};
 use super::error::SourceError;
 use super::protocol::{Ending, Message, cut_xid};
-use crate::change::{Catalogue, DecodeError, FrameReader, RelationRecord, TypeInfo, TypeKind, relation_oids};
+use crate::change::{
+    Catalogue, ColumnCatalogue, DecodeError, FrameReader, Relation, RelationRecord, RelationVersion, TypeInfo,
+    TypeKind, relation_oids,
+};
 use crate::metrics::Numbers;
 use crate::position::{Lsn, PgTimestamp, Xid};
 use crate::spool::{Commit, Intake, Prepare, Skip};
@@ -30,6 +38,9 @@ pub(crate) enum Step {
     Ended(Lsn, PgTimestamp),
     /// A relation is new: ask the catalogue, then call [`Frames::described`].
     Describe(Description),
+    /// A transaction commits of which the catalogue was asked while it was open: ask again, then take the message again. Another
+    /// answer means that it changed its tables, and has to come unstreamed.
+    AskAgain(Vec<Early>),
 }
 
 /// A Relation message that waits for the catalogue's answer.
@@ -40,6 +51,22 @@ pub(crate) struct Description {
     pub(crate) asker: Asker,
     pub(crate) frame: Vec<u8>,
     lsn: Lsn,
+}
+
+/// An answer that cannot have what the streamed transaction itself did to the relation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Early {
+    pub(crate) oid: u32,
+    pub(crate) asker: Asker,
+    catalogue: Catalogue,
+}
+
+impl Early {
+    /// Whether this later answer is the same. The file changes with a TRUNCATE, which is in the stream.
+    pub(crate) fn holds(&self, later: &Catalogue) -> bool {
+        let early = &self.catalogue;
+        (early.found, &early.columns, &early.primary_key) == (later.found, &later.columns, &later.primary_key)
+    }
 }
 
 /// The unstreamed transaction in reception.
@@ -66,6 +93,8 @@ pub(crate) struct Frames {
     /// Relations whose version names columns that may have been dropped before its rows or behind them, and how much of the log
     /// there was when the catalogue was asked.
     doubts: HashMap<u32, (Lsn, RelationRecord)>,
+    /// What was asked while streamed transactions were open.
+    early: HashMap<Xid, Vec<Early>>,
     /// Relations described since the last BEGIN.
     described: u64,
     scratch: Vec<u8>,
@@ -149,6 +178,9 @@ impl Frames {
             }
             Message::StreamCommit(ending) => {
                 self.must_be_outside(misplaced)?;
+                if let Some(early) = self.early.remove(&ending.xid) {
+                    return Ok(Step::AskAgain(early));
+                }
                 let origin = self.origins.remove(&ending.xid);
                 let end = self.commit(&ending, origin, |commit| intake.commit(commit))?;
                 numbers.received_transactions.add(1);
@@ -158,6 +190,7 @@ impl Frames {
                 self.must_be_outside(misplaced)?;
                 if xid == subxid {
                     self.origins.remove(&xid);
+                    self.early.remove(&xid);
                     intake.abort(xid);
                 } else {
                     intake.abort_sub(xid, subxid)?;
@@ -175,6 +208,7 @@ impl Frames {
             }
             Message::StreamPrepare(ending, gid) => {
                 self.must_be_outside(misplaced)?;
+                self.early.remove(&ending.xid);
                 return Self::prepare(intake, &ending, gid);
             }
             Message::CommitPrepared(ending, gid) => {
@@ -244,15 +278,27 @@ impl Frames {
         Ok(Step::Describe(Description { oid, stream: self.stream, asker, frame: frame.to_vec(), lsn }))
     }
 
-    /// The catalogue's answer.
+    /// The catalogue's answer. `false`: a streamed transaction that is still open changed the relation, which the catalogue does not
+    /// show before it commits; it has to come unstreamed.
     pub(crate) fn described(
         &mut self,
         intake: &mut Intake,
         description: Description,
         answered: Answered,
-    ) -> Result<(), SourceError> {
+    ) -> Result<bool, SourceError> {
         let Description { oid, stream, asker, frame, lsn } = description;
-        let Answered { mut catalogue, position } = answered;
+        let Answered { mut catalogue, position, early } = answered;
+        let malformed = |cause| SourceError::Malformed { tag: 'R', lsn, cause };
+        if let Some(xid) = stream.filter(|_| early) {
+            if !shows(&catalogue, &frame).map_err(malformed)? {
+                return Ok(false);
+            }
+            let early = Early { oid, asker: Asker { committed: true, ..asker }, catalogue: catalogue.clone() };
+            let asked = self.early.entry(xid).or_default();
+            if !asked.contains(&early) {
+                asked.push(early);
+            }
+        }
         if !catalogue.dropped.is_empty() {
             // The protocol gives the message no position of its own.
             let transaction = self.open.as_ref().map_or(lsn, |open| open.final_lsn);
@@ -269,14 +315,14 @@ impl Frames {
                 catalogue = known.catalogue.clone();
             }
         }
-        self.name_types(&frame, &mut catalogue).map_err(|cause| SourceError::Malformed { tag: 'R', lsn, cause })?;
+        self.name_types(&frame, &mut catalogue).map_err(malformed)?;
         let record = RelationRecord { frame, catalogue };
         self.doubts.remove(&oid);
         if !record.catalogue.dropped.is_empty() && asker.committed {
             self.doubts.insert(oid, (position, record.clone()));
         }
         intake.relation(stream, record)?;
-        Ok(())
+        Ok(true)
     }
 
     /// A row under a description that came before the catalogue's answer, of a transaction that committed behind it: had the table
@@ -297,9 +343,7 @@ impl Frames {
 
     /// Types that the catalogue did not know (any more) get the name that a Type message gave them.
     fn name_types(&self, frame: &[u8], catalogue: &mut Catalogue) -> Result<(), DecodeError> {
-        let record = RelationRecord { frame: frame.to_vec(), catalogue: Catalogue::default() };
-        let relation = crate::change::Relation::decode(crate::change::RelationVersion(0), &record)?;
-        for column in &relation.columns {
+        for column in &relation(frame)?.columns {
             let unnamed = !catalogue.types.iter().any(|info| info.oid == column.type_oid);
             if unnamed && let Some((schema, name)) = self.types.get(&column.type_oid) {
                 catalogue.types.push(TypeInfo {
@@ -312,6 +356,25 @@ impl Frames {
         }
         Ok(())
     }
+}
+
+fn relation(frame: &[u8]) -> Result<Relation, DecodeError> {
+    let record = RelationRecord { frame: frame.to_vec(), catalogue: Catalogue::default() };
+    Relation::decode(RelationVersion(0), &record)
+}
+
+/// Whether the catalogue has the columns that the frame has.
+fn shows(catalogue: &Catalogue, frame: &[u8]) -> Result<bool, DecodeError> {
+    let sent = relation(frame)?.columns;
+    let is_sent = |known: &ColumnCatalogue| {
+        sent.iter().any(|column| {
+            column.name == known.name
+                && (column.type_oid, column.type_modifier) == (known.type_oid, known.type_modifier)
+        })
+    };
+    let found = catalogue.columns.iter().filter(|known| is_sent(known)).count();
+    let left_out = catalogue.columns.iter().any(|known| !known.generated && !is_sent(known)) && !catalogue.column_list;
+    Ok(catalogue.found && found == sent.len() && !left_out)
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ const FAST: u32 = 160;
 const BEHIND: i64 = 20_000;
 /// What is read before the spool gets it, when the socket does not run dry.
 const FLUSH_BYTES: usize = 1 << 20;
+/// Why the catalogue's answers are no good for a streamed transaction.
+const CHANGED: &str =
+    "a streamed transaction changed a table that it has rows of, which the catalogue shows only when it has committed";
 /// Between two keepalive positions that are made durable without being asked for.
 const KEEPALIVE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -238,8 +241,19 @@ impl Reader {
                 let lsn = if start == Lsn::ZERO { position } else { start };
                 reception.link.server_end = reception.link.server_end.max(start);
                 let numbers = &self.options.numbers;
-                match reception.frames.take(&mut self.intake, numbers, lsn, &message)? {
-                    Step::Done => {}
+                let mut step = reception.frames.take(&mut self.intake, numbers, lsn, &message)?;
+                if let Step::AskAgain(early) = step {
+                    for asked in early {
+                        let again = reception.side.look_up(asked.oid, asked.asker);
+                        let answered = reception.link.serve(again).await??;
+                        if !asked.holds(&answered.catalogue) {
+                            return Err(self.unstreamed(reception, CHANGED));
+                        }
+                    }
+                    step = reception.frames.take(&mut self.intake, &self.options.numbers, lsn, &message)?;
+                }
+                match step {
+                    Step::Done | Step::AskAgain(_) => {}
                     Step::Ended(end, time) => {
                         reception.link.received = reception.link.received.max(end);
                         reception.pace.committed(sent, time);
@@ -247,7 +261,9 @@ impl Reader {
                     Step::Describe(description) => {
                         let asked = reception.side.look_up(description.oid, description.asker);
                         let answered = reception.link.serve(asked).await??;
-                        reception.frames.described(&mut self.intake, description, answered)?;
+                        if !reception.frames.described(&mut self.intake, description, answered)? {
+                            return Err(self.unstreamed(reception, CHANGED));
+                        }
                     }
                 }
             }
@@ -298,14 +314,8 @@ impl Reader {
                     if !reception.streaming {
                         return Err(SourceError::QuotaTooSmall { xid, bytes, quota }.into());
                     }
-                    tracing::warn!(
-                        xid,
-                        bytes,
-                        quota,
-                        "a streamed transaction fills the spool: asking for it unstreamed"
-                    );
-                    self.unstreamed_until = Some(reception.link.server_end);
-                    return Err(Interrupt::Unstreamed);
+                    tracing::warn!(xid, bytes, quota, "the spool is full");
+                    return Err(self.unstreamed(reception, "a streamed transaction fills the spool"));
                 }
                 Pressure::Paused { reason } => {
                     if !paused {
@@ -322,6 +332,13 @@ impl Reader {
             reception.link.progress.update(|status| status.paused = false);
         }
         Ok(())
+    }
+
+    /// Ends the session; the next one asks for the same without streaming.
+    fn unstreamed(&mut self, reception: &Reception, why: &str) -> Interrupt {
+        tracing::warn!("{why}: asking for it unstreamed");
+        self.unstreamed_until = Some(reception.link.server_end);
+        Interrupt::Unstreamed
     }
 
     /// The last words: what is read becomes durable if that is quick, and is reported.

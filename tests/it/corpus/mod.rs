@@ -13,6 +13,7 @@ mod policies;
 mod roundtrip;
 mod schema;
 mod stops;
+mod streamed;
 mod types;
 
 use crate::database::Database;
