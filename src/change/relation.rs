@@ -94,6 +94,10 @@ pub struct Catalogue {
     /// out to be true for its first row. 0 otherwise.
     #[serde(default)]
     pub asked_for: u64,
+    /// The entries of `pg_publication_rel`, `pg_publication_namespace` and `pg_publication` by which it is published: others mean
+    /// that it was taken out of the publication and added again.
+    #[serde(default)]
+    pub published_by: Vec<u32>,
 }
 
 /// A column that was dropped so late that the rows of a version may have been written before.
@@ -128,6 +132,9 @@ pub struct ColumnCatalogue {
     /// `atttypmod` at that moment.
     #[serde(default)]
     pub type_modifier: i32,
+    /// The transaction that last changed what the catalogue says of the column (`xmin`); 0 when it was not asked for.
+    #[serde(default)]
+    pub changed_by: u32,
 }
 
 /// A type that is not a plain built-in one.

@@ -16,10 +16,12 @@ use serde::Deserialize;
 
 use super::connection::{Connection, literal};
 use super::error::SourceError;
+use super::options::SourceOptions;
 use crate::change::{Catalogue, ColumnCatalogue, DroppedColumn, TypeInfo, TypeKind};
 use crate::position::{Lsn, Xid};
 
-/// The whole answer as one JSON value: one round trip, one plan. `{oid}` is replaced by a number, `{slot}` by a literal.
+/// The whole answer as one JSON value: one round trip, one plan. `{oid}` is replaced by a number, `{slot}` by a literal, `{publications}` by
+/// several.
 ///
 /// `position` is evaluated after the snapshot was taken: what could be seen has committed before it.
 ///
@@ -30,7 +32,7 @@ WITH RECURSIVE relation AS (
   SELECT c.oid, c.reltuples, pg_catalog.pg_relation_filenode(c.oid) AS file_node
   FROM pg_catalog.pg_class c WHERE c.oid = {oid}
 ), columns AS (
-  SELECT a.* FROM pg_catalog.pg_attribute a JOIN relation r ON a.attrelid = r.oid WHERE a.attnum > 0 AND NOT a.attisdropped
+  SELECT a.*, a.xmin FROM pg_catalog.pg_attribute a JOIN relation r ON a.attrelid = r.oid WHERE a.attnum > 0 AND NOT a.attisdropped
 ), types(oid) AS (
   SELECT DISTINCT atttypid FROM columns
   UNION
@@ -46,7 +48,7 @@ SELECT pg_catalog.json_build_object(
       AND pg_catalog.to_jsonb(p) ->> 'prattrs' IS NOT NULL),
   'columns', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
       'name', a.attname, 'number', a.attnum, 'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
-      'type', a.atttypid::bigint, 'modifier', a.atttypmod,
+      'type', a.atttypid::bigint, 'modifier', a.atttypmod, 'changed', a.xmin::text::bigint,
       'default', CASE WHEN a.attidentity <> '' THEN 'GENERATED AS IDENTITY'
         WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
       'missing', CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END) ORDER BY a.attnum), '[]')
@@ -58,6 +60,11 @@ SELECT pg_catalog.json_build_object(
     WHERE d.attrelid = r.oid AND d.attnum > 0 AND d.attisdropped AND NOT EXISTS (
       SELECT FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = {slot}
         AND (pg_catalog.age(d.xmin) > pg_catalog.age(s.catalog_xmin) OR pg_catalog.age(d.xmin) < 0))),
+  'published_by', (SELECT COALESCE(pg_catalog.json_agg(e.oid::bigint ORDER BY e.oid), '[]') FROM (
+    SELECT m.oid FROM pg_catalog.pg_publication_rel m JOIN pg_catalog.pg_publication p ON p.oid = m.prpubid
+      WHERE p.pubname IN ({publications}) AND m.prrelid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(r.oid) UNION SELECT r.oid)
+    UNION ALL SELECT p.oid FROM pg_catalog.pg_publication p WHERE p.puballtables AND p.pubname IN ({publications})
+    {schemas}) e),
   'position', CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END,
   'primary_key', (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY k.position), '[]')
     FROM pg_catalog.pg_index i
@@ -81,6 +88,7 @@ struct Answer {
     column_list: bool,
     position: String,
     dropped: Vec<AnswerDropped>,
+    published_by: Vec<u32>,
     columns: Vec<AnswerColumn>,
     primary_key: Vec<String>,
     types: Vec<AnswerType>,
@@ -93,6 +101,7 @@ struct AnswerColumn {
     #[serde(rename = "type")]
     type_oid: u32,
     modifier: i32,
+    changed: u32,
     not_null: bool,
     generated: bool,
     default: Option<String>,
@@ -117,6 +126,11 @@ struct AnswerType {
     modifier: i32,
     labels: Option<Vec<String>>,
 }
+
+/// Added to it where there is such a thing.
+const SCHEMAS: &str = r"UNION ALL SELECT n.oid FROM pg_catalog.pg_publication_namespace n
+      JOIN pg_catalog.pg_publication p ON p.oid = n.pnpubid JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid
+      WHERE p.pubname IN ({publications}) AND c.oid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(r.oid) UNION SELECT r.oid)";
 
 /// Whether a transaction's changes can be seen. `{xid}` is replaced by its number, which has 32 bits: the one nearest to
 /// the snapshot's end is meant.
@@ -178,7 +192,7 @@ fn wait_until_visible(connection: &mut Connection, xid: Xid) -> Result<(), Sourc
 /// [`SourceError::Server`] when the query fails, [`SourceError::Internal`] when its answer cannot be read.
 pub(crate) fn look_up(
     connection: &mut Connection,
-    slot: &str,
+    options: &SourceOptions,
     oid: u32,
     asker: Asker,
 ) -> Result<Answered, SourceError> {
@@ -189,7 +203,12 @@ pub(crate) fn look_up(
     } else {
         early = !is_visible(connection, asker.xid)?;
     }
-    let query = QUERY.replace("{oid}", &oid.to_string()).replace("{slot}", &literal(slot));
+    let publications: Vec<String> = options.publications.iter().map(|name| literal(name)).collect();
+    let query = QUERY
+        .replace("{schemas}", if connection.version() >= 150_000 { SCHEMAS } else { "" })
+        .replace("{oid}", &oid.to_string())
+        .replace("{publications}", &publications.join(","))
+        .replace("{slot}", &literal(&options.slot));
     let Some(json) = connection.one(DOING, &query)? else {
         return Ok(Answered { early, ..Answered::default() });
     };
@@ -225,6 +244,7 @@ fn read(json: &str) -> Result<Answered, serde_json::Error> {
         generated: column.generated,
         type_oid: column.type_oid,
         type_modifier: column.modifier,
+        changed_by: column.changed,
     });
     let dropped =
         answer.dropped.into_iter().map(|column| DroppedColumn { attribute_number: column.number, twins: column.twins });
@@ -238,6 +258,7 @@ fn read(json: &str) -> Result<Answered, serde_json::Error> {
         column_list: answer.column_list,
         dropped: dropped.collect(),
         asked_for: 0,
+        published_by: answer.published_by,
     };
     let position = answer.position.parse().map_err(serde::de::Error::custom)?;
     Ok(Answered { catalogue, position, early: false })
@@ -251,9 +272,9 @@ mod tests {
     #[test]
     fn an_answer_becomes_a_catalogue() {
         let json = r#"{"file_node":16385,"estimated_rows":null,"column_list":true,
-            "position":"0/10","dropped":[{"number":2,"twins":[3]}],
-            "columns":[{"name":"id","number":1,"type":23,"modifier":-1,"not_null":true,"generated":false,"default":null,"missing":null},
-                       {"name":"m","number":3,"type":16400,"modifier":-1,"not_null":false,"generated":false,"default":"'sad'::mood","missing":"sad"}],
+            "position":"0/10","published_by":[16500],"dropped":[{"number":2,"twins":[3]}],
+            "columns":[{"name":"id","number":1,"type":23,"modifier":-1,"changed":700,"not_null":true,"generated":false,"default":null,"missing":null},
+                       {"name":"m","number":3,"type":16400,"modifier":-1,"changed":700,"not_null":false,"generated":false,"default":"'sad'::mood","missing":"sad"}],
             "primary_key":["id"],
             "types":[{"oid":16400,"schema":"public","name":"mood","kind":"e","category":"E","element":0,"base":0,
                       "modifier":-1,"labels":["sad","ok"]},

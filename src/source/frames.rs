@@ -20,6 +20,7 @@ use bytes::Bytes;
 
 use super::catalogue::{Answered, Asker};
 use super::error::SourceError;
+use super::notice::Notices;
 use super::protocol::{Ending, Message, cut_xid};
 use crate::change::{
     Catalogue, ColumnCatalogue, DecodeError, FrameReader, Relation, RelationRecord, RelationVersion, TypeInfo,
@@ -27,7 +28,7 @@ use crate::change::{
 };
 use crate::metrics::Numbers;
 use crate::position::{Lsn, PgTimestamp, Xid};
-use crate::spool::{Commit, Intake, Prepare, Skip};
+use crate::spool::{Commit, Intake, Prepare, Skip, Spool};
 
 /// What a message leads to.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,12 +96,18 @@ pub(crate) struct Frames {
     doubts: HashMap<u32, (Lsn, RelationRecord)>,
     /// What was asked while streamed transactions were open.
     early: HashMap<Xid, Vec<Early>>,
+    notices: Notices,
     /// Relations described since the last BEGIN.
     described: u64,
     scratch: Vec<u8>,
 }
 
 impl Frames {
+    /// With what the spool knows of relations.
+    pub(crate) fn new(spool: &Spool) -> Self {
+        Self { notices: Notices::load(spool), ..Self::default() }
+    }
+
     /// Whether no transaction is in the middle of being received.
     pub(crate) fn at_boundary(&self) -> bool {
         self.open.is_none() && self.stream.is_none()
@@ -317,6 +324,7 @@ impl Frames {
         }
         self.name_types(&frame, &mut catalogue).map_err(malformed)?;
         let record = RelationRecord { frame, catalogue };
+        self.notices.compare(&Relation::decode(RelationVersion(0), &record).map_err(malformed)?);
         self.doubts.remove(&oid);
         if !record.catalogue.dropped.is_empty() && asker.committed {
             self.doubts.insert(oid, (position, record.clone()));
@@ -381,7 +389,7 @@ fn shows(catalogue: &Catalogue, frame: &[u8]) -> Result<bool, DecodeError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::spool::{Spool, SpoolOptions};
+    use crate::spool::SpoolOptions;
 
     #[test]
     fn a_message_that_is_unknown_or_out_of_place_is_an_error_that_says_where() {

@@ -22,6 +22,7 @@ mod frames;
 mod gap;
 mod identity;
 mod link;
+mod notice;
 mod options;
 mod progress;
 mod protocol;

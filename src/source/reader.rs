@@ -21,6 +21,7 @@ use super::feedback::FeedbackClock;
 use super::frames::{Frames, Step};
 use super::gap::Checkpoint;
 use super::link::{Interrupt, Link, LinkParts};
+use super::notice::EnumLabels;
 use super::options::{Origin, SourceOptions};
 use super::progress::Progress;
 use super::protocol::Envelope;
@@ -149,6 +150,8 @@ impl Reader {
         if connection.version() >= 160_000 {
             parameters.push(("origin", if options.origin == Origin::None { "none" } else { "any" }));
         }
+        let mut labels = EnumLabels::default();
+        labels.look(&mut connection)?;
         connection
             .inner
             .start_replication(&options.slot, durable.0, &parameters)
@@ -173,6 +176,7 @@ impl Reader {
             options.connect_timeout,
             every,
             facts.identity,
+            labels,
             self.spool.clone(),
         );
         let now = Instant::now();
@@ -188,10 +192,10 @@ impl Reader {
             trouble,
             watcher,
         });
-        let side = Side::new(Arc::clone(&self.string), options.connect_timeout, options.slot.clone());
+        let side = Side::new(Arc::clone(&self.string), Arc::clone(options));
         Ok(Reception {
             link,
-            frames: Frames::default(),
+            frames: Frames::new(&self.spool),
             side,
             streaming,
             bytes: 0,

@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 use super::catalogue::{self, Answered, Asker};
 use super::connection::{Connection, ConnectionString, Session};
 use super::error::{ErrorKind, SourceError};
+use super::notice::EnumLabels;
+use super::options::SourceOptions;
 use super::session;
 use crate::spool::{SourceIdentity, Spool};
 
@@ -37,30 +39,28 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[derive(Debug)]
 pub(crate) struct Side {
     string: Arc<ConnectionString>,
-    connect_timeout: Duration,
-    slot: String,
+    options: Arc<SourceOptions>,
     connection: Option<Connection>,
 }
 
 impl Side {
-    pub(crate) fn new(string: Arc<ConnectionString>, connect_timeout: Duration, slot: String) -> Self {
-        Self { string, connect_timeout, slot, connection: None }
+    pub(crate) fn new(string: Arc<ConnectionString>, options: Arc<SourceOptions>) -> Self {
+        Self { string, options, connection: None }
     }
 
     /// What the catalogue says about a relation now; once the changes of the asking transaction can be seen, if it has committed.
     pub(crate) async fn look_up(&mut self, oid: u32, asker: Asker) -> Result<Answered, SourceError> {
-        let (string, connect_timeout, kept) = (Arc::clone(&self.string), self.connect_timeout, self.connection.take());
-        let slot = self.slot.clone();
+        let (string, options, kept) = (Arc::clone(&self.string), Arc::clone(&self.options), self.connection.take());
         let (connection, answer) = blocking("asking the source's catalogue about a relation", move || {
             if let Some(mut connection) = kept {
-                match catalogue::look_up(&mut connection, &slot, oid, asker) {
+                match catalogue::look_up(&mut connection, &options, oid, asker) {
                     // The server may have closed it since the last question: one new connection is worth a try.
                     Err(error) if error.kind() == ErrorKind::Transient => {}
                     answer => return Ok((connection, answer?)),
                 }
             }
-            let mut connection = session::connect(&string, Session::Sql, connect_timeout)?;
-            let answer = catalogue::look_up(&mut connection, &slot, oid, asker)?;
+            let mut connection = session::connect(&string, Session::Sql, options.connect_timeout)?;
+            let answer = catalogue::look_up(&mut connection, &options, oid, asker)?;
             Ok((connection, answer))
         })
         .await?;
@@ -69,12 +69,14 @@ impl Side {
     }
 }
 
-/// Looks at the publications now and then; answers only when one is missing or another one.
+/// Looks at the publications now and then, and at the labels of enums, of which the stream says nothing; answers only when a
+/// publication is missing or another one.
 pub(crate) fn watch_publications(
     string: Arc<ConnectionString>,
     connect_timeout: Duration,
     every: Duration,
     bound: SourceIdentity,
+    mut labels: EnumLabels,
     spool: Spool,
 ) -> (tokio::task::JoinHandle<()>, oneshot::Receiver<SourceError>) {
     let (sender, receiver) = oneshot::channel();
@@ -82,12 +84,15 @@ pub(crate) fn watch_publications(
         loop {
             tokio::time::sleep(every).await;
             let (string, bound, durable) = (Arc::clone(&string), bound.clone(), spool.durable().lsn());
+            let mut known = labels.clone();
             let looked = blocking("looking up the publications", move || {
                 let mut connection = session::connect(&string, Session::Sql, connect_timeout)?;
-                session::check_publications(&mut connection, &bound, durable)
+                session::check_publications(&mut connection, &bound, durable)?;
+                known.look(&mut connection)?;
+                Ok(known)
             });
             match looked.await {
-                Ok(()) => {}
+                Ok(known) => labels = known,
                 Err(error) if error.kind() == ErrorKind::Transient => {
                     tracing::debug!(%error, "could not look at the publications");
                 }

@@ -148,4 +148,27 @@ on_each_server! {
     fn an_update_that_enters_or_leaves_the_filter_arrives_command_by_command(server) {
         run(server, CASES, &[("PG2ANY_SPLIT_LIMIT", "1")], false);
     }
+
+    fn a_table_that_left_its_publication_and_came_back_is_announced(server) {
+        for (leave, back) in [("ALTER PUBLICATION {pub} DROP TABLE t", "ALTER PUBLICATION {pub} ADD TABLE t"), ("ALTER PUBLICATION {pub} DROP TABLES IN SCHEMA public", "ALTER PUBLICATION {pub} ADD TABLES IN SCHEMA public")] {
+            let mut database = Database::new(server);
+            let publication = database.name.clone();
+            let mut execute = |sql: &str| database.execute(&sql.replace("{pub}", &publication));
+            execute("CREATE TABLE t (id int PRIMARY KEY); CREATE SCHEMA m; ALTER TABLE mark SET SCHEMA m; DROP PUBLICATION {pub}; CREATE PUBLICATION {pub} FOR TABLE m.mark");
+            execute(back);
+            database.create_slot();
+            let pipeline = Pipeline::new(&database);
+            database.execute("INSERT INTO t VALUES (1)");
+            let said = pipeline.catch_up();
+            database.execute("INSERT INTO t VALUES (2)");
+            assert!(!(said + &pipeline.catch_up()).contains("taken out of the publication"));
+            for sql in [leave, "INSERT INTO t VALUES (3)", back, "INSERT INTO t VALUES (4)"] {
+                database.execute(&sql.replace("{pub}", &publication));
+            }
+            let said = pipeline.catch_up();
+            assert!(said.contains("taken out of the publication and added again") && said.contains("public.t"), "{said}");
+            assert_eq!(pipeline.lines("SELECT id FROM t ORDER BY id"), ["1", "2", "4"]);
+            assert!(!pipeline.catch_up().contains("taken out of the publication"));
+        }
+    }
 }

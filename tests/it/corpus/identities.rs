@@ -111,6 +111,19 @@ pub const CASES: &[Case] = &[
 ];
 
 on_each_server! {
+    fn postgresql_refuses_updates_under_the_identity_nothing_and_inserts_go_on(server) {
+        let (mut database, pipeline) = crate::delivery::arrange(server, "CREATE TABLE n (a int); ALTER TABLE n REPLICA IDENTITY NOTHING");
+        database.execute("INSERT INTO n VALUES (1)");
+        for sql in ["UPDATE n SET a = 2", "DELETE FROM n"] {
+            let refused = database.client.batch_execute(sql).unwrap_err();
+            let said = refused.as_db_error().map(|error| error.message().to_owned()).unwrap_or_default();
+            assert!(said.contains("does not have a replica identity"), "{said}");
+        }
+        database.execute("INSERT INTO n VALUES (3)");
+        pipeline.catch_up();
+        assert_eq!(pipeline.lines("SELECT a FROM n ORDER BY a"), ["1", "3"]);
+    }
+
     fn the_right_row_is_changed(server) {
         run(server, CASES, &[], true);
     }

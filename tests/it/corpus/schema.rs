@@ -228,4 +228,41 @@ on_each_server! {
         let said = pipeline.catch_up();
         assert!(said.contains("public.had") && said.contains("snapshot"), "{said}");
     }
+
+    fn a_renamed_label_of_an_enum_is_announced(server) {
+        let tables = "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE e (id int PRIMARY KEY, m mood[])";
+        let (mut database, pipeline) = crate::delivery::arrange(server, tables);
+        let said = |said: &str, from: &str, to: &str| said.contains("were renamed at the source") && said.contains("mood") && said.contains(&format!("{from} became {to}"));
+        database.execute("INSERT INTO e VALUES (1, '{sad}')");
+        pipeline.catch_up();
+        database.execute("ALTER TYPE mood ADD VALUE 'fine' BEFORE 'ok'");
+        database.execute("INSERT INTO e VALUES (2, '{fine}')");
+        assert!(!pipeline.catch_up().contains("were renamed"));
+        database.execute("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'; INSERT INTO e VALUES (3, '{blue}')");
+        let text = pipeline.catch_up();
+        assert!(said(&text, r#"["sad", "fine", "ok"]"#, r#"["blue", "fine", "ok"]"#) && text.contains("public.e"), "{text}");
+        // While it runs, without a row: within half a minute.
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        database.execute("ALTER TYPE mood RENAME VALUE 'ok' TO 'good'");
+        running.until_said(r#"["blue", "fine", "ok"] became ["blue", "fine", "good"]"#);
+        running.terminate();
+    }
+
+    fn values_computed_anew_under_the_same_type_are_announced(server) {
+        let (mut database, pipeline) = crate::delivery::arrange(server, "CREATE TABLE u (id int PRIMARY KEY, v int)");
+        const SAID: &str = "the column was changed and the table's rows were written anew";
+        database.execute("INSERT INTO u VALUES (1, 1)");
+        pipeline.catch_up();
+        database.execute("VACUUM FULL u");
+        database.execute("ALTER TABLE u ADD w int DEFAULT 7");
+        database.execute("INSERT INTO u VALUES (2, 2)");
+        assert!(!pipeline.catch_up().contains(SAID));
+        database.execute("VACUUM FULL u");
+        database.execute("INSERT INTO u VALUES (3, 3)");
+        assert!(!pipeline.catch_up().contains(SAID));
+        database.execute("ALTER TABLE u ALTER v TYPE int USING v * 2; INSERT INTO u VALUES (4, 4)");
+        let said = pipeline.catch_up();
+        assert!(said.contains(SAID) && said.contains("public.u") && said.contains("column=\"v\""), "{said}");
+    }
 }

@@ -43,6 +43,7 @@ pub fn table(name: &str, columns: &[(&str, u32)]) -> TableBuilder {
             generated: false,
             type_oid: 0,
             type_modifier: -1,
+            changed_by: 0,
         })
         .collect();
     let key = columns.iter().take(1).map(|column| column.name.clone()).collect();
