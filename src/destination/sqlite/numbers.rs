@@ -163,6 +163,7 @@ fn numbers(column: &ColumnFacts) -> Vec<i16> {
 mod tests {
     use super::super::tests::table;
     use super::*;
+    use crate::change::DroppedColumn;
 
     fn certain(relation: &Relation) -> Vec<Option<i16>> {
         attribute_numbers(relation).into_iter().map(|(number, _)| number).collect()
@@ -190,5 +191,40 @@ mod tests {
             })
             .build();
         assert_eq!(certain(&dropped), [Some(1), None, None, None]);
+    }
+
+    /// The doubts about each column of a relation, with these columns (name and number) in the catalogue by now and these dropped, alike in
+    /// type to all others.
+    fn doubts(columns: &[&str], now: &[(&str, i16)], dropped: &[i16]) -> Vec<Vec<i16>> {
+        let columns: Vec<(&str, u32)> = columns.iter().map(|name| (*name, 23)).collect();
+        let names: Vec<(&str, u32)> = now.iter().map(|(name, _)| (*name, 23)).collect();
+        let mut relation = Relation::clone(&table("t", &columns).build());
+        relation.catalogue = table("t", &names).build().catalogue.clone();
+        for (column, (_, number)) in relation.catalogue.columns.iter_mut().zip(now) {
+            (column.attribute_number, column.type_oid) = (*number, 23);
+        }
+        let twins = |dropped: i16| now.iter().map(|(_, number)| *number).filter(|number| *number > dropped).collect();
+        relation.catalogue.dropped =
+            dropped.iter().map(|number| DroppedColumn { attribute_number: *number, twins: twins(*number) }).collect();
+        attribute_numbers(&relation).into_iter().map(|(_, doubts)| doubts).collect()
+    }
+
+    #[test]
+    fn a_dropped_column_is_a_doubt_only_where_the_order_leaves_it_one() {
+        let none: Vec<Vec<i16>> = vec![vec![]; 3];
+        // `c` may have been the third or the fourth.
+        assert_eq!(doubts(&["a", "b", "c"], &[("a", 1), ("b", 2), ("c", 4)], &[3]), [vec![], vec![], vec![3, 4]]);
+        // Another one in the third place would have been before `c`.
+        assert_eq!(doubts(&["a", "c", "b"], &[("a", 1), ("c", 3), ("b", 4)], &[2]), none);
+        // Before it was replaced.
+        assert_eq!(doubts(&["a", "b", "c"], &[("a", 1), ("c", 3), ("b", 4)], &[2]), none);
+        // `b` is gone by now, or is called `x`.
+        assert_eq!(doubts(&["a", "b", "c"], &[("a", 1), ("c", 3)], &[2]), none);
+        assert_eq!(doubts(&["a", "c", "b"], &[("a", 1), ("c", 2), ("x", 4)], &[3]), [vec![], vec![], vec![3, 4]]);
+        // All that follow were replaced, or none.
+        assert_eq!(
+            doubts(&["a", "b", "c"], &[("a", 1), ("b", 4), ("c", 5)], &[2, 3]),
+            [vec![], vec![2, 4], vec![3, 5]]
+        );
     }
 }
