@@ -210,20 +210,55 @@ class Bench:
                              env=self.source.environment(), capture_output=True, text=True).stdout.strip()
         return [int(pid)] if pid else []
 
-    def process(self, slot, command, environment=None, output=None):
-        """Runs a contender that ends by itself; wall, CPU, memory, bytes written, CPU of its walsender."""
+    def process(self, slot, command, environment=None, shows=None):
+        """Runs a contender that ends by itself; wall (until `shows`, if there is such a question, else to its end), time to its end,
+        CPU, memory, bytes written, CPU of its walsender."""
         sender = Sampler(lambda: self.walsender(slot))
-        log = open(output or ROOT / f"{slot}.log", "a")
+        log = open(ROOT / f"{slot}.log", "a")
         begin = time.monotonic()
         process = subprocess.Popen([str(c) for c in command], env={**os.environ, **(environment or {})}, stdout=log, stderr=log)
         mine = Sampler(lambda: [process.pid])
+        seen, ended = [], threading.Event()
+        watch = threading.Thread(target=lambda: seen.append(self.watch(begin, shows, ended)), daemon=True)
+        if shows:
+            watch.start()
         _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - begin
+        whole = wall = time.monotonic() - begin
+        ended.set()
+        if shows:
+            watch.join()
+            if seen[0] is None:
+                sys.exit(f"{command[0]} ended, and its destination does not show the marker")
+            wall = min(wall, seen[0])
         mine.finish()
         if status:
             sys.exit(f"{command[0]} failed ({status}); its log:\n{Path(log.name).read_text()[-3000:]}")
-        return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss / 1024,
+        return {"wall": wall, "ended": whole, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss / 1024,
                 "written": sum(mine.written.values()), "sender": sender.finish()}
+
+    @staticmethod
+    def watch(begin, shows, ended):
+        while True:
+            last = ended.is_set()
+            if shows():
+                return time.monotonic() - begin
+            if last:
+                return None
+            time.sleep(0.02)
+
+    def marked(self, path):
+        """Whether a SQLite file shows the last marker. No connection stays open: the last one to be closed tidies the file."""
+        import sqlite3
+        if not path.exists():
+            return False
+        try:
+            database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+            try:
+                return database.execute("select 1 from marker where id = ?", (self.markers,)).fetchone() is not None
+            finally:
+                database.close()
+        except sqlite3.OperationalError:
+            return False
 
     def pg2any_environment(self, slot):
         directory = ROOT / slot
@@ -236,7 +271,8 @@ class Bench:
         slot = self.slot(kind, n)
         if kind.startswith("pg2any"):
             more = {"CDC_STREAMING": "false"} if kind == "pg2any off" else {}
-            return self.process(slot, [TARGET / "pg2any", "run", "--until-lsn", until], self.pg2any_environment(slot) | more)
+            return self.process(slot, [TARGET / "pg2any", "run", "--until-lsn", until], self.pg2any_environment(slot) | more,
+                                lambda: self.marked(ROOT / slot / "target.db"))
         if kind.startswith("receive"):
             return self.process(slot, [TARGET / "receive", self.source.url("bench", True), slot, "bench", kind.split()[1], until])
         return self.native(slot)
@@ -298,7 +334,8 @@ class Bench:
 
     def note(self, name, kind, result):
         self.results.setdefault(name, {}).setdefault(kind, []).append(result)
-        print(f"{name} {kind:12} wall {result['wall']:7.2f} s  cpu {result['cpu']:6.2f} s  sender {result['sender']:6.2f} s  "
+        ended = f"ended {result['ended']:7.2f} s  " if "ended" in result else ""
+        print(f"{name} {kind:12} wall {result['wall']:7.2f} s  {ended}cpu {result['cpu']:6.2f} s  sender {result['sender']:6.2f} s  "
               f"rss {result['rss']:6.0f} MB  written {result['written']:7.0f} MB", flush=True)
 
     def phase(self, name):
@@ -376,7 +413,7 @@ class Bench:
 
     def table(self):
         median = lambda values: statistics.median(values)
-        lines = ["| workload | contender | wall s | to native | CPU s | walsender CPU s | peak RSS MB | written MB |", "|---|---|---|---|---|---|---|---|"]
+        lines = ["| workload | contender | wall s | to native | process ended s | CPU s | walsender CPU s | peak RSS MB | written MB |", "|---|---|---|---|---|---|---|---|---|"]
         for name in ("w1", "w2", "w3", "w5"):
             per = self.results.get(name, {})
             native = min((median([r["wall"] for r in per[k]]) for k in per if k.startswith("native")), default=None)
@@ -385,10 +422,11 @@ class Bench:
                 ratio = f"{m['wall'] / native:.2f}" if native else "–"
                 if not runs[0].get("whole", True):
                     ratio = f"not done: {runs[0]['rows'] / runs[0]['wall']:.0f} tx/s" if name == "w2" else "not done"
-                lines.append(f"| {name.upper()} | {kind} | {m['wall']:.2f} | {ratio} | {m['cpu']:.2f} | {m['sender']:.2f} | {m['rss']:.0f} | {m['written']:.0f} |")
+                ended = f"{median([r['ended'] for r in runs]):.2f}" if "ended" in runs[0] else "–"
+                lines.append(f"| {name.upper()} | {kind} | {m['wall']:.2f} | {ratio} | {ended} | {m['cpu']:.2f} | {m['sender']:.2f} | {m['rss']:.0f} | {m['written']:.0f} |")
         for kind, runs in self.results.get("w4", {}).items():
             r = runs[0]
-            lines.append(f"| W4 | {kind} | p50 {r['p50']:.1f} ms, p95 {r['p95']:.1f} ms, p99 {r['p99']:.1f} ms | | | | {r.get('rss', 0):.0f} | |")
+            lines.append(f"| W4 | {kind} | p50 {r['p50']:.1f} ms, p95 {r['p95']:.1f} ms, p99 {r['p99']:.1f} ms | | | | | {r.get('rss', 0):.0f} | |")
         return "\n".join(lines)
 
     def picture(self):
