@@ -87,7 +87,7 @@ impl Store {
     /// Opens or creates the keyspace of a segment that is sealed at `limit` bytes.
     pub(crate) fn segment(&self, number: u32, limit: u64) -> Result<Keyspace, SpoolError> {
         // The engine cuts its journal only when it flushes: a segment that fits into its memtable would never make it.
-        let memtable = (limit / 4).clamp(MIB / 4, 12 * MIB);
+        let memtable = (limit / 4).clamp(MIB / 4, 8 * MIB);
         self.db
             .keyspace(&segment_name(number), || {
                 // Values are chunks of up to 256 KiB that are read once, in order.
