@@ -53,14 +53,15 @@ impl Side {
         let (string, options, kept) = (Arc::clone(&self.string), Arc::clone(&self.options), self.connection.take());
         let (connection, answer) = blocking("asking the source's catalogue about a relation", move || {
             if let Some(mut connection) = kept {
-                match catalogue::look_up(&mut connection, &options, oid, asker) {
+                match catalogue::look_up(&mut connection, oid, asker) {
                     // The server may have closed it since the last question: one new connection is worth a try.
                     Err(error) if error.kind() == ErrorKind::Transient => {}
                     answer => return Ok((connection, answer?)),
                 }
             }
             let mut connection = session::connect(&string, Session::Sql, options.connect_timeout)?;
-            let answer = catalogue::look_up(&mut connection, &options, oid, asker)?;
+            catalogue::prepare(&mut connection, &options)?;
+            let answer = catalogue::look_up(&mut connection, oid, asker)?;
             Ok((connection, answer))
         })
         .await?;
