@@ -488,11 +488,12 @@ def main():
     try:
         bench = Bench(arguments)
         bench.phase("init")
-        # Once more with nothing to do: lets each slot's restart position pass what was loaded, or the next start decodes it again.
+        # Once more with nothing to do, here and below: lets each slot's restart position pass what it got, or the next start decodes it again.
         bench.phase("settle")
         for name in ("w1", "w3", "w2"):
             if name in chosen or (name == "w1" and "w3" in chosen):
                 bench.phase(name)
+                bench.phase("settle")
         if "w4" in chosen:
             bench.latency()
         if "w5" in chosen:
