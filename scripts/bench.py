@@ -211,15 +211,14 @@ class Bench:
         return [int(pid)] if pid else []
 
     def process(self, slot, command, environment=None, shows=None):
-        """Runs a contender that ends by itself; wall (until `shows`, if there is such a question, else to its end), time to its end,
-        CPU, memory, bytes written, CPU of its walsender."""
+        """Runs a contender to its end, or until `shows`, when it is asked to end: wall, CPU, memory, bytes written, CPU of its walsender."""
         sender = Sampler(lambda: self.walsender(slot))
         log = open(ROOT / f"{slot}.log", "a")
         begin = time.monotonic()
         process = subprocess.Popen([str(c) for c in command], env={**os.environ, **(environment or {})}, stdout=log, stderr=log)
         mine = Sampler(lambda: [process.pid])
         seen, ended = [], threading.Event()
-        watch = threading.Thread(target=lambda: seen.append(self.watch(begin, shows, ended)), daemon=True)
+        watch = threading.Thread(target=lambda: seen.append(self.watch(process, begin, shows, ended)), daemon=True)
         if shows:
             watch.start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -228,8 +227,8 @@ class Bench:
         if shows:
             watch.join()
             if seen[0] is None:
-                sys.exit(f"{command[0]} ended, and its destination does not show the marker")
-            wall = min(wall, seen[0])
+                sys.exit(f"{command[0]} ended ({status}) before its destination showed the marker; its log:\n{Path(log.name).read_text()[-3000:]}")
+            wall = seen[0]
         mine.finish()
         if status:
             sys.exit(f"{command[0]} failed ({status}); its log:\n{Path(log.name).read_text()[-3000:]}")
@@ -237,14 +236,14 @@ class Bench:
                 "written": sum(mine.written.values()), "sender": sender.finish()}
 
     @staticmethod
-    def watch(begin, shows, ended):
-        while True:
-            last = ended.is_set()
+    def watch(process, begin, shows, ended):
+        while not ended.is_set():
             if shows():
-                return time.monotonic() - begin
-            if last:
-                return None
+                wall = time.monotonic() - begin
+                os.kill(process.pid, signal.SIGTERM)
+                return wall
             time.sleep(0.02)
+        return None
 
     def marked(self, path):
         """Whether a SQLite file shows the last marker. No connection stays open: the last one to be closed tidies the file."""
@@ -271,7 +270,7 @@ class Bench:
         slot = self.slot(kind, n)
         if kind.startswith("pg2any"):
             more = {"CDC_STREAMING": "false"} if kind == "pg2any off" else {}
-            return self.process(slot, [TARGET / "pg2any", "run", "--until-lsn", until], self.pg2any_environment(slot) | more,
+            return self.process(slot, [TARGET / "pg2any", "run"], self.pg2any_environment(slot) | more,
                                 lambda: self.marked(ROOT / slot / "target.db"))
         if kind.startswith("receive"):
             return self.process(slot, [TARGET / "receive", self.source.url("bench", True), slot, "bench", kind.split()[1], until])
