@@ -5,9 +5,13 @@
 //! than every [`FeedbackClock::MIN_PAUSE`]), when the server asks, and by a timer of its own (promise 10): a third of
 //! `wal_sender_timeout`, so that neither a slow destination nor a full spool makes the server hang up.
 //!
+//! COMMIT PREPARED does not bring the rows again, so `--ack applied` also waits for prepared transactions ([`Held`]). Broken,
+//! `it::operation::with_ack_applied_a_prepared_transaction_outlives_the_data_directory` fails.
+//!
 //! Promise 1 broken, `it::durability::a_position_is_acknowledged_only_once_it_is_synced_in_the_spool` fails, and
 //! `it::power::what_was_acknowledged_survives_a_loss_of_power` where a disk may be mounted.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,8 +30,8 @@ pub enum Ack {
     Applied,
 }
 
-/// The positions of one status update; only [`Acknowledgement::new`] makes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The positions of one status update; only [`Acknowledgement::new`] makes one that says anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Acknowledgement {
     write: Lsn,
     flush: Lsn,
@@ -62,6 +66,12 @@ impl Acknowledgement {
         }
     }
 
+    /// Acknowledges nothing behind `limit`.
+    #[must_use]
+    pub(crate) fn not_behind(self, limit: Lsn) -> Self {
+        Self { flush: self.flush.min(limit), apply: self.apply.min(limit), ..self }
+    }
+
     /// Received.
     #[must_use]
     pub const fn write(&self) -> Lsn {
@@ -78,6 +88,49 @@ impl Acknowledgement {
     #[must_use]
     pub const fn apply(&self) -> Lsn {
         self.apply
+    }
+}
+
+/// Where prepared transactions hold the acknowledgement back under `--ack applied`. PostgreSQL sends a PREPARE again only
+/// while nothing behind its beginning was acknowledged, so it is held until its COMMIT PREPARED is applied.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// What the server had confirmed when the session began: it cannot be taken back.
+    confirmed: Lsn,
+    /// Where each was prepared and where its COMMIT PREPARED ends, in the order of the latter.
+    decided: VecDeque<(Lsn, Lsn)>,
+}
+
+impl Held {
+    /// More than these are kept two in one: memory stays bounded, and too much is held back at most.
+    const LIMIT: usize = 4096;
+
+    /// Whatever an earlier session held lies behind `confirmed`, and its COMMIT PREPARED, if it came, before `durable`.
+    pub(crate) fn new(confirmed: Lsn, durable: Lsn) -> Self {
+        Self { confirmed, decided: VecDeque::from([(confirmed, durable)]) }
+    }
+
+    /// A COMMIT PREPARED came.
+    pub(crate) fn decided(&mut self, prepared: Lsn, end: Lsn) {
+        if self.decided.len() >= Self::LIMIT {
+            let pairs = self.decided.make_contiguous().chunks(2);
+            let merged = pairs.map(|pair| {
+                let first = pair.iter().map(|(prepared, _)| *prepared).min().unwrap_or_default();
+                (first, pair.last().map(|(_, end)| *end).unwrap_or_default())
+            });
+            self.decided = merged.collect();
+        }
+        self.decided.push_back((prepared, end));
+    }
+
+    /// Up to where may be acknowledged. `applied` is the destination's, `undecided` where the oldest transaction was prepared
+    /// that waits for its COMMIT PREPARED.
+    pub(crate) fn limit(&mut self, applied: Lsn, undecided: Option<Lsn>) -> Lsn {
+        while self.decided.front().is_some_and(|(_, end)| *end <= applied) {
+            self.decided.pop_front();
+        }
+        let prepared = self.decided.iter().map(|(prepared, _)| *prepared).chain(undecided).min();
+        prepared.map_or(Lsn(u64::MAX), |prepared| prepared.max(self.confirmed))
     }
 }
 
@@ -128,6 +181,34 @@ impl FeedbackClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prepared_transaction_is_held_until_its_commit_is_applied() {
+        const FREE: Lsn = Lsn(u64::MAX);
+        let mut held = Held::new(Lsn(10), Lsn(30));
+        assert_eq!(held.limit(Lsn(29), None), Lsn(10), "what was in the spool may have been prepared");
+        assert_eq!(held.limit(Lsn(30), None), FREE);
+        assert_eq!(held.limit(Lsn(60), Some(Lsn(40))), Lsn(40), "not decided");
+        held.decided(Lsn(40), Lsn(70));
+        held.decided(Lsn(50), Lsn(80));
+        assert_eq!(held.limit(Lsn(69), None), Lsn(40), "decided, not applied");
+        assert_eq!(held.limit(Lsn(70), None), Lsn(50));
+        assert_eq!(held.limit(Lsn(80), None), FREE);
+        assert_eq!(held.limit(Lsn(80), Some(Lsn(5))), Lsn(10), "acknowledged before: too late");
+    }
+
+    #[test]
+    fn many_prepared_transactions_take_bounded_room_and_none_is_let_go_early() {
+        let mut held = Held::new(Lsn(0), Lsn(0));
+        for number in 0..100_000 {
+            held.decided(Lsn(2 * number + 1), Lsn(2 * number + 2));
+        }
+        assert!(held.decided.len() <= Held::LIMIT);
+        for applied in 0..100_000 {
+            assert!(held.limit(Lsn(2 * applied), None) <= Lsn(2 * applied + 1));
+        }
+        assert_eq!(held.limit(Lsn(200_000), None), Lsn(u64::MAX));
+    }
 
     #[test]
     fn the_interval_is_a_third_of_the_servers_timeout_or_the_setting() {

@@ -97,6 +97,8 @@ pub(crate) struct Frames {
     /// What was asked while streamed transactions were open.
     early: HashMap<Xid, Vec<Early>>,
     notices: Notices,
+    /// Where transactions were prepared and where their COMMIT PREPARED ends, until the reader takes them.
+    pub(crate) decided: Vec<(Lsn, Lsn)>,
     /// Relations described since the last BEGIN.
     described: u64,
     scratch: Vec<u8>,
@@ -220,7 +222,9 @@ impl Frames {
             }
             Message::CommitPrepared(ending, gid) => {
                 self.must_be_outside(misplaced)?;
+                let prepared = intake.prepared_at(gid);
                 let end = self.commit(&ending, None, |commit| intake.commit_prepared(gid, commit))?;
+                self.decided.extend(prepared.map(|prepared| (prepared, ending.end)));
                 numbers.received_transactions.add(1);
                 return Ok(end);
             }

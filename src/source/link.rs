@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::error::SourceError;
-use super::feedback::{Ack, Acknowledgement, FeedbackClock};
+use super::feedback::{Ack, Acknowledgement, FeedbackClock, Held};
 use super::gap::{self, Checkpoint, Positions};
 use super::progress::Progress;
 use crate::metrics::Numbers;
@@ -59,6 +59,8 @@ pub(crate) struct Link {
     numbers: Arc<Numbers>,
     spool: Spool,
     ack: Ack,
+    /// What prepared transactions hold back under `--ack applied`.
+    held: Option<Held>,
     clock: FeedbackClock,
     last: Acknowledgement,
     durable: watch::Receiver<DurableLsn>,
@@ -79,6 +81,7 @@ pub(crate) struct LinkParts {
     pub(crate) numbers: Arc<Numbers>,
     pub(crate) spool: Spool,
     pub(crate) ack: Ack,
+    pub(crate) held: Option<Held>,
     pub(crate) clock: FeedbackClock,
     pub(crate) server_end: Lsn,
     pub(crate) trouble: oneshot::Receiver<SourceError>,
@@ -97,8 +100,8 @@ impl Link {
         let mut checkpoint = parts.progress.watch_checkpoint();
         let known = *checkpoint.borrow_and_update();
         let durable_now = *durable.borrow();
-        Self {
-            last: Acknowledgement::new(parts.ack, Lsn::ZERO, durable_now, known),
+        let mut link = Self {
+            last: Acknowledgement::default(),
             connection: parts.connection,
             progress: parts.progress,
             shutdown: parts.shutdown,
@@ -107,6 +110,7 @@ impl Link {
             numbers: parts.numbers,
             spool: parts.spool,
             ack: parts.ack,
+            held: parts.held,
             clock: parts.clock,
             durable,
             checkpoint,
@@ -114,6 +118,24 @@ impl Link {
             trouble: parts.trouble,
             watcher: parts.watcher,
             never: CancellationToken::new(),
+        };
+        link.last = link.acknowledgement(Lsn::ZERO, durable_now, known);
+        link
+    }
+
+    /// A COMMIT PREPARED came of a transaction that was prepared there.
+    pub(crate) fn decided(&mut self, prepared: Lsn, end: Lsn) {
+        if let Some(held) = &mut self.held {
+            held.decided(prepared, end);
+        }
+    }
+
+    /// What may be said to the server.
+    fn acknowledgement(&mut self, received: Lsn, durable: DurableLsn, checkpoint: Checkpoint) -> Acknowledgement {
+        let now = Acknowledgement::new(self.ack, received, durable, checkpoint);
+        match &mut self.held {
+            Some(held) => now.not_behind(held.limit(now.apply(), self.spool.oldest_prepared())),
+            None => now,
         }
     }
 
@@ -181,7 +203,7 @@ impl Link {
     pub(crate) async fn feedback(&mut self) -> Result<(), Interrupt> {
         let durable = *self.durable.borrow_and_update();
         let checkpoint = self.progress.checkpoint();
-        let now = Acknowledgement::new(self.ack, self.received, durable, checkpoint).not_below(self.last);
+        let now = self.acknowledgement(self.received, durable, checkpoint).not_below(self.last);
         let (write, flush, apply) = (now.write().0, now.flush().0, now.apply().0);
         self.connection
             .inner

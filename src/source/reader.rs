@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::ConnectionString;
 use super::error::SourceError;
-use super::feedback::FeedbackClock;
+use super::feedback::{Ack, FeedbackClock, Held};
 use super::frames::{Frames, Step};
 use super::gap::Checkpoint;
 use super::link::{Interrupt, Link, LinkParts};
@@ -187,6 +187,7 @@ impl Reader {
             numbers: Arc::clone(&options.numbers),
             spool: self.spool.clone(),
             ack: options.ack,
+            held: (two_phase && options.ack == Ack::Applied).then(|| Held::new(slot.confirmed, durable)),
             clock: FeedbackClock::new(options.status_interval, facts.sender_timeout, now),
             server_end: facts.server,
             trouble,
@@ -259,6 +260,9 @@ impl Reader {
                 match step {
                     Step::Done | Step::AskAgain(_) => {}
                     Step::Ended(end, time) => {
+                        for (prepared, end) in reception.frames.decided.drain(..) {
+                            reception.link.decided(prepared, end);
+                        }
                         reception.link.received = reception.link.received.max(end);
                         reception.pace.committed(sent, time);
                     }

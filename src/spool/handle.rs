@@ -264,6 +264,11 @@ impl Spool {
         self.core.durable.subscribe()
     }
 
+    /// Where the oldest transaction was prepared that waits for its COMMIT PREPARED.
+    pub(crate) fn oldest_prepared(&self) -> Option<Lsn> {
+        lock(&self.core.prepared).values().map(|(prepare, _)| prepare.prepare_lsn).min()
+    }
+
     /// Where an applier said that it was; a hint, the destination's checkpoint is the truth.
     ///
     /// # Errors

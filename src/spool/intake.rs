@@ -302,6 +302,11 @@ impl Intake {
             .is_some_and(|(held, _)| held.xid == xid && held.prepare_lsn == prepare_lsn)
     }
 
+    /// Where the transaction was prepared that waits under this identifier.
+    pub(crate) fn prepared_at(&self, gid: &str) -> Option<Lsn> {
+        lock(&self.spool.core.prepared).get(gid).map(|(prepare, _)| prepare.prepare_lsn)
+    }
+
     /// COMMIT PREPARED.
     ///
     /// # Errors

@@ -27,6 +27,12 @@ fn fingerprint(directory: &std::path::Path) -> Vec<(std::path::PathBuf, u64, u64
     found
 }
 
+/// `inspect` of a running pipeline.
+fn summary(pipeline: &Pipeline) -> serde_json::Value {
+    let (_, out, _) = pipeline.run(&["inspect", "--json"]);
+    serde_json::from_str(&out).unwrap_or_default()
+}
+
 on_each_server! {
     fn sigterm_ends_within_five_seconds_under_backlog_and_nothing_is_lost(server) {
         let (mut database, pipeline) = arrange_streaming(server, TABLE);
@@ -157,6 +163,52 @@ on_each_server! {
         database.execute("DELETE FROM t WHERE id % 7 = 0");
         pipeline.catch_up();
         assert_equal(&database, &pipeline);
+    }
+
+    fn with_ack_applied_a_prepared_transaction_outlives_the_data_directory(server) {
+        // Lost while it is prepared, and while its COMMIT PREPARED waits for the destination.
+        for decided in [false, true] {
+            let mut database = Database::new(server);
+            database.execute(TABLE);
+            database.create_slot_with(true);
+            let mut pipeline = Pipeline::new(&database);
+            pipeline.set("PG2ANY_ACK", "applied").set("PG2ANY_STATUS_INTERVAL", "200ms");
+            let gid = database.name.clone();
+            let mut running = pipeline.start();
+            running.until_caught_up(&pipeline, &mut database);
+            let prepare = database.text("SELECT pg_current_wal_insert_lsn()");
+            database.execute(&format!("BEGIN; INSERT INTO t VALUES (1, 'x'); PREPARE TRANSACTION '{gid}'"));
+            running.until_caught_up(&pipeline, &mut database);
+            let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
+            if decided {
+                locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
+                database.execute(&format!("COMMIT PREPARED '{gid}'"));
+                running.until("the commit is in the spool", || summary(&pipeline)["pending"] != 0);
+            }
+            let reports = || summary(&pipeline)["numbers"]["feedback_sent"].as_u64();
+            let before = reports();
+            running.until("three more reports", || reports() >= before.map(|before| before + 3));
+            let behind = format!("confirmed_flush_lsn > '{prepare}'::pg_lsn + 4096");
+            assert_eq!(database.slot(&behind).as_deref(), Some("false"), "{decided}: {}", running.said());
+            running.kill();
+            locker.execute_batch(if decided { "ROLLBACK" } else { "SELECT 1" }).unwrap();
+            drop(locker);
+            std::fs::remove_dir_all(pipeline.data()).unwrap();
+            if !decided {
+                database.execute(&format!("COMMIT PREPARED '{gid}'"));
+            }
+            pipeline.catch_up();
+            assert_equal(&database, &pipeline);
+            assert_eq!(pipeline.lines("SELECT id FROM t"), ["1"]);
+            // Applied, it holds nothing back any more.
+            let mut running = pipeline.start();
+            running.until_caught_up(&pipeline, &mut database);
+            let end = database.text("SELECT pg_current_wal_flush_lsn()");
+            running.until("the acknowledgement", || {
+                database.slot(&format!("confirmed_flush_lsn >= '{end}'::pg_lsn")).as_deref() == Some("true")
+            });
+            running.terminate();
+        }
     }
 
     fn inspecting_works_while_it_runs_and_while_it_does_not_and_changes_nothing(server) {
