@@ -4,6 +4,8 @@
 //! enum labels or primary key. Those are asked of the catalogue when a version is new, and are true *as of then*, which may be
 //! later than the rows that follow.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::command::{DecodeError, FrameReader};
@@ -81,7 +83,7 @@ pub struct Catalogue {
     pub types: Vec<TypeInfo>,
     /// `pg_class.relfilenode`-like generation: changes when the table was rewritten (`pg_relation_filenode`), 0 when unknown.
     pub file_node: u32,
-    /// `pg_class.reltuples` at that moment, when it was above 0: the table had rows before the first one was seen.
+    /// About how many rows the table had before the first one was seen; `None`: none, as far as the source says.
     pub estimated_rows: Option<u64>,
     /// A publication shows only some of its columns (a column list).
     #[serde(default)]
@@ -94,6 +96,12 @@ pub struct Catalogue {
     /// out to be true for its first row. 0 otherwise.
     #[serde(default)]
     pub asked_for: u64,
+    /// It was asked for a transaction that was prepared and not decided: what that did to the relation is not in the answer.
+    #[serde(default)]
+    pub undecided: bool,
+    /// The table was UNLOGGED (`relpersistence`): what is written to it then is not sent.
+    #[serde(default)]
+    pub unlogged: bool,
     /// The entries of `pg_publication_rel`, `pg_publication_namespace` and `pg_publication` by which it is published: others mean
     /// that it was taken out of the publication and added again.
     #[serde(default)]
@@ -161,8 +169,8 @@ pub enum TypeKind {
     Domain(u32, i32),
     /// An enum and its labels in order.
     Enum(Vec<String>),
-    /// A row type.
-    Composite,
+    /// A row type and its attributes by their numbers.
+    Composite(BTreeMap<i16, String>),
     /// A range.
     Range,
     /// A multirange.

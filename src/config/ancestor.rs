@@ -152,10 +152,10 @@ impl ConfigBuilder {
         self.without_effect("binary_format", "values are always requested as text, which is the same on every server")
     }
 
-    /// Has no effect: logical messages are received, counted and not applied.
+    /// Has no effect: logical messages are not asked for.
     #[must_use]
     pub fn include_messages(self, _enabled: bool) -> Self {
-        self.without_effect("include_messages", "logical messages are received, counted and not applied")
+        self.without_effect("include_messages", "logical messages are not asked for")
     }
 
     /// Has no effect: what may succeed later is tried until it does.

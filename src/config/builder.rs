@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Ack, Config, ConfigError, DestinationFactory, DestinationType, LogFormat, Origin, Purpose, Secret, Until};
+use super::{
+    Ack, Config, ConfigError, DestinationFactory, DestinationType, LogFormat, OnPublicationChange, Origin, Purpose,
+    Secret, Until,
+};
 use crate::destination::{
     Destination, OnDroppedColumn, OnMissingRow, OnRewrite, Options, SchemaMapping, Unrepresentable,
 };
@@ -42,6 +45,7 @@ impl ConfigBuilder {
             streaming: true,
             two_phase: false,
             origin: Origin::Any,
+            on_publication_change: OnPublicationChange::Warn,
             create_slot: true,
             ack: Ack::Spooled,
             status_interval: Duration::from_secs(10),
@@ -328,6 +332,8 @@ calls! {
     two_phase: bool,
     /// Which changes PostgreSQL sends, by where they were made.
     origin: Origin,
+    /// Policy for publications that changed.
+    on_publication_change: OnPublicationChange,
     /// Whether the slot is created on the first run.
     create_slot: bool,
     /// When PostgreSQL may forget what it sent.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::destination::{OnDroppedColumn, OnMissingRow, OnRewrite, Unrepresentable};
 use crate::position::Lsn;
-pub use crate::source::{Ack, Origin};
+pub use crate::source::{Ack, OnPublicationChange, Origin};
 
 /// A setting's words: how they are written, what they mean, and the error for another one.
 macro_rules! words {
@@ -92,6 +92,8 @@ impl fmt::Display for DestinationType {
 words!(Ack, "a time for the acknowledgement", "spooled" => Self::Spooled, "applied" => Self::Applied);
 
 words!(Origin, "an origin", "any" => Self::Any, "none" => Self::None);
+
+words!(OnPublicationChange, "a policy for changed publications", "warn" => Self::Warn, "stop" => Self::Stop);
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -27,7 +27,7 @@ pub use ancestor::{ColumnTransformation, TableMapping, TransformationType};
 pub use builder::ConfigBuilder;
 pub use environment::{Purpose, load_config_from_env, resolve};
 pub use error::ConfigError;
-pub use kinds::{Ack, DestinationType, LogFormat, Origin, Origin as OriginFilter, Until};
+pub use kinds::{Ack, DestinationType, LogFormat, OnPublicationChange, Origin, Origin as OriginFilter, Until};
 pub use quantity::{human_size, parse_duration, parse_size, parse_switch};
 pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
@@ -76,6 +76,8 @@ pub struct Config {
     pub two_phase: bool,
     /// Which changes PostgreSQL sends, by where they were made.
     pub origin: Origin,
+    /// Policy for publications that changed.
+    pub on_publication_change: OnPublicationChange,
     /// Whether the slot is created on the first run.
     pub create_slot: bool,
     /// When PostgreSQL may forget what it sent.
@@ -182,6 +184,7 @@ impl fmt::Debug for Config {
             .field("streaming", &self.streaming)
             .field("two_phase", &self.two_phase)
             .field("origin", &self.origin)
+            .field("on_publication_change", &self.on_publication_change)
             .field("create_slot", &self.create_slot)
             .field("ack", &self.ack)
             .field("status_interval", &self.status_interval)

@@ -19,6 +19,7 @@ impl Config {
             origin: self.origin,
             connect_timeout: self.connection_timeout,
             ack: self.ack,
+            on_publication_change: self.on_publication_change,
             create_slot: self.create_slot,
             status_interval: self.status_interval,
             numbers,

@@ -102,6 +102,9 @@ settings! {
     "origin", "PG2ANY_ORIGIN", "origin", Value("any|none"), Some("any"), Source,
         "Which changes PostgreSQL sends: all, or only those made at the source itself (none, PostgreSQL 16 and newer).",
         |b, t| b.config.origin = Word::parse_word(t)?;
+    "on-publication-change", "PG2ANY_ON_PUBLICATION_CHANGE", "on_publication_change", Value("warn|stop"), Some("warn"), Run,
+        "What to do when a publication, its options, tables, columns or row filters changed between two looks: rows that were committed meanwhile may never come.",
+        |b, t| b.config.on_publication_change = Word::parse_word(t)?;
     "create-slot", "PG2ANY_CREATE_SLOT", "create_slot", Switch, Some("true"), Run,
         "Create the slot when there is nothing in the spool and nothing at the destination yet.",
         |b, t| b.config.create_slot = parse_switch(t)?;

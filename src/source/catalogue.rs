@@ -10,6 +10,7 @@
 //! so decoding does without. A change that can be seen while the rows' transaction has not committed is before them as well.
 //! Of any other column that was dropped it is not known, and the answer names it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -29,7 +30,7 @@ use crate::position::{Lsn, Xid};
 /// and leaves the element as its type prints it.
 const QUERY: &str = r"
 WITH RECURSIVE relation AS (
-  SELECT c.oid, c.reltuples, pg_catalog.pg_relation_filenode(c.oid) AS file_node
+  SELECT c.oid, c.reltuples, c.relpersistence = 'u' AS unlogged, pg_catalog.pg_relation_filenode(c.oid) AS file_node
   FROM pg_catalog.pg_class c WHERE c.oid = $1
 ), columns AS (
   SELECT a.*, a.xmin FROM pg_catalog.pg_attribute a JOIN relation r ON a.attrelid = r.oid WHERE a.attnum > 0 AND NOT a.attisdropped
@@ -42,6 +43,7 @@ WITH RECURSIVE relation AS (
 )
 SELECT pg_catalog.json_build_object(
   'file_node', COALESCE(r.file_node, 0)::bigint,
+  'unlogged', r.unlogged,
   'estimated_rows', CASE WHEN r.reltuples > 0 THEN r.reltuples::bigint END,
   'column_list', EXISTS (SELECT FROM pg_catalog.pg_publication_rel p
     WHERE p.prrelid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(r.oid) UNION SELECT r.oid)
@@ -75,7 +77,9 @@ SELECT pg_catalog.json_build_object(
       'oid', t.oid::bigint, 'schema', n.nspname, 'name', t.typname, 'kind', t.typtype, 'category', t.typcategory,
       'element', t.typelem::bigint, 'base', t.typbasetype::bigint, 'modifier', t.typtypmod,
       'labels', (SELECT pg_catalog.json_agg(e.enumlabel ORDER BY e.enumsortorder)
-        FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)) ORDER BY t.oid), '[]')
+        FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid),
+      'attributes', (SELECT pg_catalog.json_object_agg(a.attnum, a.attname ORDER BY a.attnum)
+        FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)) ORDER BY t.oid), '[]')
     FROM types s JOIN pg_catalog.pg_type t ON t.oid = s.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
     WHERE t.oid >= 16384 OR t.typtype <> 'b' OR (t.typcategory = 'A' AND t.typelem <> 0))
 )::text
@@ -84,6 +88,7 @@ FROM relation r";
 #[derive(Deserialize)]
 struct Answer {
     file_node: u32,
+    unlogged: bool,
     estimated_rows: Option<u64>,
     column_list: bool,
     position: String,
@@ -125,6 +130,7 @@ struct AnswerType {
     base: u32,
     modifier: i32,
     labels: Option<Vec<String>>,
+    attributes: Option<BTreeMap<i16, String>>,
 }
 
 /// Added to it where there is such a thing.
@@ -150,6 +156,8 @@ pub(crate) struct Asker {
     pub(crate) xid: Xid,
     /// It has committed: what it did to the catalogue can be seen, or will be in a moment.
     pub(crate) committed: bool,
+    /// Nothing was known of the relation before.
+    pub(crate) first: bool,
 }
 
 /// What the catalogue says, and how much of the log there was by then.
@@ -204,7 +212,12 @@ pub(crate) fn prepare(connection: &mut Connection, options: &SourceOptions) -> R
 /// # Errors
 ///
 /// [`SourceError::Server`] when the query fails, [`SourceError::Internal`] when its answer cannot be read.
-pub(crate) fn look_up(connection: &mut Connection, oid: u32, asker: Asker) -> Result<Answered, SourceError> {
+pub(crate) fn look_up(
+    connection: &mut Connection,
+    slot: &str,
+    oid: u32,
+    asker: Asker,
+) -> Result<Answered, SourceError> {
     let mut early = false;
     if asker.committed {
         wait_until_visible(connection, asker.xid)?;
@@ -217,10 +230,43 @@ pub(crate) fn look_up(connection: &mut Connection, oid: u32, asker: Asker) -> Re
     let mut answered = read(&json)
         .map_err(|cause| SourceError::Internal { doing: DOING, cause: std::io::Error::other(cause.to_string()) })?;
     answered.early = early;
+    if asker.first
+        && let Some(rows) = rows_before(connection, slot, oid)?
+    {
+        let estimated = answered.catalogue.estimated_rows.unwrap_or_default();
+        answered.catalogue.estimated_rows = (rows > 0).then_some(rows.max(estimated));
+    }
     if early && !answered.catalogue.dropped.is_empty() && !is_visible(connection, asker.xid)? {
         answered.catalogue.dropped.clear();
     }
     Ok(answered)
+}
+
+/// How many rows at the table's beginning are older than everything that is still to be sent; `None` where that cannot be told:
+/// the planner's estimate is all there is then, and it has none before the table is analysed. Waits for no lock, and not for long.
+fn rows_before(connection: &mut Connection, slot: &str, oid: u32) -> Result<Option<u64>, SourceError> {
+    const DOING: &str = "looking for rows that were there before";
+    let name = format!(
+        "SELECT c.oid::pg_catalog.regclass::text FROM pg_catalog.pg_class c WHERE c.oid = {oid} \
+         AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')"
+    );
+    let Some(table) = connection.one(DOING, &name)? else { return Ok(None) };
+    connection.exec(DOING, "SET lock_timeout = '100ms'; SET statement_timeout = '2s'")?;
+    let sql = format!(
+        "SELECT pg_catalog.count(*) FROM {table} t, pg_catalog.pg_replication_slots s WHERE s.slot_name = {} \
+         AND t.ctid < '(1000,0)' AND (pg_catalog.age(t.xmin) > pg_catalog.age(s.catalog_xmin) OR pg_catalog.age(t.xmin) < 0)",
+        literal(slot)
+    );
+    let rows = match connection.one(DOING, &sql) {
+        Ok(rows) => rows.and_then(|rows| rows.parse().ok()),
+        Err(error) if error.sqlstate().is_some() => {
+            tracing::debug!(table, %error, "could not look for rows that were there before");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    connection.exec(DOING, "SET lock_timeout = 0; SET statement_timeout = 0")?;
+    Ok(rows)
 }
 
 fn read(json: &str) -> Result<Answered, serde_json::Error> {
@@ -229,7 +275,7 @@ fn read(json: &str) -> Result<Answered, serde_json::Error> {
         let kind = match info.kind {
             'd' => TypeKind::Domain(info.base, info.modifier),
             'e' => TypeKind::Enum(info.labels.unwrap_or_default()),
-            'c' => TypeKind::Composite,
+            'c' => TypeKind::Composite(info.attributes.unwrap_or_default()),
             'r' => TypeKind::Range,
             'm' => TypeKind::Multirange,
             _ if info.category == 'A' && info.element != 0 => TypeKind::Array(info.element),
@@ -260,6 +306,8 @@ fn read(json: &str) -> Result<Answered, serde_json::Error> {
         column_list: answer.column_list,
         dropped: dropped.collect(),
         asked_for: 0,
+        undecided: false,
+        unlogged: answer.unlogged,
         published_by: answer.published_by,
     };
     let position = answer.position.parse().map_err(serde::de::Error::custom)?;
@@ -273,7 +321,7 @@ mod tests {
 
     #[test]
     fn an_answer_becomes_a_catalogue() {
-        let json = r#"{"file_node":16385,"estimated_rows":null,"column_list":true,
+        let json = r#"{"file_node":16385,"unlogged":false,"estimated_rows":null,"column_list":true,
             "position":"0/10","published_by":[16500],"dropped":[{"number":2,"twins":[3]}],
             "columns":[{"name":"id","number":1,"type":23,"modifier":-1,"changed":700,"not_null":true,"generated":false,"default":null,"missing":null},
                        {"name":"m","number":3,"type":16400,"modifier":-1,"changed":700,"not_null":false,"generated":false,"default":"'sad'::mood","missing":"sad"}],
@@ -283,7 +331,9 @@ mod tests {
                      {"oid":16402,"schema":"public","name":"_mood","kind":"b","category":"A","element":16400,"base":0,
                       "modifier":-1,"labels":null},
                      {"oid":16410,"schema":"public","name":"d","kind":"d","category":"S","element":0,"base":1043,
-                      "modifier":9,"labels":null}]}"#;
+                      "modifier":9,"labels":null},
+                     {"oid":16420,"schema":"public","name":"pair","kind":"c","category":"C","element":0,"base":0,
+                      "modifier":-1,"labels":null,"attributes":{"1":"a","3":"c"}}]}"#;
         let Answered { catalogue, position, .. } = read(json).unwrap();
         assert_eq!(position, Lsn(16));
         assert_eq!(catalogue.dropped, [DroppedColumn { attribute_number: 2, twins: vec![3] }]);
@@ -292,5 +342,7 @@ mod tests {
         assert_eq!(catalogue.types[0].kind, TypeKind::Enum(vec!["sad".to_owned(), "ok".to_owned()]));
         assert_eq!(catalogue.types[1].kind, TypeKind::Array(16400));
         assert_eq!(catalogue.types[2].kind, TypeKind::Domain(1043, 9));
+        let attributes = [(1, "a".to_owned()), (3, "c".to_owned())];
+        assert_eq!(catalogue.types[3].kind, TypeKind::Composite(attributes.into()));
     }
 }

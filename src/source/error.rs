@@ -9,6 +9,7 @@ use pg_walstream::ReplicationError;
 
 use super::gap::Gap;
 use super::identity::IdentityMismatch;
+use super::publications::PublicationChange;
 use crate::change::DecodeError;
 use crate::position::{Lsn, Xid};
 use crate::spool::SpoolError;
@@ -89,6 +90,9 @@ pub enum SourceError {
     /// Something else lies behind the same name.
     #[error(transparent)]
     Identity(#[from] IdentityMismatch),
+    /// What is published changed, and the policy says stop.
+    #[error("{0}. To go on from here, run once with --on-publication-change warn")]
+    PublicationChanged(PublicationChange),
     /// The server, the slot or the publication is not as it must be.
     #[error("{what}. {way_out}")]
     Setup {

@@ -115,6 +115,11 @@ impl Frames {
         self.open.is_none() && self.stream.is_none()
     }
 
+    /// Everything that was committed up to here has been received.
+    pub(crate) fn passed(&mut self, lsn: Lsn) {
+        self.notices.passed(lsn);
+    }
+
     /// Takes one message.
     pub(crate) fn take(
         &mut self,
@@ -131,6 +136,10 @@ impl Frames {
             .ok_or(SourceError::UnknownMessage { byte: tag, tag: char::from(tag), lsn })?;
         match message {
             Message::Command => {
+                if tag == b'T' {
+                    let frame = cut_xid_if(self.stream.is_some(), bytes, &mut self.scratch).map_err(malformed)?;
+                    self.notices.truncated(&relation_oids(frame).map_err(malformed)?);
+                }
                 match (self.stream, &self.open) {
                     (Some(xid), _) => {
                         let (subxid, frame) = cut_xid(bytes, &mut self.scratch).map_err(malformed)?;
@@ -151,6 +160,7 @@ impl Frames {
                 self.must_be_outside(misplaced)?;
                 let skip = intake.begin(xid, final_lsn, time)? == Skip::Whole;
                 self.described = 0;
+                self.notices.passed(final_lsn);
                 self.open = Some(Open { xid, final_lsn, skip, prepared: false, origin: None });
             }
             Message::Commit { lsn: commit_lsn, end, time } => {
@@ -174,7 +184,7 @@ impl Frames {
                 let schema = if schema.is_empty() { "pg_catalog" } else { schema };
                 self.types.insert(oid, (schema.to_owned(), name.to_owned()));
             }
-            // Left out by policy: no destination has a place for it.
+            // Not asked for, and no destination has a place for it.
             Message::Logical => numbers.logical_messages.add(1),
             Message::StreamStart { xid, first } => {
                 self.must_be_outside(misplaced)?;
@@ -187,6 +197,7 @@ impl Frames {
             }
             Message::StreamCommit(ending) => {
                 self.must_be_outside(misplaced)?;
+                self.notices.passed(ending.lsn);
                 if let Some(early) = self.early.remove(&ending.xid) {
                     return Ok(Step::AskAgain(early));
                 }
@@ -272,19 +283,17 @@ impl Frames {
 
     /// A Relation message: a question for the catalogue.
     fn relation(&mut self, lsn: Lsn, bytes: &Bytes) -> Result<Step, DecodeError> {
-        let frame = match self.stream {
-            Some(_) => cut_xid(bytes, &mut self.scratch)?.1,
-            None => bytes,
-        };
+        let frame = cut_xid_if(self.stream.is_some(), bytes, &mut self.scratch)?;
         let mut reader = FrameReader::new(frame);
         reader.tag(b'R')?;
         let oid = reader.u32()?;
         // The same bytes do not mean the same table: a column that was dropped and added again has another number.
+        let first = !self.notices.knows(oid);
         let asker = match (&self.open, self.stream) {
-            (_, Some(xid)) => Asker { xid, committed: false },
-            (Some(open), None) => Asker { xid: open.xid, committed: !open.prepared },
+            (_, Some(xid)) => Asker { xid, committed: false, first },
+            (Some(open), None) => Asker { xid: open.xid, committed: !open.prepared, first },
             // Nothing's: it describes rows to come.
-            (None, None) => Asker { xid: 0, committed: false },
+            (None, None) => Asker { xid: 0, committed: false, first },
         };
         Ok(Step::Describe(Description { oid, stream: self.stream, asker, frame: frame.to_vec(), lsn }))
     }
@@ -304,12 +313,14 @@ impl Frames {
             if !shows(&catalogue, &frame).map_err(malformed)? {
                 return Ok(false);
             }
-            let early = Early { oid, asker: Asker { committed: true, ..asker }, catalogue: catalogue.clone() };
+            let early =
+                Early { oid, asker: Asker { committed: true, first: false, ..asker }, catalogue: catalogue.clone() };
             let asked = self.early.entry(xid).or_default();
             if !asked.contains(&early) {
                 asked.push(early);
             }
         }
+        catalogue.undecided = early && self.open.as_ref().is_some_and(|open| open.prepared);
         if !catalogue.dropped.is_empty() {
             // The protocol gives the message no position of its own.
             let transaction = self.open.as_ref().map_or(lsn, |open| open.final_lsn);
@@ -328,7 +339,7 @@ impl Frames {
         }
         self.name_types(&frame, &mut catalogue).map_err(malformed)?;
         let record = RelationRecord { frame, catalogue };
-        self.notices.compare(&Relation::decode(RelationVersion(0), &record).map_err(malformed)?);
+        self.notices.compare(&Relation::decode(RelationVersion(0), &record).map_err(malformed)?, position);
         self.doubts.remove(&oid);
         if !record.catalogue.dropped.is_empty() && asker.committed {
             self.doubts.insert(oid, (position, record.clone()));
@@ -368,6 +379,11 @@ impl Frames {
         }
         Ok(())
     }
+}
+
+/// The frame without the xid that it has in a streamed transaction.
+fn cut_xid_if<'a>(streamed: bool, bytes: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<&'a [u8], DecodeError> {
+    if streamed { Ok(cut_xid(bytes, scratch)?.1) } else { Ok(bytes) }
 }
 
 fn relation(frame: &[u8]) -> Result<Relation, DecodeError> {

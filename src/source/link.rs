@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use super::error::SourceError;
 use super::feedback::{Ack, Acknowledgement, FeedbackClock, Held};
 use super::gap::{self, Checkpoint, Positions};
 use super::progress::Progress;
+use super::side::Watcher;
 use crate::metrics::Numbers;
 use crate::position::Lsn;
 use crate::spool::{DurableLsn, Spool, SpoolError};
@@ -67,8 +68,7 @@ pub(crate) struct Link {
     checkpoint: watch::Receiver<Checkpoint>,
     /// Whether the destination's checkpoint has been compared in this session.
     compared: bool,
-    trouble: oneshot::Receiver<SourceError>,
-    watcher: tokio::task::JoinHandle<()>,
+    watcher: Watcher,
     /// Never cancelled: the reader's own token ends the reader, without losing what the driver holds.
     never: CancellationToken,
 }
@@ -84,14 +84,7 @@ pub(crate) struct LinkParts {
     pub(crate) held: Option<Held>,
     pub(crate) clock: FeedbackClock,
     pub(crate) server_end: Lsn,
-    pub(crate) trouble: oneshot::Receiver<SourceError>,
-    pub(crate) watcher: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.watcher.abort();
-    }
+    pub(crate) watcher: Watcher,
 }
 
 impl Link {
@@ -115,7 +108,6 @@ impl Link {
             durable,
             checkpoint,
             compared: known != Checkpoint::Unknown,
-            trouble: parts.trouble,
             watcher: parts.watcher,
             never: CancellationToken::new(),
         };
@@ -156,7 +148,7 @@ impl Link {
     /// Waits for the next message, or for `until`; feedback goes on.
     pub(crate) async fn next(&mut self, until: Option<Instant>) -> Result<Option<Bytes>, Interrupt> {
         loop {
-            let Self { connection, never, clock, durable, checkpoint, trouble, shutdown, ack, .. } = self;
+            let Self { connection, never, clock, durable, checkpoint, watcher, shutdown, ack, .. } = self;
             let watch_durable = !clock.is_wanted();
             let watch_checkpoint = *ack == Ack::Applied && watch_durable || !self.compared;
             tokio::select! {
@@ -166,7 +158,7 @@ impl Link {
                     Ok(bytes) => Ok(Some(bytes)),
                     Err(error) => Err(SourceError::stream(&error).into()),
                 },
-                Ok(error) = trouble => return Err(error.into()),
+                Some(error) = watcher.trouble.recv() => return Err(error.into()),
                 () = sleep_until(clock.due()) => self.feedback().await?,
                 Ok(()) = durable.changed(), if watch_durable => clock.moved(),
                 Ok(()) = checkpoint.changed(), if watch_checkpoint => {
@@ -186,13 +178,17 @@ impl Link {
                 biased;
                 output = &mut future => return Ok(output),
                 () = self.shutdown.cancelled() => return Err(Interrupt::Shutdown),
+                Some(error) = self.watcher.trouble.recv() => return Err(error.into()),
                 () = sleep_until(self.clock.due()) => self.feedback().await?,
             }
         }
     }
 
-    /// Looks whether a status update is due, and sends it; for a reader that does not wait.
+    /// Looks whether the session has to end, or a status update is due, and sends it; for a reader that does not wait.
     pub(crate) async fn feedback_if_due(&mut self) -> Result<(), Interrupt> {
+        if let Ok(error) = self.watcher.trouble.try_recv() {
+            return Err(error.into());
+        }
         if !self.clock.is_wanted() && self.durable.has_changed().unwrap_or(false) {
             self.clock.moved();
         }

@@ -26,6 +26,7 @@ mod notice;
 mod options;
 mod progress;
 mod protocol;
+mod publications;
 mod reader;
 mod session;
 mod side;
@@ -44,8 +45,9 @@ pub use error::{ErrorKind, SourceError};
 pub use feedback::{Ack, Acknowledgement};
 pub use gap::{Checkpoint, Gap, KnownEnd, Positions};
 pub use identity::IdentityMismatch;
-pub use options::{Origin, SourceOptions};
+pub use options::{OnPublicationChange, Origin, SourceOptions};
 pub use progress::{Progress, Status};
+pub use publications::PublicationChange;
 
 use crate::backoff::Backoff;
 use crate::spool::Spool;

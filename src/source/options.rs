@@ -17,6 +17,16 @@ pub enum Origin {
     None,
 }
 
+/// What to do when what is published changed between two looks: rows that were committed meanwhile may never come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnPublicationChange {
+    /// Warn, naming both positions, and go on.
+    #[default]
+    Warn,
+    /// Stop.
+    Stop,
+}
+
 /// Settings of a source; [`SourceOptions::new`] has the defaults.
 #[derive(Clone)]
 pub struct SourceOptions {
@@ -35,8 +45,6 @@ pub struct SourceOptions {
     pub two_phase: bool,
     /// Which changes.
     pub origin: Origin,
-    /// Ask for logical messages too; they are counted and left out.
-    pub messages: bool,
     /// Limit for connecting to one host.
     pub connect_timeout: Duration,
     /// What a reported flush means.
@@ -47,6 +55,8 @@ pub struct SourceOptions {
     pub status_interval: Duration,
     /// How often the publications are looked at while streaming.
     pub publication_check_interval: Duration,
+    /// What a change of them leads to.
+    pub on_publication_change: OnPublicationChange,
     /// Where things are counted.
     pub numbers: Arc<Numbers>,
 }
@@ -67,12 +77,12 @@ impl SourceOptions {
             streaming: true,
             two_phase: false,
             origin: Origin::Any,
-            messages: true,
             connect_timeout: Duration::from_secs(30),
             ack: Ack::Spooled,
             create_slot: true,
             status_interval: Duration::from_secs(10),
-            publication_check_interval: Duration::from_secs(30),
+            publication_check_interval: Duration::from_secs(2),
+            on_publication_change: OnPublicationChange::Warn,
             numbers: Arc::default(),
         }
     }

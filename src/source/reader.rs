@@ -21,12 +21,12 @@ use super::feedback::{Ack, FeedbackClock, Held};
 use super::frames::{Frames, Step};
 use super::gap::Checkpoint;
 use super::link::{Interrupt, Link, LinkParts};
-use super::notice::EnumLabels;
+use super::notice::Unsaid;
 use super::options::{Origin, SourceOptions};
 use super::progress::Progress;
 use super::protocol::Envelope;
 use super::session::{self, Prepared, passed};
-use super::side::{Side, blocking, watch_publications};
+use super::side::{Side, Watched, blocking, watch_catalogue};
 use crate::position::{Lsn, PgTimestamp};
 use crate::spool::{Intake, Pressure, Spool};
 
@@ -87,6 +87,7 @@ impl Reader {
         self.bind(&prepared).await?;
         let mut reception = self.start(prepared)?;
         let ended = self.receive(&mut reception).await;
+        reception.frames.passed(Lsn(u64::MAX));
         if let Err(Interrupt::Shutdown) = &ended {
             self.farewell(&mut reception).await;
         }
@@ -126,7 +127,7 @@ impl Reader {
     }
 
     fn start(&mut self, prepared: Prepared) -> Result<Reception, Interrupt> {
-        let Prepared { mut connection, facts, slot, protocol, .. } = prepared;
+        let Prepared { mut connection, facts, slot, protocol, watch, .. } = prepared;
         let options = &self.options;
         let durable = self.spool.durable().lsn();
         if self.unstreamed_until.is_some_and(|until| durable >= until) {
@@ -144,14 +145,11 @@ impl Reader {
         if two_phase {
             parameters.push(("two_phase", "on"));
         }
-        if options.messages {
-            parameters.push(("messages", "on"));
-        }
         if connection.version() >= 160_000 {
             parameters.push(("origin", if options.origin == Origin::None { "none" } else { "any" }));
         }
-        let mut labels = EnumLabels::default();
-        labels.look(&mut connection)?;
+        let mut unsaid = Unsaid::default();
+        unsaid.look(&mut connection, &self.spool)?;
         connection
             .inner
             .start_replication(&options.slot, durable.0, &parameters)
@@ -170,15 +168,8 @@ impl Reader {
             status.caught_up_at.get_or_insert(facts.server);
             status.server_end = facts.server;
         });
-        let every = options.publication_check_interval;
-        let (watcher, trouble) = watch_publications(
-            Arc::clone(&self.string),
-            options.connect_timeout,
-            every,
-            facts.identity,
-            labels,
-            self.spool.clone(),
-        );
+        let watched = Watched { bound: facts.identity, watch, unsaid };
+        let watcher = watch_catalogue(Arc::clone(&self.string), options, watched, &self.spool)?;
         let now = Instant::now();
         let link = Link::new(LinkParts {
             connection,
@@ -190,7 +181,6 @@ impl Reader {
             held: (two_phase && options.ack == Ack::Applied).then(|| Held::new(slot.confirmed, durable)),
             clock: FeedbackClock::new(options.status_interval, facts.sender_timeout, now),
             server_end: facts.server,
-            trouble,
             watcher,
         });
         let side = Side::new(Arc::clone(&self.string), Arc::clone(options));
@@ -279,6 +269,9 @@ impl Reader {
                 reception.link.received = reception.link.received.max(end);
                 reception.link.server_end = reception.link.server_end.max(end);
                 reception.keepalive = Some(end);
+                if reception.frames.at_boundary() {
+                    reception.frames.passed(end);
+                }
                 if reply {
                     self.keepalive(reception, true);
                     self.flush(reception).await?;

@@ -17,6 +17,7 @@ use super::gap::{self, Checkpoint, Gap, KnownEnd, Positions};
 use super::identity::{self, Comparison};
 use super::options::{Origin, SourceOptions};
 use super::progress::Progress;
+use super::publications::Watch;
 use super::slot::{self, SlotState};
 use crate::failpoint;
 use crate::position::Lsn;
@@ -43,6 +44,7 @@ pub(crate) struct Prepared {
     /// To be made durable before that: the spool has no position yet.
     pub(crate) baseline: Option<Lsn>,
     pub(crate) protocol: u32,
+    pub(crate) watch: Watch,
 }
 
 /// Connects with pinned settings; blocks.
@@ -197,6 +199,11 @@ pub(crate) fn prepare(
         bind = true;
     }
 
+    // Before a slot is made: what changes from here on is seen by the next look.
+    let published = if bound.is_some() { spool.published()? } else { None };
+    let policy = options.on_publication_change;
+    let watch = Watch::begin(&mut connection, &options.publications, policy, spool, published)?;
+
     let behind = KnownEnd::new(durable, checkpoint);
     let found = slot::look_up(&mut connection, &options.slot)?;
     let slot = match found {
@@ -229,6 +236,7 @@ pub(crate) fn prepare(
         bind,
         baseline: durable.is_none().then_some(slot.confirmed),
         protocol,
+        watch,
     })
 }
 
@@ -251,12 +259,40 @@ fn create_slot(connection: &mut Connection, options: &SourceOptions) -> Result<S
     let created = slot::create(connection, &options.slot, options.two_phase, false)?;
     tracing::info!(slot = options.slot, position = %created.consistent, "created the replication slot");
     passed("source.slot_created")?;
+    warn_of_rows(connection, options, created.consistent)?;
     slot::look_up(connection, &options.slot)?.ok_or_else(|| {
         SourceError::setup(
             format!("slot {:?} vanished right after it was created", options.slot),
             "Somebody dropped it: find out who, and start again",
         )
     })
+}
+
+/// What the tables held when the slot was made is not sent. A table that was never analysed has rows if it has pages.
+fn warn_of_rows(connection: &mut Connection, options: &SourceOptions, position: Lsn) -> Result<(), SourceError> {
+    const NAMED: i64 = 10;
+    let names = options.publications.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
+    let sql = format!(
+        "SELECT pg_catalog.count(*), pg_catalog.string_agg(t.name, ', ' ORDER BY t.name) FILTER (WHERE t.number <= {NAMED}) FROM (
+           SELECT c.oid::pg_catalog.regclass::text AS name, pg_catalog.row_number() OVER (ORDER BY c.oid::pg_catalog.regclass::text) AS number
+           FROM pg_catalog.pg_class c WHERE c.oid IN (
+             SELECT p.relid FROM pg_catalog.pg_publication_tables v,
+               LATERAL pg_catalog.pg_partition_tree((pg_catalog.quote_ident(v.schemaname) || '.' || pg_catalog.quote_ident(v.tablename))::pg_catalog.regclass) p
+             WHERE v.pubname IN ({names}))
+           AND (c.reltuples > 0 OR c.reltuples < 0 AND pg_catalog.pg_relation_size(c.oid) > 0)) t"
+    );
+    let result = connection.exec("looking for tables that have rows", &sql)?;
+    let tables: i64 = result.get_value(0, 0).and_then(|count| count.parse().ok()).unwrap_or_default();
+    if tables > 0 {
+        tracing::warn!(
+            tables,
+            named = result.get_value(0, 1).unwrap_or_default(),
+            %position,
+            "published tables had rows when the slot was made, and what was committed before its position is not sent: if the destination \
+             does not have them, load them from a snapshot that belongs to a slot (`pg2any slot create --export-snapshot`, then `pg_dump --snapshot`)"
+        );
+    }
+    Ok(())
 }
 
 /// A failpoint as an error of this layer.

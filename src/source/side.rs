@@ -5,15 +5,17 @@
 //! nor miss a shutdown meanwhile, so each such call gets a thread; one that is not waited for any more is left to end by itself.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::catalogue::{self, Answered, Asker};
 use super::connection::{Connection, ConnectionString, Session};
 use super::error::{ErrorKind, SourceError};
-use super::notice::EnumLabels;
+use super::notice::Unsaid;
 use super::options::SourceOptions;
+use super::publications::Watch;
 use super::session;
 use crate::spool::{SourceIdentity, Spool};
 
@@ -53,7 +55,7 @@ impl Side {
         let (string, options, kept) = (Arc::clone(&self.string), Arc::clone(&self.options), self.connection.take());
         let (connection, answer) = blocking("asking the source's catalogue about a relation", move || {
             if let Some(mut connection) = kept {
-                match catalogue::look_up(&mut connection, oid, asker) {
+                match catalogue::look_up(&mut connection, &options.slot, oid, asker) {
                     // The server may have closed it since the last question: one new connection is worth a try.
                     Err(error) if error.kind() == ErrorKind::Transient => {}
                     answer => return Ok((connection, answer?)),
@@ -61,7 +63,7 @@ impl Side {
             }
             let mut connection = session::connect(&string, Session::Sql, options.connect_timeout)?;
             catalogue::prepare(&mut connection, &options)?;
-            let answer = catalogue::look_up(&mut connection, oid, asker)?;
+            let answer = catalogue::look_up(&mut connection, &options.slot, oid, asker)?;
             Ok((connection, answer))
         })
         .await?;
@@ -70,39 +72,77 @@ impl Side {
     }
 }
 
-/// Looks at the publications now and then, and at the labels of enums, of which the stream says nothing; answers only when a
-/// publication is missing or another one.
-pub(crate) fn watch_publications(
+/// What is looked at beside the stream.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) bound: SourceIdentity,
+    pub(crate) watch: Watch,
+    pub(crate) unsaid: Unsaid,
+}
+
+impl Watched {
+    fn look(&mut self, connection: &mut Connection, spool: &Spool, all: bool) -> Result<(), SourceError> {
+        session::check_publications(connection, &self.bound, spool.durable().lsn())?;
+        self.watch.look(connection, spool)?;
+        if all { self.unsaid.look(connection, spool) } else { Ok(()) }
+    }
+}
+
+/// A thread that looks; dropping this ends it.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    /// Why the session has to end.
+    pub(crate) trouble: mpsc::Receiver<SourceError>,
+    _stop: std::sync::mpsc::Sender<()>,
+}
+
+/// Between two looks at what only leads to warnings.
+const SELDOM: Duration = Duration::from_secs(30);
+
+/// Looks at the publications now and then, and at types, of which the stream says nothing. A thread of its own, which a reader that
+/// never waits cannot starve.
+pub(crate) fn watch_catalogue(
     string: Arc<ConnectionString>,
-    connect_timeout: Duration,
-    every: Duration,
-    bound: SourceIdentity,
-    mut labels: EnumLabels,
-    spool: Spool,
-) -> (tokio::task::JoinHandle<()>, oneshot::Receiver<SourceError>) {
-    let (sender, receiver) = oneshot::channel();
-    let task = tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(every).await;
-            let (string, bound, durable) = (Arc::clone(&string), bound.clone(), spool.durable().lsn());
-            let mut known = labels.clone();
-            let looked = blocking("looking up the publications", move || {
-                let mut connection = session::connect(&string, Session::Sql, connect_timeout)?;
-                session::check_publications(&mut connection, &bound, durable)?;
-                known.look(&mut connection)?;
-                Ok(known)
+    options: &SourceOptions,
+    mut watched: Watched,
+    spool: &Spool,
+) -> Result<Watcher, SourceError> {
+    let (sender, trouble) = mpsc::channel(1);
+    let (stop, stopped) = std::sync::mpsc::channel();
+    let (every, connect_timeout) = (options.publication_check_interval, options.connect_timeout);
+    let spool = spool.weak();
+    let run = move || {
+        let (mut kept, mut all_at) = (None, Instant::now() + SELDOM);
+        while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+            let all = Instant::now() >= all_at;
+            let connection = match kept.take() {
+                Some(connection) => Ok(connection),
+                None => session::connect(&string, Session::Sql, connect_timeout),
+            };
+            let looked = connection.and_then(|mut connection| {
+                let Some(spool) = spool() else { return Ok(None) };
+                watched.look(&mut connection, &spool, all)?;
+                Ok(Some(connection))
             });
-            match looked.await {
-                Ok(known) => labels = known,
+            match looked {
+                Ok(connection) => {
+                    kept = connection;
+                    if all {
+                        all_at = Instant::now() + SELDOM;
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Transient => {
                     tracing::debug!(%error, "could not look at the publications");
                 }
                 Err(error) => {
-                    let _ = sender.send(error);
+                    let _ = sender.try_send(error);
                     return;
                 }
             }
         }
-    });
-    (task, receiver)
+    };
+    std::thread::Builder::new().name("pg2any-source-watch".to_owned()).spawn(run).map_err(|cause| {
+        SourceError::Internal { doing: "starting the thread that looks at the publications", cause }
+    })?;
+    Ok(Watcher { trouble, _stop: stop })
 }

@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use super::error::SpoolError;
 use super::header::{HEADER_VERSION, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending};
 use super::intake::Intake;
-use super::layout::{FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, Store, parse_pending_key};
+use super::layout::{
+    FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, PUBLICATIONS_KEY, Store, parse_pending_key,
+};
 use super::options::SpoolOptions;
 use super::queue::{Operation, Queue};
 use super::reader::SpoolReader;
@@ -238,6 +240,8 @@ impl Spool {
         let mut batch = store.db.batch();
         batch.insert(&store.meta, FORMER_KEY, record::encode(HEADER_VERSION, "former sources", &former)?);
         batch.insert(&store.meta, IDENTITY_KEY, record::encode(HEADER_VERSION, "the source's identity", identity)?);
+        // Its rows have other versions.
+        batch.remove(&store.meta, PUBLICATIONS_KEY);
         batch.commit().map_err(SpoolError::store("writing the identity"))?;
         store.db.persist(fjall::PersistMode::SyncAll).map_err(SpoolError::store("syncing the identity"))
     }
@@ -285,6 +289,12 @@ impl Spool {
         cursors.changed.push(name.to_owned());
     }
 
+    /// Leads back here while somebody else holds the spool, and does not keep it open.
+    pub(crate) fn weak(&self) -> impl Fn() -> Option<Self> + Send + use<> {
+        let (core, writing) = (Arc::downgrade(&self.core), Arc::downgrade(&self.writing));
+        move || Some(Self { core: core.upgrade()?, writing: writing.upgrade()? })
+    }
+
     /// The way in.
     ///
     /// # Errors
@@ -312,6 +322,11 @@ impl Spool {
     /// [`SpoolError::MissingRelation`].
     pub fn relation(&self, version: RelationVersion) -> Result<Arc<Relation>, SpoolError> {
         self.core.relations.get(version)
+    }
+
+    /// Whether a relation with this OID was ever described.
+    pub(crate) fn has_relation(&self, oid: u32) -> bool {
+        self.core.relations.all().iter().any(|relation| relation.oid == oid)
     }
 
     /// The commit end of the oldest committed transaction that is still here, applied or not.

@@ -5,6 +5,7 @@
 //! | `meta` | `format` | the layout's version, u8 |
 //! | `meta` | `identity` | [`SourceIdentity`](super::SourceIdentity) |
 //! | `meta` | `former` | the [`SourceIdentity`](super::SourceIdentity)s that were adopted away from, oldest first |
+//! | `meta` | `publications` | [`Published`](super::Published): the publications' rows as they were last seen |
 //! | `meta` | `progress` | [`Progress`](super::header::Progress), rewritten by every batch |
 //! | `meta` | `segment/` number u32 BE | [`SegmentRecord`](super::segments::SegmentRecord) |
 //! | `relations` | version u32 BE | the Relation frame and the catalogue's answer |
@@ -32,6 +33,7 @@ pub(crate) const FORMAT: u8 = 1;
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const IDENTITY_KEY: &[u8] = b"identity";
 pub(crate) const FORMER_KEY: &[u8] = b"former";
+pub(crate) const PUBLICATIONS_KEY: &[u8] = b"publications";
 pub(crate) const PROGRESS_KEY: &[u8] = b"progress";
 pub(crate) const SEGMENT_PREFIX: &[u8] = b"segment/";
 const DATA_PREFIX: &str = "data-";

@@ -39,6 +39,7 @@ mod maintenance;
 mod model_tests;
 mod open;
 mod options;
+mod publications;
 mod queue;
 mod reader;
 mod record;
@@ -62,6 +63,7 @@ pub use header::{
 };
 pub use intake::{Commit, Intake, Skip};
 pub use options::SpoolOptions;
+pub use publications::{PublicationRow, Published};
 pub use reader::SpoolReader;
 pub use repair::{Repair, repair};
 pub use segments::{SegmentKind, SegmentRecord};

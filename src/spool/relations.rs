@@ -14,7 +14,7 @@ use super::lock;
 use super::record;
 use crate::change::{Relation, RelationRecord, RelationVersion};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 #[derive(Default)]
 pub(crate) struct Relations {

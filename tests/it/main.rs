@@ -30,4 +30,5 @@ mod limits;
 mod operation;
 mod oracle;
 mod power;
+mod publications;
 mod refusals;

@@ -82,6 +82,14 @@ pub(super) fn follow(
             "give the column at the destination the values that the source's rows have",
         ));
     }
+    if let Some(names) = numbers::passed_around(relation).filter(|_| !empty) {
+        return Err(stop(
+            format!(
+                "names passed between columns ({names:?}) and back before the catalogue could be asked, and which of them the rows have cannot be told"
+            ),
+            "load the table again",
+        ));
+    }
     let pairs = pair(&known, &new);
     let dropped: Vec<usize> =
         (0..known.columns.len()).filter(|old| !known.columns[*old].kept && !pairs.contains(&Some(*old))).collect();
@@ -286,7 +294,13 @@ fn pair(known: &TableFacts, new: &[ColumnFacts]) -> Vec<Option<usize>> {
 /// What the rows that are there get in a new column: a text, or NULL.
 fn fill(known: &TableFacts, relation: &Relation, column: &ColumnFacts) -> Result<Option<String>, String> {
     let name = &column.name;
-    let changed_again = format!("column {name:?} was added, and changed again before its default could be asked for");
+    let changed_again = if relation.catalogue.undecided {
+        format!(
+            "column {name:?} was added by a prepared transaction, and the catalogue shows its default only after COMMIT PREPARED"
+        )
+    } else {
+        format!("column {name:?} was added, and changed again before its default could be asked for")
+    };
     let Some(catalogue) = relation.column_catalogue(name) else {
         if relation.catalogue.found {
             return Err(changed_again);

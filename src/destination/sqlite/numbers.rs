@@ -12,7 +12,7 @@
 //! the catalogue has nothing of it.
 
 use super::facts::{ColumnFacts, TableFacts};
-use crate::change::Relation;
+use crate::change::{ColumnCatalogue, Relation};
 
 /// `attnum` of each column of the relation where it is certain, and else the numbers that are possible with a column that is
 /// dropped by now.
@@ -45,8 +45,15 @@ fn by_name(relation: &Relation) -> Vec<Option<i16>> {
         .map(|column| relation.column_catalogue(&column.name).map(|known| known.attribute_number))
         .collect();
     let known: Option<Vec<i16>> = by_name.iter().copied().collect();
-    if known.is_some_and(|numbers| numbers.is_sorted_by(|one, next| one < next)) {
-        return by_name;
+    if let Some(mut numbers) = known {
+        if numbers.is_sorted_by(|one, next| one < next) {
+            return by_name;
+        }
+        // Names were swapped, and swapped back since: the order stays.
+        if is_complete(relation) {
+            numbers.sort_unstable();
+            return numbers.into_iter().map(Some).collect();
+        }
     }
     by_name
         .into_iter()
@@ -56,6 +63,28 @@ fn by_name(relation: &Relation) -> Vec<Option<i16>> {
             Some(found.filter(|_| *certain))
         })
         .collect()
+}
+
+/// Whether the catalogue's columns are the very ones that the relation has: with as many names for as many columns, none was added
+/// since, and none dropped.
+fn is_complete(relation: &Relation) -> bool {
+    let catalogue = &relation.catalogue;
+    let is_sent = |known: &ColumnCatalogue| relation.columns.iter().any(|column| column.name == known.name);
+    catalogue.dropped.is_empty()
+        && !catalogue.undecided
+        && !catalogue.column_list
+        && catalogue.columns.iter().all(|known| known.generated || is_sent(known))
+}
+
+/// Columns whose names passed from one to another before the catalogue was asked, so that it cannot be told which is which: all names
+/// are there by now, in another order.
+pub(super) fn passed_around(relation: &Relation) -> Option<Vec<&str>> {
+    let numbers = relation.columns.iter().map(|column| relation.column_catalogue(&column.name));
+    let numbers: Vec<i16> = numbers.map(|known| known.map(|known| known.attribute_number)).collect::<Option<_>>()?;
+    let in_order = numbers.is_sorted_by(|one, next| one < next);
+    let untold = attribute_numbers(relation).into_iter().zip(&relation.columns);
+    let untold = untold.filter(|((number, _), _)| number.is_none()).map(|(_, column)| column.name.as_str());
+    Some(untold.collect()).filter(|names: &Vec<_>| !in_order && !names.is_empty())
 }
 
 /// The numbers that each column can have had, given that they rise, and that a column with a name of the relation's is not left
@@ -167,6 +196,41 @@ mod tests {
 
     fn certain(relation: &Relation) -> Vec<Option<i16>> {
         attribute_numbers(relation).into_iter().map(|(number, _)| number).collect()
+    }
+
+    #[test]
+    fn names_that_were_swapped_for_a_while_are_told_by_the_order_unless_columns_came_or_went() {
+        let swapped = |change: fn(&mut Relation)| {
+            table("t", &[("id", 23), ("v", 23), ("a", 23)])
+                .with(|relation| {
+                    relation.catalogue.columns[1].attribute_number = 3;
+                    relation.catalogue.columns[2].attribute_number = 2;
+                    change(relation);
+                })
+                .build()
+        };
+        let known = swapped(|_| {});
+        assert_eq!(certain(&known), [Some(1), Some(2), Some(3)]);
+        assert_eq!(passed_around(&known), None);
+        let cases: [fn(&mut Relation); 4] = [
+            |relation| relation.catalogue.undecided = true,
+            |relation| relation.catalogue.column_list = true,
+            |relation| relation.catalogue.dropped.push(DroppedColumn { attribute_number: 4, twins: vec![] }),
+            |relation| {
+                let added = ColumnCatalogue {
+                    name: "w".to_owned(),
+                    attribute_number: 4,
+                    ..relation.catalogue.columns[1].clone()
+                };
+                relation.catalogue.columns.push(added);
+            },
+        ];
+        for change in cases {
+            let untold = swapped(change);
+            assert!(passed_around(&untold).is_some_and(|names| names.contains(&"v")), "{:?}", untold.catalogue);
+        }
+        let same = table("t", &[("id", 23), ("v", 23)]).with(|relation| relation.catalogue.undecided = true).build();
+        assert_eq!(passed_around(&same), None);
     }
 
     #[test]

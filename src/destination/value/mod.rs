@@ -107,7 +107,7 @@ impl Family {
         match relation.type_info(oid).map(|info| &info.kind) {
             Some(TypeKind::Array(_)) => Self::Array,
             Some(TypeKind::Enum(_)) => Self::Enum,
-            Some(TypeKind::Composite) => Self::Composite,
+            Some(TypeKind::Composite(_)) => Self::Composite,
             Some(TypeKind::Range) => Self::Range,
             Some(TypeKind::Multirange) => Self::Multirange,
             Some(TypeKind::Base | TypeKind::Domain(..)) | None => Self::of_builtin(oid, modifier),
