@@ -45,6 +45,7 @@ impl ConfigBuilder {
             create_slot: true,
             ack: Ack::Spooled,
             status_interval: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
             destination_type: DestinationType::SQLite,
             destination_connection_string: Secret::default(),
             custom_destination: None,
@@ -334,6 +335,8 @@ calls! {
     ack: Ack,
     /// The longest pause between two reports to PostgreSQL.
     status_interval: Duration,
+    /// How long nothing may move without a reason before a new connection is made.
+    stall_timeout: Duration,
     /// The name under which the destination remembers how far it is.
     cursor_name: impl Into<String>,
     /// Policy for values that a column cannot hold.

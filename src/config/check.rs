@@ -111,6 +111,9 @@ impl ConfigBuilder {
         if self.config.status_interval.is_zero() {
             self.problem("a status interval of zero would do nothing but report (--status-interval)");
         }
+        if self.config.stall_timeout.is_zero() {
+            self.problem("a stall timeout of zero would end every connection (--stall-timeout)");
+        }
         if self.config.batch_bytes == 0 {
             self.problem("a batch of zero bytes holds nothing (--batch-bytes)");
         }

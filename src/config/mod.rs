@@ -82,6 +82,8 @@ pub struct Config {
     pub ack: Ack,
     /// The longest pause between two reports to PostgreSQL.
     pub status_interval: Duration,
+    /// How long nothing may move without a reason before a new connection is made.
+    pub stall_timeout: Duration,
     /// Where changes go.
     pub destination_type: DestinationType,
     /// How to reach the destination: a file's path, a URI, a list of brokers.
@@ -185,6 +187,7 @@ impl fmt::Debug for Config {
             .field("create_slot", &self.create_slot)
             .field("ack", &self.ack)
             .field("status_interval", &self.status_interval)
+            .field("stall_timeout", &self.stall_timeout)
             .field("destination_type", &self.destination_type)
             .field("destination_connection_string", &self.destination_connection_string.redacted())
             .field("custom_destination", &self.custom_destination.is_some())

@@ -21,6 +21,7 @@ impl Config {
             ack: self.ack,
             create_slot: self.create_slot,
             status_interval: self.status_interval,
+            stall_timeout: self.stall_timeout,
             numbers,
             ..SourceOptions::new(
                 self.source_connection_string.expose(),

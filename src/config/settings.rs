@@ -111,6 +111,9 @@ settings! {
     "status-interval", "PG2ANY_STATUS_INTERVAL", "status_interval", Value("DURATION"), Some("10s"), Run,
         "The longest pause between two reports to PostgreSQL (shortened to a third of its wal_sender_timeout).",
         |b, t| b.config.status_interval = parse_duration(t)?;
+    "stall-timeout", "PG2ANY_STALL_TIMEOUT", "stall_timeout", Value("DURATION"), Some("30s"), Run,
+        "How long nothing may move, with something there to move and no reason known, before a new connection is made.",
+        |b, t| b.config.stall_timeout = parse_duration(t)?;
     "dest-type", "CDC_DEST_TYPE", "destination_type", Value("TYPE"), None, Destination,
         "What kind of destination: MySQL, SqlServer, SQLite or Kafka. May be left out when the destination's URI says it.",
         |b, t| b.set_destination_type(Word::parse_word(t)?);

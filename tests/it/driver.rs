@@ -46,8 +46,7 @@ impl Pipeline {
         pipeline.set("PG2ANY_DATA_DIR", data.to_str().unwrap());
         pipeline.set(
             "RUST_LOG",
-            &std::env::var("PG2ANY_TEST_LOG")
-                .unwrap_or_else(|_| "info,pg_walstream=warn,fjall=warn,lsm_tree=warn".to_owned()),
+            &std::env::var("PG2ANY_TEST_LOG").unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn".to_owned()),
         );
         if let Some(commands) = split() {
             pipeline.set("PG2ANY_SPLIT_LIMIT", &commands);

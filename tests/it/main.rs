@@ -27,6 +27,7 @@ mod evolution;
 mod failover;
 mod harness;
 mod limits;
+mod liveness;
 mod operation;
 mod oracle;
 mod power;
