@@ -23,7 +23,6 @@ pub fn split() -> Option<String> {
 pub struct Pipeline {
     directory: tempfile::TempDir,
     settings: Vec<(String, String)>,
-    arguments: Vec<String>,
 }
 
 impl Pipeline {
@@ -35,7 +34,7 @@ impl Pipeline {
     /// From this slot and publication into a new SQLite file.
     pub fn bare(source: &str, slot: &str, publication: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("pg2any-test-").tempdir().unwrap();
-        let mut pipeline = Self { directory, settings: Vec::new(), arguments: Vec::new() };
+        let mut pipeline = Self { directory, settings: Vec::new() };
         pipeline.set("CDC_SOURCE_CONNECTION_STRING", source);
         pipeline.set("CDC_REPLICATION_SLOT", slot);
         pipeline.set("CDC_PUBLICATION", publication);
@@ -82,12 +81,6 @@ impl Pipeline {
         self
     }
 
-    /// Adds a command-line argument of `run` for the runs to come.
-    pub fn argument(&mut self, argument: &str) -> &mut Self {
-        self.arguments.push(argument.to_owned());
-        self
-    }
-
     /// The binary with these arguments and the settings, and no setting from outside.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pg2any"));
@@ -110,7 +103,7 @@ impl Pipeline {
     /// Starts `pg2any run` with more settings and arguments for this run only.
     pub fn start_with(&self, settings: &[(&str, &str)], arguments: &[&str]) -> Running {
         let mut command = self.command(&["run"]);
-        command.args(&self.arguments).args(arguments).envs(settings.iter().copied());
+        command.args(arguments).envs(settings.iter().copied());
         Running::spawn(command)
     }
 

@@ -5,7 +5,6 @@
 //! for it, with a deadline.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-#![allow(dead_code)]
 
 #[macro_use]
 mod server;
