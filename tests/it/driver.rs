@@ -314,6 +314,16 @@ impl Running {
         self.until(text, || said.lock().unwrap_or_else(PoisonError::into_inner).contains(text));
     }
 
+    /// Commits marks until it has said this.
+    #[track_caller]
+    pub fn mark_until_said(&mut self, database: &mut Database, text: &str) {
+        let said = Arc::clone(&self.said);
+        self.until(text, || {
+            database.mark();
+            said.lock().unwrap_or_else(PoisonError::into_inner).contains(text)
+        });
+    }
+
     /// Polls until it streams from the slot: from here on everything that is committed arrives.
     #[track_caller]
     pub fn until_streaming(&mut self, database: &mut Database) {

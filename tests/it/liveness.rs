@@ -125,10 +125,7 @@ on_each_server! {
         pipeline.set("PG2ANY_STALL_TIMEOUT", "1s").set("PG2ANY_STATUS_INTERVAL", "200ms");
         let mut running = pipeline.start();
         running.until_streaming(&mut database);
-        for _ in 0..40 {
-            database.mark();
-        }
-        running.until_said("the stream has not moved");
+        running.mark_until_said(&mut database, "the stream has not moved");
         running.until_caught_up(&pipeline, &mut database);
         let said = running.terminate();
         assert!(said.contains("the next message") && said.contains("bytes have arrived and were not read"), "{said}");
