@@ -93,6 +93,39 @@ fetch_wheel() {
     chmod -R a+rX .tools
 }
 
+# Sets PG2ANY_TEST_KAFKA_LIBS: the directory with Apache Kafka's jars, from wherever this machine's Maven takes its artifacts.
+need_kafka() {
+    local version=4.1.0
+    if [ -z "${PG2ANY_TEST_KAFKA_LIBS:-}" ]; then
+        local there="$PWD/.tools/kafka-$version"
+        [ -d "$there" ] || fetch_kafka "$version" || printf 'Apache Kafka could not be fetched (needs Java 17 and Maven).\n' >&2
+        if [ -d "$there" ]; then export PG2ANY_TEST_KAFKA_LIBS="$there"; fi
+    fi
+    if [ -z "${PG2ANY_TEST_KAFKA_LIBS:-}" ] && [ "${PG2ANY_TEST_REQUIRE:-}" = all ]; then
+        fail "Apache Kafka is required and could not be fetched."
+    fi
+}
+
+fetch_kafka() {
+    command -v java >/dev/null && command -v mvn >/dev/null || install_packages openjdk-17-jre-headless maven || return 1
+    local partial=".tools/kafka.partial"
+    rm -rf "$partial"
+    mkdir -p "$partial"
+    cat >"$partial/pom.xml" <<XML
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>pg2any</groupId><artifactId>test-broker</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$1</version></dependency>
+  </dependencies>
+</project>
+XML
+    mvn -q -B -f "$partial/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+        -DoutputDirectory="$PWD/$partial/libs" >/dev/null || return 1
+    mv "$partial/libs" ".tools/kafka-$1"
+    rm -rf "$partial"
+}
+
 need_openssl() {
     command -v openssl >/dev/null || install_packages openssl || fail "Missing: openssl. Install it, then run this again."
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use crate::destination::DestinationType;
+use crate::destination::kafka::Delivery;
 use crate::destination::{OnDroppedColumn, OnMissingRow, OnRewrite, Unrepresentable};
 use crate::position::Lsn;
 pub use crate::source::{Ack, Origin};
@@ -75,6 +76,7 @@ words!(Unrepresentable, "a policy for unrepresentable values",
     "error" => Self::Error, "null" => Self::Null, "clamp" => Self::Clamp, "text" => Self::Text);
 words!(OnDroppedColumn, "a policy for dropped columns", "keep" => Self::Keep, "drop" => Self::Drop);
 words!(OnRewrite, "a policy for rewritten columns", "follow" => Self::Follow, "stop" => Self::Stop);
+words!(Delivery, "a delivery", "exactly-once" => Self::ExactlyOnce, "at-least-once" => Self::AtLeastOnce);
 words!(OnMissingRow, "a policy for missing rows", "error" => Self::Error, "skip" => Self::Skip);
 
 /// Where a bounded run ends.

@@ -25,7 +25,8 @@ impl DestinationType {
     pub const fn is_available(self) -> bool {
         match self {
             Self::SQLite => cfg!(feature = "sqlite"),
-            Self::MySQL | Self::SqlServer | Self::Kafka => false,
+            Self::Kafka => cfg!(feature = "kafka"),
+            Self::MySQL | Self::SqlServer => false,
         }
     }
 
@@ -35,6 +36,8 @@ impl DestinationType {
         match self {
             #[cfg(feature = "sqlite")]
             Self::SQLite => Some(Box::new(super::sqlite::Sqlite::new(options))),
+            #[cfg(feature = "kafka")]
+            Self::Kafka => Some(Box::new(super::kafka::Kafka::new(options))),
             _ => {
                 drop(options);
                 None

@@ -15,6 +15,7 @@
 //! and may call `rollback` in between.
 
 mod error;
+pub mod kafka;
 mod kind;
 mod names;
 #[cfg(feature = "sqlite")]
@@ -133,6 +134,8 @@ pub struct Options {
     /// Whether foreign keys and triggers of the destination stay in force for replicated rows (default: no, as in a
     /// native subscription).
     pub enforce_constraints: bool,
+    /// What only Kafka has to be told.
+    pub kafka: kafka::KafkaSettings,
     /// Where counted things are counted.
     pub numbers: Arc<Numbers>,
 }
@@ -154,6 +157,7 @@ impl Options {
             connect_timeout: Duration::from_secs(30),
             query_timeout: Duration::from_secs(10),
             enforce_constraints: false,
+            kafka: kafka::KafkaSettings::default(),
             numbers: Arc::new(Numbers::default()),
         }
     }
