@@ -27,9 +27,10 @@ fn failpoints() -> BTreeSet<String> {
                         let name = rest.split('"').next().unwrap_or_default();
                         // Another destination's points are passed by its own tests.
                         if name.split_once('.').is_some_and(|(part, step)| {
-                            part != "kafka" && [part, step].iter().all(|word| {
-                                !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-                            })
+                            part != "kafka"
+                                && [part, step].iter().all(|word| {
+                                    !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                                })
                         }) {
                             names.insert(name.to_owned());
                         }
