@@ -248,7 +248,8 @@ on_each_server! {
         }
         running.signal("CONT");
         until_caught_up(&mut running, broker, &prefix, &mut database);
-        running.terminate();
+        let said = running.terminate();
+        assert!(said.contains("destination connected") && said.contains("epoch=2"), "it never noticed: {said}");
         check(broker, &prefix, &workload, &mut database);
     }
 
