@@ -27,6 +27,10 @@ need_build_tools() {
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     command -v make >/dev/null || missing+=(make)
     command -v pkg-config >/dev/null || missing+=(pkg-config)
+    # For the feature kafka, which builds librdkafka.
+    command -v c++ >/dev/null || missing+=(g++)
+    [ -n "$(find /usr/include -name zlib.h -print -quit 2>/dev/null)" ] || missing+=(zlib1g-dev)
+    [ -n "$(find /usr/include -path '*openssl/ssl.h' -print -quit 2>/dev/null)" ] || missing+=(libssl-dev)
     [ -n "$(find /usr/include /usr/local/include /opt -name libpq-fe.h -print -quit 2>/dev/null)" ] || missing+=(libpq-dev)
     if [ ${#missing[@]} -gt 0 ]; then
         install_packages "${missing[@]}" || fail "Missing: ${missing[*]} (Debian's names). Install them, then run this again."
