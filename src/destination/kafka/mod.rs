@@ -17,6 +17,8 @@ pub use settings::{Delivery, KafkaSettings};
 pub(crate) use settings::{parse_pairs, parse_properties};
 
 #[cfg(feature = "kafka")]
+mod address;
+#[cfg(feature = "kafka")]
 mod checkpoint;
 #[cfg(feature = "kafka")]
 mod events;

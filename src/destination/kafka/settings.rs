@@ -1,4 +1,4 @@
-//! Kafka's settings, and the address: `kafka://[user:password@]host:port,host2:port/prefix?property=value&…`.
+//! Kafka's settings. They exist in every build, so that a build without the driver knows their names.
 //!
 //! Every property of librdkafka may be given, in the address or with `--kafka-set`, but for those that would break a promise.
 //!
@@ -6,8 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-
-use crate::destination::DestinationError;
 
 /// Whether records are part of transactions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +82,7 @@ pub(crate) fn parse_properties(text: &str) -> Result<BTreeMap<String, String>, S
 }
 
 /// Why a property is not the user's to set.
-fn refused(key: &str) -> Option<&'static str> {
+pub(super) fn refused(key: &str) -> Option<&'static str> {
     Some(match key {
         "bootstrap.servers" | "metadata.broker.list" => "the brokers are part of the destination's address",
         "transactional.id" => {
@@ -105,114 +103,12 @@ fn refused(key: &str) -> Option<&'static str> {
     })
 }
 
-/// An address, taken apart.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Address {
-    pub(super) brokers: String,
-    pub(super) prefix: String,
-    pub(super) properties: BTreeMap<String, String>,
-}
-
-impl Address {
-    /// Takes an address or a bare list of brokers apart.
-    pub(super) fn parse(uri: &str) -> Result<Self, DestinationError> {
-        let wrong = |what: &str| {
-            DestinationError::permanent(format!("the Kafka destination's address {what}"))
-                .hint("Write kafka://host:9092,host2:9092/prefix?property=value, or host:9092,host2:9092")
-        };
-        let rest = uri.strip_prefix("kafka://").or_else(|| uri.strip_prefix("kafka:")).unwrap_or(uri);
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, brokers) = match authority.rsplit_once('@') {
-            Some((user, brokers)) => (Some(user), brokers),
-            None => (None, authority),
-        };
-        if brokers.is_empty() {
-            return Err(wrong("names no broker"));
-        }
-        let prefix = if prefix.is_empty() { "pg2any" } else { prefix };
-        if !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) || prefix.len() > 100 {
-            return Err(wrong(
-                "has a prefix that is no part of a topic's name (1 to 100 of A-Z, a-z, 0-9, ., _ and -)",
-            ));
-        }
-        let mut properties = BTreeMap::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').ok_or_else(|| wrong("has an option without a value"))?;
-            let value = decode(value).ok_or_else(|| wrong(&format!("has a bad %-escape in the option {key}")))?;
-            if let Some(reason) = refused(key) {
-                return Err(wrong(&format!("sets {key}, which cannot be set: {reason}")));
-            }
-            properties.insert(key.to_owned(), value);
-        }
-        if let Some(user) = user {
-            let (name, password) = user.split_once(':').ok_or_else(|| wrong("has a user without a password"))?;
-            for (key, value) in [("sasl.username", name), ("sasl.password", password)] {
-                let value = decode(value).ok_or_else(|| wrong("has a bad %-escape before the @"))?;
-                properties.insert(key.to_owned(), value);
-            }
-            properties.entry("sasl.mechanism".to_owned()).or_insert_with(|| "PLAIN".to_owned());
-            properties.entry("security.protocol".to_owned()).or_insert_with(|| "SASL_SSL".to_owned());
-        }
-        Ok(Self { brokers: brokers.to_owned(), prefix: prefix.to_owned(), properties })
-    }
-}
-
-/// Undoes %-escapes.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = [rest.next()?, rest.next()?];
-        bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_taken_apart() {
-        for (uri, brokers, prefix) in [
-            ("kafka://a:9092,b:9092/shop", "a:9092,b:9092", "shop"),
-            ("kafka://a", "a", "pg2any"),
-            ("a:9092,b:9092", "a:9092,b:9092", "pg2any"),
-        ] {
-            let address = Address::parse(uri).unwrap();
-            assert_eq!((address.brokers.as_str(), address.prefix.as_str()), (brokers, prefix), "{uri}");
-        }
-        let address = Address::parse("kafka://u:p%40ss@a:1/x?sasl.mechanism=SCRAM-SHA-512&linger.ms=5").unwrap();
-        let found: Vec<_> = address.properties.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        assert_eq!(
-            found,
-            [
-                "linger.ms=5",
-                "sasl.mechanism=SCRAM-SHA-512",
-                "sasl.password=p@ss",
-                "sasl.username=u",
-                "security.protocol=SASL_SSL"
-            ]
-        );
-    }
-
-    #[test]
     fn what_would_break_a_promise_is_refused_by_name_and_no_value_is_repeated() {
-        for (uri, said) in [
-            ("kafka://", "names no broker"),
-            ("kafka://a/p q", "prefix"),
-            ("kafka://a?acks=1", "sets acks"),
-            ("kafka://u@a", "without a password"),
-            ("kafka://a?x=%zz", "option x"),
-        ] {
-            let Err(error) = Address::parse(uri) else { panic!("{uri} is taken") };
-            assert!(error.to_string().contains(said), "{error}");
-        }
         assert!(parse_properties("transactional.id=s3cret").unwrap_err().contains("transactional.id"));
         assert!(!parse_properties("linger.ms=5;s3cret").unwrap_err().contains("s3cret"));
         assert_eq!(parse_properties("linger.ms=5; sasl.password=a=b").unwrap()["sasl.password"], "a=b");

@@ -8,11 +8,12 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use tracing::warn;
 
+use super::address::Address;
 use super::checkpoint::{Entry, Reader};
 use super::events::{Partition, Record, Renderer};
 use super::failure::failed;
 use super::producer::Producer;
-use super::settings::{Address, Delivery};
+use super::settings::Delivery;
 use super::topics::Topics;
 use crate::change::{Batch, Relation};
 use crate::destination::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options};
