@@ -228,3 +228,24 @@ impl Applier {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_committed_in_parts_when_it_is_large_or_was_open_for_long() {
+        let (ago, second) = (Instant::now().checked_sub(Duration::from_secs(10)), Duration::from_secs(1));
+        for (commands, since, split, longest, over) in [
+            (100, ago, None, None, false),
+            (100, ago, Some(101), None, false),
+            (100, ago, Some(100), None, true),
+            (100, ago, None, Some(second * 20), false),
+            (100, ago, None, Some(second), true),
+            (0, None, None, Some(second), false),
+        ] {
+            let work = Work { commands, since, ..Work::default() };
+            assert_eq!(work.is_over(split, longest), over, "{commands} {split:?} {longest:?}");
+        }
+    }
+}

@@ -89,6 +89,14 @@ impl Reader {
 
     /// The last record with this key.
     pub(super) fn last(&self, key: &str) -> Result<Option<Entry>, DestinationError> {
+        let found = self.search(key);
+        // Else every checkpoint to come would be fetched and kept in memory.
+        let ended = self.committed.unassign();
+        ended.map_err(|error| failed(format!("leaving the checkpoint topic {} failed", self.topic), error))?;
+        found
+    }
+
+    fn search(&self, key: &str) -> Result<Option<Entry>, DestinationError> {
         let (low, high) = self.watermarks(&self.committed)?;
         let mut span = 16;
         loop {

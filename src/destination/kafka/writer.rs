@@ -191,6 +191,34 @@ fn pass(name: &str) -> Result<(), DestinationError> {
 }
 
 impl Session {
+    /// Renders and sends.
+    fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError> {
+        let Self { producer, topics, renderer, .. } = self;
+        producer.begin()?;
+        for (position, command) in batch.commands() {
+            let stop = |what: &str| DestinationError::permanent(what).at(position);
+            let command = command.map_err(|error| stop("a change does not decode").cause(error))?;
+            let transaction = batch.transaction(position).ok_or_else(|| stop("a change came before its commit"))?;
+            let mut send = |record: &Record<'_>| {
+                // Every table was prepared before its first change.
+                let topic = topics.known(record.topic).ok_or_else(|| stop("a record's topic was not looked up"))?;
+                let bytes = record.bytes() + OVERHEAD;
+                if bytes > topic.largest {
+                    return Err(too_large(record, bytes, topic.largest));
+                }
+                match record.partition {
+                    Partition::ByKey => producer.send(record, None),
+                    Partition::Fixed(partition) => producer.send(record, Some(partition)),
+                    Partition::Every => {
+                        (0..topic.partitions).try_for_each(|number| producer.send(record, Some(number)))
+                    }
+                }
+            };
+            renderer.render(transaction, position, &command, &mut send).map_err(|error| error.at(position))?;
+        }
+        Ok(())
+    }
+
     /// Adds the checkpoint to what was sent, and commits both.
     fn commit(&mut self, cursor: &str, entry: &Entry) -> Result<(), DestinationError> {
         self.producer.begin()?;
@@ -286,42 +314,8 @@ impl Destination for Kafka {
     }
 
     async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError> {
-        let Session { producer, reader, topics, renderer, .. } = self.session()?;
-        producer.begin()?;
-        for (position, command) in batch.commands() {
-            let refused = |error: DestinationError| error.at(position);
-            let command = command
-                .map_err(|error| DestinationError::permanent("a change does not decode").cause(error).at(position))?;
-            let Some(transaction) = batch.transaction(position) else {
-                producer.refuse();
-                return Err(refused(DestinationError::permanent("a change came before its commit")));
-            };
-            for topic in renderer.topics(&command) {
-                if topics.known(&topic).is_none() {
-                    topics.need(reader.client(), &topic).await.map_err(refused)?;
-                }
-            }
-            let sent = renderer.render(transaction, position, &command, &mut |record| {
-                let Some(topic) = topics.known(record.topic) else {
-                    return Err(DestinationError::permanent(format!("topic {} was not looked up", record.topic)));
-                };
-                let bytes = record.bytes() + OVERHEAD;
-                if bytes > topic.largest {
-                    return Err(too_large(record, bytes, topic.largest));
-                }
-                match record.partition {
-                    Partition::ByKey => producer.send(record, None),
-                    Partition::Fixed(partition) => producer.send(record, Some(partition)),
-                    Partition::Every => {
-                        (0..topic.partitions).try_for_each(|partition| producer.send(record, Some(partition)))
-                    }
-                }
-            });
-            if let Err(error) = sent {
-                producer.refuse();
-                return Err(refused(error));
-            }
-        }
+        let session = self.session()?;
+        session.execute(batch).inspect_err(|_| session.producer.refuse())?;
         pass("kafka.executed")
     }
 
