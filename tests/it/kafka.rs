@@ -68,17 +68,18 @@ fn ops(events: &[Event]) -> Vec<String> {
     events.iter().map(|event| line(event).trim_end().trim_end_matches(" null").to_owned()).collect()
 }
 
-/// The failpoints of the destination.
-const FAILPOINTS: &[&str] = &[
-    "kafka.initialised",
-    "kafka.epoch_written",
-    "kafka.prepared",
-    "kafka.executed",
-    "kafka.checkpoint_written",
-    "kafka.committed",
-    "apply.executed",
-    "apply.committed",
-    "apply.advanced",
+/// The failpoints of the destination, and which passing: the first checkpoint is the epoch alone, the second has changes before it.
+const FAILPOINTS: &[(&str, u32)] = &[
+    ("kafka.initialised", 1),
+    ("kafka.epoch_written", 1),
+    ("kafka.prepared", 1),
+    ("kafka.executed", 1),
+    ("kafka.checkpoint_written", 1),
+    ("kafka.checkpoint_written", 2),
+    ("kafka.committed", 1),
+    ("apply.executed", 1),
+    ("apply.committed", 1),
+    ("apply.advanced", 1),
 ];
 
 fn acted_at(server: &'static Server, broker: &Broker, failpoint: &str, action: &str) {
@@ -158,8 +159,8 @@ on_each_server! {
         if !failpoints_are_built_in() {
             return;
         }
-        for failpoint in FAILPOINTS {
-            acted_at(server, broker, failpoint, "kill");
+        for (failpoint, passing) in FAILPOINTS {
+            acted_at(server, broker, failpoint, &format!("kill@{passing}"));
         }
     }
 
@@ -168,8 +169,8 @@ on_each_server! {
         if !failpoints_are_built_in() {
             return;
         }
-        for failpoint in FAILPOINTS {
-            acted_at(server, broker, failpoint, "fail");
+        for (failpoint, passing) in FAILPOINTS {
+            acted_at(server, broker, failpoint, &format!("fail@{passing}"));
         }
     }
 
