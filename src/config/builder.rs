@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Ack, Config, ConfigError, DestinationFactory, DestinationType, LogFormat, Origin, Purpose, Secret, Until};
+use crate::destination::kafka::KafkaSettings;
 use crate::destination::{
     Destination, OnDroppedColumn, OnMissingRow, OnRewrite, Options, SchemaMapping, Unrepresentable,
 };
@@ -56,6 +57,7 @@ impl ConfigBuilder {
             on_rewrite: OnRewrite::Follow,
             on_missing_row: OnMissingRow::Error,
             enforce_constraints: false,
+            kafka: KafkaSettings::default(),
             data_directory: PathBuf::from("pg2any-data"),
             retain: Duration::from_secs(15 * 60),
             retain_bytes: 1 << 30,
@@ -349,6 +351,8 @@ calls! {
     on_missing_row: OnMissingRow,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     enforce_constraints: bool,
+    /// What only Kafka has to be told.
+    kafka: KafkaSettings,
     /// The spool's directory.
     data_directory: impl Into<PathBuf>,
     /// How long applied transactions stay in the spool.

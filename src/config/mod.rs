@@ -32,6 +32,7 @@ pub use quantity::{human_size, parse_duration, parse_size, parse_switch};
 pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
 
+use crate::destination::kafka::KafkaSettings;
 use crate::destination::{
     Destination, OnDroppedColumn, OnMissingRow, OnRewrite, Options, SchemaMapping, Unrepresentable,
 };
@@ -104,6 +105,8 @@ pub struct Config {
     pub on_missing_row: OnMissingRow,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     pub enforce_constraints: bool,
+    /// What only Kafka has to be told.
+    pub kafka: KafkaSettings,
     /// The spool's directory.
     pub data_directory: PathBuf,
     /// How long applied transactions stay in the spool.
@@ -159,6 +162,7 @@ impl Config {
             query_timeout: self.query_timeout,
             enforce_constraints: self.enforce_constraints,
             on_missing_row: self.on_missing_row,
+            kafka: self.kafka.clone(),
             numbers,
             ..Options::new(self.destination_uri(), &self.cursor_name)
         }
@@ -198,6 +202,7 @@ impl fmt::Debug for Config {
             .field("on_rewrite", &self.on_rewrite)
             .field("on_missing_row", &self.on_missing_row)
             .field("enforce_constraints", &self.enforce_constraints)
+            .field("kafka", &self.kafka)
             .field("data_directory", &self.data_directory)
             .field("retain", &self.retain)
             .field("retain_bytes", &self.retain_bytes)

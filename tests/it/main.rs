@@ -8,6 +8,8 @@
 
 #[macro_use]
 mod server;
+#[cfg(feature = "kafka")]
+mod broker;
 mod compare;
 mod database;
 mod driver;
@@ -25,6 +27,8 @@ mod durability;
 mod evolution;
 mod failover;
 mod harness;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod limits;
 mod liveness;
 mod operation;
