@@ -69,6 +69,28 @@ class Server:
         return {**os.environ, "PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "postgres", **more}
 
 
+class Broker:
+    """Apache Kafka of our own, in KRaft mode."""
+
+    def __init__(self):
+        directory, libraries = ROOT / "broker", os.environ["PG2ANY_TEST_KAFKA_LIBS"]
+        directory.mkdir()
+        self.port, controller = free_port(), free_port()
+        (directory / "server.properties").write_text(
+            f"process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n"
+            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}\ncontroller.listener.names=CONTROLLER\n"
+            f"log.dirs={directory}/data\noffsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n"
+            "transaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=4\n")
+        java = ["java", "-Xmx1g", "-cp", f"{libraries}/*"]
+        log = open(directory / "log", "w")
+        subprocess.run([*java, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c", "server.properties"], cwd=directory,
+                       check=True, stdout=log, stderr=log)
+        self.process = subprocess.Popen([*java, "kafka.Kafka", "server.properties"], cwd=directory, stdout=log, stderr=log)
+        started.append(self.process)
+        while socket.socket().connect_ex(("127.0.0.1", self.port)):
+            time.sleep(0.1)
+
+
 class Psql:
     """One psql that stays open, so that polling costs no process."""
 
@@ -149,8 +171,12 @@ class Bench:
         self.markers = 0
         self.contenders = []
         for n in range(self.rounds):
+            if arguments.dest == "kafka":
+                self.contenders += [("kafka", n), ("kafka off", n), ("native off", n)]
+                continue
             self.contenders += [("pg2any", n), ("pg2any off", n), ("native off", n), ("native on", n), ("receive off", n), ("receive on", n)]
-        if not quick and not arguments.no_ancestor:
+        self.broker = Broker() if arguments.dest == "kafka" else None
+        if not quick and not arguments.no_ancestor and not self.broker:
             self.contenders.append(("pg2any_lib", 0))
         for kind, n in self.contenders:
             self.sql(f"select pg_create_logical_replication_slot('{self.slot(kind, n)}', 'pgoutput')")
@@ -272,6 +298,14 @@ class Bench:
             more = {"CDC_STREAMING": "false"} if kind == "pg2any off" else {}
             return self.process(slot, [TARGET / "pg2any", "run"], self.pg2any_environment(slot) | more,
                                 lambda: self.marked(ROOT / slot / "target.db"))
+        if kind.startswith("kafka"):
+            # It ends when the broker has confirmed the last commit: its end is counted in.
+            more = {"CDC_DEST_TYPE": "Kafka", "CDC_DEST_URI": f"kafka://127.0.0.1:{self.broker.port}/{slot}"}
+            more["CDC_STREAMING"] = "false" if kind == "kafka off" else "true"
+            broker = cpu_of(self.broker.process.pid)
+            result = self.process(slot, [TARGET / "pg2any", "run", "--until-caught-up"], self.pg2any_environment(slot) | more)
+            print(f"broker cpu {cpu_of(self.broker.process.pid) - broker:.2f} s", flush=True)
+            return result
         if kind.startswith("receive"):
             return self.process(slot, [TARGET / "receive", self.source.url("bench", True), slot, "bench", kind.split()[1], until])
         return self.native(slot)
@@ -347,7 +381,7 @@ class Bench:
             result = self.drain(kind, n, until)
             if name not in ("init", "settle"):
                 self.note(name, kind, result)
-        if name in ("w1", "w3"):
+        if name in ("w1", "w3") and not self.broker:
             self.floor(name)
         if ("pg2any_lib", 0) in self.contenders and name in ("init", "w1", "w3", "w2"):
             result = self.ancestor(name, {"w2": 30}.get(name, 300))
@@ -480,6 +514,7 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--only", default="w1,w3,w2,w4,w5")
+    parser.add_argument("--dest", choices=["sqlite", "kafka"], default="sqlite")
     parser.add_argument("--no-ancestor", action="store_true")
     parser.add_argument("--output", default=None)
     arguments = parser.parse_args()

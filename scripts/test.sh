@@ -18,6 +18,7 @@ need_postgres_15
 need_postgres_18
 need_sqlite3
 need_openssl
+need_kafka
 need_a_disk
 
 say "format"
@@ -25,6 +26,7 @@ cargo fmt --all --check
 
 say "lints"
 cargo clippy --locked --all-targets --features sqlite,failpoints -- -D warnings
+cargo clippy --locked --all-targets --features sqlite,kafka,failpoints -- -D warnings
 
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features sqlite,failpoints
@@ -33,11 +35,11 @@ say "scripts"
 for script in scripts/*.sh .ci/run; do bash -n "$script"; done
 
 say "tests"
-cargo test --locked --features sqlite,failpoints
+cargo test --locked --features sqlite,kafka,failpoints
 
 say "tests with transactions committed in parts"
 # One sub-suite sets this limit itself.
-PG2ANY_TEST_SPLIT=7 cargo test --locked --features sqlite,failpoints --test it -- \
+PG2ANY_TEST_SPLIT=7 cargo test --locked --features sqlite,kafka,failpoints --test it -- \
     crash:: oracle:: delivery:: --skip with_a_split_limit_of_seven
 
 say "benchmarks, as small as shows that they work"

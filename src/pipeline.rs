@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::apply::{Applied, Applier, ApplyError};
 use crate::config::{Config, DestinationType, Until};
-use crate::destination::{self, Destination};
+use crate::destination::Destination;
 use crate::metrics::Numbers;
 use crate::position::{Lsn, Position};
 use crate::source::{self, Progress, SourceError};
@@ -232,9 +232,6 @@ pub fn destination_of(config: &Config, spool: &Spool, numbers: &Arc<Numbers>) ->
     if let Some(factory) = &config.custom_destination {
         return Ok(factory.make(options));
     }
-    match config.destination_type {
-        #[cfg(feature = "sqlite")]
-        DestinationType::SQLite => Ok(Box::new(destination::sqlite::Sqlite::new(options))),
-        other => Err(Error::NoSuchDestination(other)),
-    }
+    let kind = config.destination_type;
+    kind.make(options).ok_or(Error::NoSuchDestination(kind))
 }

@@ -30,6 +30,8 @@ pub struct Applier {
     pub(super) numbers: Arc<Numbers>,
     pub(super) applied: watch::Sender<Applied>,
     pub(super) shutdown: CancellationToken,
+    /// How long the destination lets a transaction stay open.
+    pub(super) longest: Option<Duration>,
     /// What the destination's checkpoint holds.
     pub(super) position: Option<Position>,
     pub(super) checkpoint_moved: Instant,
@@ -90,7 +92,8 @@ impl Applier {
     ) -> Self {
         let reader = spool.reader(&options.cursor);
         let durable = spool.durable_changes();
-        let digest = (options.split.is_some() && options.idle_checkpoint.is_some()).then(Digest::default);
+        let splits = options.split.is_some() || destination.capabilities().longest_transaction.is_some();
+        let digest = (splits && options.idle_checkpoint.is_some()).then(Digest::default);
         Self {
             spool,
             reader,
@@ -100,6 +103,7 @@ impl Applier {
             numbers,
             applied,
             shutdown,
+            longest: None,
             position: None,
             checkpoint_moved: Instant::now(),
             named: false,
@@ -176,6 +180,7 @@ impl Applier {
             return Err(Failure::Shutdown);
         }
         let checkpoint = self.destination.connect().await?;
+        self.longest = self.destination.capabilities().longest_transaction;
         match checkpoint.position {
             None => {
                 if let Some(applied) = self.spool.cursor(&self.options.cursor)? {

@@ -2,11 +2,11 @@
 //! commit, or inside a transaction that is larger than the split limit.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::applier::{Applier, Failure};
 use super::digest::Digest;
-use crate::change::{Relation, RelationVersion};
+use crate::change::{Relation, RelationVersion, TransactionInfo};
 use crate::failpoint;
 use crate::position::{CommandIndex, Lsn, PgTimestamp, Position};
 use crate::spool::{Chunk, ChunkRead, CommitInfo, Transaction};
@@ -29,6 +29,24 @@ pub(super) struct Work {
     pub(super) bytes: u64,
     pub(super) since: Option<Instant>,
     pub(super) last_commit: Option<CommitInfo>,
+}
+
+impl Work {
+    /// Whether a source transaction is committed in parts from here: so many commands, or open for so long.
+    fn is_over(&self, commands: Option<u64>, time: Option<Duration>) -> bool {
+        commands.is_some_and(|limit| self.commands >= limit)
+            || time.is_some_and(|limit| self.since.is_some_and(|since| since.elapsed() >= limit))
+    }
+}
+
+fn transaction_info(info: &CommitInfo) -> TransactionInfo {
+    TransactionInfo {
+        xid: info.xid,
+        commit_lsn: info.commit_lsn,
+        commit_end: info.commit_end,
+        commit_time: info.commit_time,
+        origin: info.origin.clone(),
+    }
 }
 
 impl Applier {
@@ -75,9 +93,9 @@ impl Applier {
                 }
                 continue;
             }
-            if let (Some(limit), Some(info)) = (self.options.split, info)
-                && self.work.commands >= limit
+            if let Some(info) = info
                 && *index > 1
+                && self.work.is_over(self.options.split, self.longest)
             {
                 self.commit_part(transaction, info, *index - 2).await?;
                 buffer = None;
@@ -98,7 +116,12 @@ impl Applier {
                 self.destination.prepare(&relations).await.map_err(|error| error.at(position))?;
                 self.prepared.extend(relations.iter().map(|relation| (relation.oid, relation.version)));
             }
-            let number = *buffer.get_or_insert_with(|| self.batch.add_buffer(chunk.buffer().clone()));
+            let number = *buffer.get_or_insert_with(|| {
+                if let Some(info) = info {
+                    self.batch.add_transaction(transaction_info(info));
+                }
+                self.batch.add_buffer(chunk.buffer().clone())
+            });
             self.work.since.get_or_insert_with(Instant::now);
             self.work.commands += 1;
             self.work.bytes += command.range.len() as u64;
@@ -203,5 +226,26 @@ impl Applier {
             }
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_committed_in_parts_when_it_is_large_or_was_open_for_long() {
+        let (ago, second) = (Instant::now().checked_sub(Duration::from_secs(10)), Duration::from_secs(1));
+        for (commands, since, split, longest, over) in [
+            (100, ago, None, None, false),
+            (100, ago, Some(101), None, false),
+            (100, ago, Some(100), None, true),
+            (100, ago, None, Some(second * 20), false),
+            (100, ago, None, Some(second), true),
+            (0, None, None, Some(second), false),
+        ] {
+            let work = Work { commands, since, ..Work::default() };
+            assert_eq!(work.is_over(split, longest), over, "{commands} {split:?} {longest:?}");
+        }
     }
 }

@@ -11,7 +11,22 @@ use bytes::Bytes;
 
 use super::command::{Command, DecodeError};
 use super::relation::{Relation, RelationVersion};
-use crate::position::Position;
+use crate::position::{Lsn, PgTimestamp, Position, Xid};
+
+/// The transaction that commands of a batch belong to: what a destination that writes events needs beside the rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionInfo {
+    /// Its xid.
+    pub xid: Xid,
+    /// Where the commit record begins.
+    pub commit_lsn: Lsn,
+    /// Where the commit record ends: the `commit_end` of its commands' positions.
+    pub commit_end: Lsn,
+    /// When it committed, by the source's clock.
+    pub commit_time: PgTimestamp,
+    /// Where it came from, when it was itself replicated.
+    pub origin: Option<String>,
+}
 
 /// Commands of one or more transactions, in commit order.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +36,8 @@ pub struct Batch {
     relations: Vec<Arc<Relation>>,
     single: HashMap<RelationVersion, u32>,
     entries: Vec<Entry>,
+    /// In commit order. One entry a transaction, none a command: nobody pays who does not ask.
+    transactions: Vec<TransactionInfo>,
     bytes: usize,
     /// There is an UPDATE or DELETE among them.
     changes_rows: bool,
@@ -42,6 +59,26 @@ impl Batch {
     pub fn add_buffer(&mut self, buffer: Bytes) -> u32 {
         self.buffers.push(buffer);
         u32::try_from(self.buffers.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Names the transaction of the commands that follow. To be said in commit order; the same one may be named again.
+    pub fn add_transaction(&mut self, transaction: TransactionInfo) {
+        if self.transactions.last().is_none_or(|last| last.commit_end < transaction.commit_end) {
+            self.transactions.push(transaction);
+        }
+    }
+
+    /// The transactions of the commands, in commit order.
+    #[must_use]
+    pub fn transactions(&self) -> &[TransactionInfo] {
+        &self.transactions
+    }
+
+    /// The transaction of the command at this position; `None` while it has not committed (early execution).
+    #[must_use]
+    pub fn transaction(&self, position: Position) -> Option<&TransactionInfo> {
+        let place = self.transactions.binary_search_by_key(&position.commit_end, |transaction| transaction.commit_end);
+        self.transactions.get(place.ok()?)
     }
 
     /// Adds a command: its frame is `range` of buffer `buffer`, its relations are in the frame's order.
@@ -152,7 +189,39 @@ impl Batch {
         self.relations.clear();
         self.single.clear();
         self.entries.clear();
+        self.transactions.clear();
         self.bytes = 0;
         self.changes_rows = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending_at(commit_end: u64) -> TransactionInfo {
+        TransactionInfo {
+            xid: 7,
+            commit_lsn: Lsn(commit_end - 1),
+            commit_end: Lsn(commit_end),
+            commit_time: PgTimestamp(0),
+            origin: None,
+        }
+    }
+
+    #[test]
+    fn a_batch_knows_the_transaction_of_each_command() {
+        let mut batch = Batch::default();
+        for commit_end in [10, 20, 20, 30] {
+            batch.add_transaction(ending_at(commit_end));
+        }
+        assert_eq!(batch.transactions().len(), 3, "the same transaction is named once");
+        let at = |commit_end| Position { commit_end: Lsn(commit_end), command: crate::position::CommandIndex(4) };
+        for (commit_end, found) in [(0, None), (10, Some(9)), (20, Some(19)), (25, None), (30, Some(29))] {
+            let transaction = batch.transaction(at(commit_end));
+            assert_eq!(transaction.map(|transaction| transaction.commit_lsn.0), found, "{commit_end}");
+        }
+        batch.clear();
+        assert_eq!(batch.transaction(at(10)), None);
     }
 }

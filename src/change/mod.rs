@@ -9,7 +9,7 @@ mod command;
 mod net;
 mod relation;
 
-pub use batch::Batch;
+pub use batch::{Batch, TransactionInfo};
 pub use command::{Cell, Command, DecodeError, FrameReader, Identity, Row, Tag, relation_oids};
 pub use net::{Key, net_effect};
 pub use relation::{

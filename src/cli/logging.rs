@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// What is logged when RUST_LOG does not say.
-const DEFAULT: &str = "info,pg_walstream=warn,fjall=warn,lsm_tree=warn";
+const DEFAULT: &str = "info,fjall=warn,lsm_tree=warn";
 
 /// Starts logging. A RUST_LOG that cannot be understood is told and replaced by the default: a typing error there is no
 /// reason not to replicate.

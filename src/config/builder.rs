@@ -7,6 +7,7 @@ use super::{
     Ack, Config, ConfigError, DestinationFactory, DestinationType, LogFormat, OnPublicationChange, Origin, Purpose,
     Secret, Until,
 };
+use crate::destination::kafka::KafkaSettings;
 use crate::destination::{
     Destination, OnDroppedColumn, OnMissingRow, OnRewrite, Options, SchemaMapping, Unrepresentable,
 };
@@ -49,6 +50,7 @@ impl ConfigBuilder {
             create_slot: true,
             ack: Ack::Spooled,
             status_interval: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
             destination_type: DestinationType::SQLite,
             destination_connection_string: Secret::default(),
             custom_destination: None,
@@ -59,6 +61,7 @@ impl ConfigBuilder {
             on_rewrite: OnRewrite::Follow,
             on_missing_row: OnMissingRow::Error,
             enforce_constraints: false,
+            kafka: KafkaSettings::default(),
             data_directory: PathBuf::from("pg2any-data"),
             retain: Duration::from_secs(15 * 60),
             retain_bytes: 1 << 30,
@@ -340,6 +343,8 @@ calls! {
     ack: Ack,
     /// The longest pause between two reports to PostgreSQL.
     status_interval: Duration,
+    /// How long nothing may move without a reason before a new connection is made.
+    stall_timeout: Duration,
     /// The name under which the destination remembers how far it is.
     cursor_name: impl Into<String>,
     /// Policy for values that a column cannot hold.
@@ -352,6 +357,8 @@ calls! {
     on_missing_row: OnMissingRow,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     enforce_constraints: bool,
+    /// What only Kafka has to be told.
+    kafka: KafkaSettings,
     /// The spool's directory.
     data_directory: impl Into<PathBuf>,
     /// How long applied transactions stay in the spool.

@@ -89,12 +89,11 @@ impl ConfigBuilder {
         }
         let kind = self.config.destination_type;
         if !kind.is_available() {
-            let have: Vec<_> =
-                [DestinationType::MySQL, DestinationType::SqlServer, DestinationType::SQLite, DestinationType::Kafka]
-                    .into_iter()
-                    .filter(|kind| kind.is_available())
-                    .map(|kind| kind.to_string())
-                    .collect();
+            let have: Vec<_> = DestinationType::ALL
+                .iter()
+                .filter(|(_, kind)| kind.is_available())
+                .map(|(name, _)| (*name).to_owned())
+                .collect();
             let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
             self.problem(format!("this build has no {kind} destination; it has: {have} (--dest-type)"));
         } else if kind == DestinationType::SQLite && scheme.is_none() && uri.contains("://") {
@@ -110,6 +109,9 @@ impl ConfigBuilder {
         }
         if self.config.status_interval.is_zero() {
             self.problem("a status interval of zero would do nothing but report (--status-interval)");
+        }
+        if self.config.stall_timeout.is_zero() {
+            self.problem("a stall timeout of zero would end every connection (--stall-timeout)");
         }
         if self.config.batch_bytes == 0 {
             self.problem("a batch of zero bytes holds nothing (--batch-bytes)");

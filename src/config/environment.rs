@@ -180,7 +180,11 @@ fn oddities(environment: &BTreeMap<String, String>) -> Vec<String> {
         }
     }
     if !kafka.is_empty() {
-        warnings.push(format!("this build has no Kafka destination, so {} set nothing", kafka.join(", ")));
+        warnings.push(format!(
+            "{} set nothing: the Kafka destination reads CDC_DEST_URI and PG2ANY_KAFKA_*, and PG2ANY_KAFKA_SET takes any \
+             property of librdkafka",
+            kafka.join(", ")
+        ));
     }
     warnings
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+pub use crate::destination::DestinationType;
+use crate::destination::kafka::Delivery;
 use crate::destination::{OnDroppedColumn, OnMissingRow, OnRewrite, Unrepresentable};
 use crate::position::Lsn;
 pub use crate::source::{Ack, OnPublicationChange, Origin};
@@ -35,44 +37,9 @@ pub(crate) trait Word: Sized + Copy + PartialEq + 'static {
     }
 }
 
-/// Where the changes go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DestinationType {
-    /// MySQL or MariaDB, `mysql://user:password@host:3306/database`.
-    MySQL,
-    /// Microsoft SQL Server, `sqlserver://user:password@host:1433/database`.
-    SqlServer,
-    /// A SQLite file, named by its path.
-    SQLite,
-    /// Kafka, a comma-separated list of brokers.
-    Kafka,
-}
-
-words!(DestinationType, "a destination type",
-    "MySQL" => Self::MySQL, "SqlServer" => Self::SqlServer, "SQLite" => Self::SQLite, "Kafka" => Self::Kafka);
-
-impl DestinationType {
-    /// Whether this build can write to it.
-    #[must_use]
-    pub const fn is_available(self) -> bool {
-        match self {
-            Self::SQLite => cfg!(feature = "sqlite"),
-            Self::MySQL | Self::SqlServer | Self::Kafka => false,
-        }
-    }
-
-    /// The type that a URI's scheme names; a bare path or a broker list names none.
-    #[must_use]
-    pub fn of_uri(uri: &str) -> Option<Self> {
-        let (scheme, _) = uri.split_once(':')?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "mysql" | "mariadb" => Some(Self::MySQL),
-            "sqlserver" | "mssql" => Some(Self::SqlServer),
-            "sqlite" | "file" => Some(Self::SQLite),
-            "kafka" => Some(Self::Kafka),
-            _ => None,
-        }
-    }
+impl Word for DestinationType {
+    const WORDS: &'static [(&'static str, Self)] = Self::ALL;
+    const WHAT: &'static str = "a destination type";
 }
 
 impl FromStr for DestinationType {
@@ -111,6 +78,7 @@ words!(Unrepresentable, "a policy for unrepresentable values",
     "error" => Self::Error, "null" => Self::Null, "clamp" => Self::Clamp, "text" => Self::Text);
 words!(OnDroppedColumn, "a policy for dropped columns", "keep" => Self::Keep, "drop" => Self::Drop);
 words!(OnRewrite, "a policy for rewritten columns", "follow" => Self::Follow, "stop" => Self::Stop);
+words!(Delivery, "a delivery", "exactly-once" => Self::ExactlyOnce, "at-least-once" => Self::AtLeastOnce);
 words!(OnMissingRow, "a policy for missing rows", "error" => Self::Error, "skip" => Self::Skip);
 
 /// Where a bounded run ends.

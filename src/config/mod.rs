@@ -32,6 +32,7 @@ pub use quantity::{human_size, parse_duration, parse_size, parse_switch};
 pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
 
+use crate::destination::kafka::KafkaSettings;
 use crate::destination::{
     Destination, OnDroppedColumn, OnMissingRow, OnRewrite, Options, SchemaMapping, Unrepresentable,
 };
@@ -84,6 +85,8 @@ pub struct Config {
     pub ack: Ack,
     /// The longest pause between two reports to PostgreSQL.
     pub status_interval: Duration,
+    /// How long nothing may move without a reason before a new connection is made.
+    pub stall_timeout: Duration,
     /// Where changes go.
     pub destination_type: DestinationType,
     /// How to reach the destination: a file's path, a URI, a list of brokers.
@@ -104,6 +107,8 @@ pub struct Config {
     pub on_missing_row: OnMissingRow,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     pub enforce_constraints: bool,
+    /// What only Kafka has to be told.
+    pub kafka: KafkaSettings,
     /// The spool's directory.
     pub data_directory: PathBuf,
     /// How long applied transactions stay in the spool.
@@ -159,6 +164,7 @@ impl Config {
             query_timeout: self.query_timeout,
             enforce_constraints: self.enforce_constraints,
             on_missing_row: self.on_missing_row,
+            kafka: self.kafka.clone(),
             numbers,
             ..Options::new(self.destination_uri(), &self.cursor_name)
         }
@@ -188,6 +194,7 @@ impl fmt::Debug for Config {
             .field("create_slot", &self.create_slot)
             .field("ack", &self.ack)
             .field("status_interval", &self.status_interval)
+            .field("stall_timeout", &self.stall_timeout)
             .field("destination_type", &self.destination_type)
             .field("destination_connection_string", &self.destination_connection_string.redacted())
             .field("custom_destination", &self.custom_destination.is_some())
@@ -198,6 +205,7 @@ impl fmt::Debug for Config {
             .field("on_rewrite", &self.on_rewrite)
             .field("on_missing_row", &self.on_missing_row)
             .field("enforce_constraints", &self.enforce_constraints)
+            .field("kafka", &self.kafka)
             .field("data_directory", &self.data_directory)
             .field("retain", &self.retain)
             .field("retain_bytes", &self.retain_bytes)

@@ -22,6 +22,7 @@ impl Config {
             on_publication_change: self.on_publication_change,
             create_slot: self.create_slot,
             status_interval: self.status_interval,
+            stall_timeout: self.stall_timeout,
             numbers,
             ..SourceOptions::new(
                 self.source_connection_string.expose(),

@@ -2,6 +2,8 @@
 
 use super::builder::ConfigBuilder;
 use super::kinds::{Until, Word};
+use crate::destination::kafka::{parse_pairs, parse_properties};
+
 use super::quantity::{parse_count, parse_duration, parse_size, parse_switch};
 
 /// Which commands a setting is for.
@@ -114,6 +116,9 @@ settings! {
     "status-interval", "PG2ANY_STATUS_INTERVAL", "status_interval", Value("DURATION"), Some("10s"), Run,
         "The longest pause between two reports to PostgreSQL (shortened to a third of its wal_sender_timeout).",
         |b, t| b.config.status_interval = parse_duration(t)?;
+    "stall-timeout", "PG2ANY_STALL_TIMEOUT", "stall_timeout", Value("DURATION"), Some("30s"), Run,
+        "How long nothing may move, with something there to move and no reason known, before a new connection is made.",
+        |b, t| b.config.stall_timeout = parse_duration(t)?;
     "dest-type", "CDC_DEST_TYPE", "destination_type", Value("TYPE"), None, Destination,
         "What kind of destination: MySQL, SqlServer, SQLite or Kafka. May be left out when the destination's URI says it.",
         |b, t| b.set_destination_type(Word::parse_word(t)?);
@@ -141,6 +146,24 @@ settings! {
     "enforce-constraints", "PG2ANY_ENFORCE_CONSTRAINTS", "enforce_constraints", Switch, Some("false"), Run,
         "Let the destination's own foreign keys and triggers act on replicated rows.",
         |b, t| b.config.enforce_constraints = parse_switch(t)?;
+    "kafka-delivery", "PG2ANY_KAFKA_DELIVERY", "kafka", Value("exactly-once|at-least-once"), Some("exactly-once"), Destination,
+        "Kafka: records in transactions with the checkpoint, or without transactions for a broker that has none.",
+        |b, t| b.config.kafka.delivery = Word::parse_word(t)?;
+    "kafka-create-topics", "PG2ANY_KAFKA_CREATE_TOPICS", "kafka", Switch, Some("true"), Destination,
+        "Kafka: create a topic that is missing.",
+        |b, t| b.config.kafka.create_topics = parse_switch(t)?;
+    "kafka-partitions", "PG2ANY_KAFKA_PARTITIONS", "kafka", Value("N"), Some("1"), Destination,
+        "Kafka: partitions of a topic that is created.",
+        |b, t| b.config.kafka.partitions = parse_some(t)?;
+    "kafka-replication-factor", "PG2ANY_KAFKA_REPLICATION_FACTOR", "kafka", Value("N"), None, Destination,
+        "Kafka: replicas of a topic that is created. Unset: the broker's default.",
+        |b, t| b.config.kafka.replication_factor = Some(parse_some(t)?);
+    "kafka-topic-config", "PG2ANY_KAFKA_TOPIC_CONFIG", "kafka", Value("PAIRS"), Some(""), Destination,
+        "Kafka: configuration of a topic that is created, like retention.ms=86400000;cleanup.policy=compact.",
+        |b, t| b.config.kafka.topic_config = parse_pairs(t)?;
+    "kafka-set", "PG2ANY_KAFKA_SET", "kafka", Secret { value: "PAIRS", file: "kafka-set-file" }, Some(""), Destination,
+        "Kafka: properties of librdkafka, like linger.ms=5;sasl.mechanism=PLAIN. Those that would break a promise are refused.",
+        |b, t| b.config.kafka.properties = parse_properties(t)?;
     "data-dir", "PG2ANY_DATA_DIR", "data_directory", Value("DIR"), Some("pg2any-data"), Spool,
         "The spool's directory, on a local disk; one process at a time.",
         |b, t| b.set_data_directory(t);
@@ -192,6 +215,14 @@ settings! {
     "log-format", "PG2ANY_LOG_FORMAT", "log_format", Value("text|json"), Some("text"), Run,
         "How log lines are written. RUST_LOG says which: RUST_LOG=debug, RUST_LOG=warn,pg2any_lib::source=debug.",
         |b, t| b.config.log_format = Word::parse_word(t)?;
+}
+
+/// At least one.
+fn parse_some(text: &str) -> Result<u32, String> {
+    match text.trim().parse() {
+        Ok(0) | Err(_) => Err(format!("{text:?} is not a number from 1 on")),
+        Ok(number) => Ok(number),
+    }
 }
 
 /// The table as the README shows it.

@@ -15,6 +15,8 @@
 //! and may call `rollback` in between.
 
 mod error;
+pub mod kafka;
+mod kind;
 mod names;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -26,6 +28,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use error::{DestinationError, FailureKind};
+pub use kind::DestinationType;
 pub use names::SchemaMapping;
 
 use crate::change::{Batch, Relation};
@@ -52,6 +55,9 @@ pub struct Capabilities {
     pub transactional_ddl: bool,
     /// An open transaction may stay open for long without harm, so that a big transaction can be executed while it arrives.
     pub early_execution: bool,
+    /// How long a transaction may stay open (Kafka: the broker aborts an older one). A source transaction that takes
+    /// longer is committed in parts.
+    pub longest_transaction: Option<Duration>,
 }
 
 /// What to do with a value that the destination's column cannot hold.
@@ -128,6 +134,8 @@ pub struct Options {
     /// Whether foreign keys and triggers of the destination stay in force for replicated rows (default: no, as in a
     /// native subscription).
     pub enforce_constraints: bool,
+    /// What only Kafka has to be told.
+    pub kafka: kafka::KafkaSettings,
     /// Where counted things are counted.
     pub numbers: Arc<Numbers>,
 }
@@ -149,6 +157,7 @@ impl Options {
             connect_timeout: Duration::from_secs(30),
             query_timeout: Duration::from_secs(10),
             enforce_constraints: false,
+            kafka: kafka::KafkaSettings::default(),
             numbers: Arc::new(Numbers::default()),
         }
     }
@@ -168,7 +177,7 @@ impl Options {
 /// Called by one task, one call at a time. An implementation may block its thread: the applier has one of its own.
 #[async_trait]
 pub trait Destination: Send {
-    /// What it can do.
+    /// What it can do; asked again after each [`Destination::connect`].
     fn capabilities(&self) -> Capabilities;
 
     /// Connects (again), takes the checkpoint by raising its epoch, and says what it holds. Whatever an earlier

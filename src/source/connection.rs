@@ -16,10 +16,15 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use pg_walstream::PgReplicationConnection;
-use pg_walstream::connection::PgResult;
+use std::os::fd::OwnedFd;
 
-use super::error::{SourceError, driver_text};
+use bytes::Bytes;
+use tokio::io::unix::AsyncFd;
+
+use super::error::SourceError;
+use super::feedback::Acknowledgement;
+use super::libpq::{Notice, PgConnection, PgResult, ServerError};
+use crate::position::{Lsn, PgTimestamp};
 
 /// A connection string in parts; printing it shows no password.
 #[derive(Clone, PartialEq, Eq)]
@@ -167,9 +172,9 @@ impl ConnectionString {
     ///
     /// [`SourceError::Connect`], without a password in it.
     pub fn connect(&self, session: Session, connect_timeout: Duration) -> Result<Connection, SourceError> {
-        match PgReplicationConnection::connect(&self.for_session(session, connect_timeout)) {
-            Ok(inner) => Ok(Connection { inner }),
-            Err(error) => Err(SourceError::connect(&self.redact(&driver_text(&error)))),
+        match PgConnection::connect(&self.for_session(session, connect_timeout)) {
+            Ok(libpq) => Ok(Connection { libpq, stream: None }),
+            Err(message) => Err(SourceError::connect(&self.redact(&message))),
         }
     }
 }
@@ -239,8 +244,9 @@ pub(crate) fn identifier(name: &str) -> String {
 
 /// An open connection.
 pub struct Connection {
-    /// The driver's connection.
-    pub(crate) inner: PgReplicationConnection,
+    libpq: PgConnection,
+    /// A second handle of the socket, once replication has started.
+    stream: Option<AsyncFd<OwnedFd>>,
 }
 
 impl fmt::Debug for Connection {
@@ -272,7 +278,7 @@ const PINNED: [(&str, &str, &str); 14] = [
 impl Connection {
     /// Runs a statement or a replication command; blocks.
     pub(crate) fn exec(&mut self, doing: &'static str, sql: &str) -> Result<PgResult, SourceError> {
-        self.inner.exec(sql).map_err(|error| SourceError::server(doing, &error))
+        self.libpq.exec(sql).map_err(|error| SourceError::server(doing, error))
     }
 
     /// The first column of the first row; blocks.
@@ -282,7 +288,69 @@ impl Connection {
 
     /// The server's version as a number (`150004`).
     pub(crate) fn version(&self) -> i32 {
-        self.inner.server_version()
+        self.libpq.server_version()
+    }
+
+    /// Starts the replication stream; blocks. Must run where a tokio runtime is entered.
+    pub(crate) fn start_replication(
+        &mut self,
+        slot: &str,
+        from: Lsn,
+        options: &[(&str, &str)],
+    ) -> Result<(), SourceError> {
+        const DOING: &str = "starting the replication stream";
+        let options: Vec<String> =
+            options.iter().map(|(name, value)| format!("{name} '{}'", value.replace('\'', "''"))).collect();
+        let sql = format!("START_REPLICATION SLOT {} LOGICAL {from} ({})", identifier(slot), options.join(", "));
+        self.exec(DOING, &sql)?;
+        let socket = self.libpq.begin_stream().map_err(|error| SourceError::server(DOING, error))?;
+        self.stream = Some(socket);
+        Ok(())
+    }
+
+    /// The next message of the stream if one has arrived; does not wait.
+    pub(crate) fn try_next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        let Some(socket) = &self.stream else { return Err(not_started()) };
+        self.libpq.next(socket.get_ref()).map_err(SourceError::stream)
+    }
+
+    /// Waits until something may have arrived. To be called only right after
+    /// [`Connection::try_next`] found nothing: the wake-up is edge-triggered, and what had arrived
+    /// before makes no edge.
+    pub(crate) async fn readable(&self) -> Result<(), SourceError> {
+        let Some(socket) = &self.stream else { return Err(not_started()) };
+        let broken = |cause| SourceError::Internal { doing: "waiting for the source's socket", cause };
+        socket.readable().await.map_err(broken)?.clear_ready();
+        Ok(())
+    }
+
+    /// Bytes that have arrived and were not read.
+    pub(crate) fn unread(&self) -> u64 {
+        self.stream.as_ref().map_or(0, |socket| rustix::io::ioctl_fionread(socket.get_ref()).unwrap_or(0))
+    }
+
+    /// Sends a status update as far as the socket takes it; the rest follows with a later call.
+    /// Does not wait.
+    pub(crate) fn send_status(&mut self, positions: Acknowledgement) -> Result<(), SourceError> {
+        let mut message = Vec::with_capacity(34);
+        message.push(b'r');
+        for lsn in [positions.write(), positions.flush(), positions.apply()] {
+            message.extend_from_slice(&lsn.0.to_be_bytes());
+        }
+        message.extend_from_slice(&PgTimestamp::now().0.to_be_bytes());
+        // No answer is asked for.
+        message.push(0);
+        self.libpq.send(&message).map_err(|error| SourceError::server("sending a status update", error))
+    }
+
+    /// What the server said beside its results since the last call.
+    pub(crate) fn notices(&mut self) -> Vec<Notice> {
+        self.libpq.notices()
+    }
+
+    /// A second handle of the connection's socket.
+    pub(crate) fn socket(&self) -> Option<OwnedFd> {
+        self.libpq.socket().ok()
     }
 
     /// Sets what values are printed under, and reads it back; blocks.
@@ -316,6 +384,10 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+fn not_started() -> SourceError {
+    SourceError::server("reading the replication stream", ServerError::local("it was not started"))
 }
 
 #[cfg(test)]

@@ -5,10 +5,9 @@
 //! statement to run. Where PostgreSQL gave an SQLSTATE it decides, never the wording: servers speak many languages. Only
 //! a refused *connection* has no SQLSTATE in libpq; there the wording is all there is, and what is not recognised is retried.
 
-use pg_walstream::ReplicationError;
-
 use super::gap::Gap;
 use super::identity::IdentityMismatch;
+use super::libpq::{Notice, ServerError};
 use super::publications::PublicationChange;
 use crate::change::DecodeError;
 use crate::position::{Lsn, Xid};
@@ -126,6 +125,23 @@ pub enum SourceError {
         /// The limit.
         quota: u64,
     },
+    /// The stream stood still for no known reason.
+    #[error(
+        "the stream has not moved for {seconds} s while the reader waited for {wait} ({unread} bytes have arrived and were not \
+         read; received up to {received}, durable up to {durable}): a new connection is made"
+    )]
+    Stalled {
+        /// For how long.
+        seconds: u64,
+        /// What the reader waited for.
+        wait: &'static str,
+        /// Bytes at the socket.
+        unread: u64,
+        /// Everything up to here was received.
+        received: Lsn,
+        /// Everything up to here is durable in the spool.
+        durable: Lsn,
+    },
     /// The spool failed.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -162,6 +178,7 @@ impl SourceError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Connect { kind, .. } => *kind,
+            Self::Stalled { .. } => ErrorKind::Transient,
             Self::Server { sqlstate, .. } if !PERMANENT_STATES.contains(&sqlstate.as_str()) => ErrorKind::Transient,
             _ => ErrorKind::Permanent,
         }
@@ -181,28 +198,30 @@ impl SourceError {
         Self::Setup { what: what.into(), way_out: way_out.into() }
     }
 
-    /// From a driver's error on an open connection. Its text begins with `[SQLSTATE]` when the server spoke.
-    pub(crate) fn server(doing: &'static str, error: &ReplicationError) -> Self {
-        let text = driver_text(error);
-        let (sqlstate, message) = match text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
-            Some((state, message)) if state.len() == 5 => (state.to_owned(), message.to_owned()),
-            _ => (String::new(), text),
-        };
-        Self::Server { doing, message: clean(&message), sqlstate }
+    /// From a failure on an open connection.
+    pub(crate) fn server(doing: &'static str, error: ServerError) -> Self {
+        Self::Server { doing, message: one_line(&error.message), sqlstate: error.sqlstate }
     }
 
-    /// From a driver's error in the open stream. PostgreSQL before 18 ends it with "publication does not exist" when there was
+    /// From the end of the open stream. PostgreSQL before 18 ends it with "publication does not exist" when there was
     /// none at the position that is being *decoded*, which says nothing about the present one.
-    pub(crate) fn stream(error: &ReplicationError) -> Self {
-        match Self::server("reading the replication stream", error) {
-            Self::Server { message, sqlstate, .. } if sqlstate == "42704" => Gap::PublicationMissing { message }.into(),
-            other => other,
+    pub(crate) fn stream(error: ServerError) -> Self {
+        if error.sqlstate == "42704" {
+            return Gap::PublicationMissing { message: one_line(&error.message) }.into();
         }
+        Self::server("reading the replication stream", error)
+    }
+
+    /// From a notice in the open stream. PostgreSQL 18 skips a publication that it does not find at the position that is
+    /// being decoded, with this warning alone: changes of its tables are not sent.
+    pub(crate) fn skipped_publication(notice: &Notice) -> Option<Self> {
+        let is_skipped = notice.severity == "WARNING" && notice.sqlstate == "55000";
+        is_skipped.then(|| Gap::PublicationMissing { message: one_line(&notice.message) }.into())
     }
 
     /// From a refused connection; `message` must not hold a password.
     pub(crate) fn connect(message: &str) -> Self {
-        let message = clean(message);
+        let message = one_line(message);
         let lower = message.to_lowercase();
         let known = REFUSALS.iter().find(|(needle, _)| lower.contains(needle));
         let (kind, hint) = known.map_or((ErrorKind::Transient, ""), |(_, hint)| (ErrorKind::Permanent, *hint));
@@ -211,7 +230,7 @@ impl SourceError {
 }
 
 /// Refusals that a later attempt will meet again, by what libpq or the server says, and what to do.
-const REFUSALS: [(&str, &str); 25] = [
+const REFUSALS: [(&str, &str); 24] = [
     ("must be superuser or replication role", ". Run: ALTER ROLE <user> REPLICATION"),
     ("permission denied to start wal sender", ". Run: ALTER ROLE <user> REPLICATION"),
     ("password authentication failed", ""),
@@ -236,36 +255,11 @@ const REFUSALS: [(&str, &str); 25] = [
     ("certificate file", ". Check sslcert and sslrootcert"),
     ("private key file", ". Check sslkey, and that nobody else may read it"),
     ("requires a valid client certificate", ". Name one with sslcert and sslkey"),
-    ("is not supported. logical replication requires", ""),
     ("unsupported frontend protocol", ""),
 ];
 
-/// The error's own text, without the driver's words around it.
-pub(crate) fn driver_text(error: &ReplicationError) -> String {
-    let text = match error {
-        ReplicationError::Protocol(text)
-        | ReplicationError::Buffer(text)
-        | ReplicationError::TransientConnection(text)
-        | ReplicationError::PermanentConnection(text)
-        | ReplicationError::ReplicationConnection(text)
-        | ReplicationError::Authentication(text)
-        | ReplicationError::ReplicationSlot(text)
-        | ReplicationError::Timeout(text)
-        | ReplicationError::Cancelled(text)
-        | ReplicationError::Config(text)
-        | ReplicationError::Deserialize(text)
-        | ReplicationError::Backend(text) => text.clone(),
-        other => other.to_string(),
-    };
-    text.replace("Query execution failed: ", "").replace("replication stream terminated by server: ", "")
-}
-
-/// One line without the parts that only a driver's author needs.
-fn clean(message: &str) -> String {
-    let message = ["PostgreSQL connection failed (transient): ", "PostgreSQL connection failed (permanent): "]
-        .iter()
-        .chain(["PostgreSQL authentication failed: "].iter())
-        .fold(message, |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
+/// A message without line breaks, and without its last full stop.
+fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
 }
 
@@ -275,17 +269,22 @@ mod tests {
 
     #[test]
     fn a_slot_in_use_and_a_restarting_server_are_retried_and_a_lost_slot_is_not() {
-        let of = |text: &str| SourceError::server("starting", &ReplicationError::Protocol(text.to_owned()));
-        for text in
-            ["[55006] replication slot is active", "[57P01] terminating", "[57P03] starting up", "socket closed"]
-        {
-            assert_eq!(of(text).kind(), ErrorKind::Transient, "{text}");
+        let of = |sqlstate: &str| {
+            SourceError::server(
+                "starting",
+                ServerError { sqlstate: sqlstate.to_owned(), message: "refused".to_owned() },
+            )
+        };
+        // A slot in use, a shutdown, a start, a socket that closed.
+        for sqlstate in ["55006", "57P01", "57P03", ""] {
+            assert_eq!(of(sqlstate).kind(), ErrorKind::Transient, "{sqlstate}");
         }
-        for text in ["[42704] slot does not exist", "[55000] slot was invalidated", "[42501] permission denied"] {
-            assert_eq!(of(text).kind(), ErrorKind::Permanent, "{text}");
+        // No slot, an invalidated slot, no right.
+        for sqlstate in ["42704", "55000", "42501"] {
+            assert_eq!(of(sqlstate).kind(), ErrorKind::Permanent, "{sqlstate}");
         }
-        assert_eq!(of("[55006] active").sqlstate(), Some("55006"));
-        assert_eq!(of("socket closed").sqlstate(), None);
+        assert_eq!(of("55006").sqlstate(), Some("55006"));
+        assert_eq!(of("").sqlstate(), None);
     }
 
     #[test]

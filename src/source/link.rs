@@ -6,9 +6,9 @@
 //! Broken, `it::operation::at_the_disk_quota_reading_pauses_feedback_goes_on_and_all_arrives` or
 //! `it::operation::an_idle_run_reports_at_its_own_interval` fails.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::sync::Arc;
-use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use super::feedback::{Ack, Acknowledgement, FeedbackClock, Held};
 use super::gap::{self, Checkpoint, Positions};
 use super::progress::Progress;
 use super::side::Watcher;
+use super::stall::{StallClock, Verdict, Wait};
 use crate::metrics::Numbers;
 use crate::position::Lsn;
 use crate::spool::{DurableLsn, Spool, SpoolError};
@@ -63,14 +64,16 @@ pub(crate) struct Link {
     /// What prepared transactions hold back under `--ack applied`.
     held: Option<Held>,
     clock: FeedbackClock,
+    stall: StallClock,
+    /// A test's failpoint has made the reader miss its wake-ups.
+    #[cfg(feature = "failpoints")]
+    deaf: bool,
     last: Acknowledgement,
     durable: watch::Receiver<DurableLsn>,
     checkpoint: watch::Receiver<Checkpoint>,
     /// Whether the destination's checkpoint has been compared in this session.
     compared: bool,
     watcher: Watcher,
-    /// Never cancelled: the reader's own token ends the reader, without losing what the driver holds.
-    never: CancellationToken,
 }
 
 /// What a link is made from.
@@ -83,6 +86,7 @@ pub(crate) struct LinkParts {
     pub(crate) ack: Ack,
     pub(crate) held: Option<Held>,
     pub(crate) clock: FeedbackClock,
+    pub(crate) stall_timeout: Duration,
     pub(crate) server_end: Lsn,
     pub(crate) watcher: Watcher,
 }
@@ -105,11 +109,13 @@ impl Link {
             ack: parts.ack,
             held: parts.held,
             clock: parts.clock,
+            stall: StallClock::new(parts.stall_timeout, Instant::now()),
+            #[cfg(feature = "failpoints")]
+            deaf: false,
             durable,
             checkpoint,
             compared: known != Checkpoint::Unknown,
             watcher: parts.watcher,
-            never: CancellationToken::new(),
         };
         link.last = link.acknowledgement(Lsn::ZERO, durable_now, known);
         link
@@ -132,34 +138,53 @@ impl Link {
     }
 
     /// The next message if one has arrived; does not wait.
-    pub(crate) async fn try_next(&mut self) -> Result<Option<Bytes>, Interrupt> {
-        let mut next = std::pin::pin!(self.connection.inner.get_copy_data_async(&self.never));
-        let polled = poll_fn(|context| match next.as_mut().poll(context) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => Poll::Ready(None),
-        });
-        match polled.await {
-            None => Ok(None),
-            Some(Ok(bytes)) => Ok(Some(bytes)),
-            Some(Err(error)) => Err(SourceError::stream(&error).into()),
+    pub(crate) fn try_next(&mut self) -> Result<Option<Bytes>, Interrupt> {
+        #[cfg(feature = "failpoints")]
+        {
+            self.deaf |= super::session::passed("source.deaf").is_err();
+            if self.deaf {
+                return Ok(None);
+            }
         }
+        let message = self.connection.try_next()?;
+        if message.is_some() {
+            self.stall.moved();
+        }
+        self.notices()?;
+        Ok(message)
+    }
+
+    /// Passes on what the server said beside its messages. One warning says that rows are missing.
+    fn notices(&mut self) -> Result<(), Interrupt> {
+        for notice in self.connection.notices() {
+            if let Some(gap) = SourceError::skipped_publication(&notice) {
+                return Err(gap.into());
+            }
+            let (severity, sqlstate) = (notice.severity, notice.sqlstate);
+            tracing::warn!(severity, sqlstate, "the source says: {}", notice.message);
+        }
+        Ok(())
     }
 
     /// Waits for the next message, or for `until`; feedback goes on.
     pub(crate) async fn next(&mut self, until: Option<Instant>) -> Result<Option<Bytes>, Interrupt> {
         loop {
-            let Self { connection, never, clock, durable, checkpoint, watcher, shutdown, ack, .. } = self;
+            if let Some(bytes) = self.try_next()? {
+                return Ok(Some(bytes));
+            }
+            let Self { connection, clock, durable, checkpoint, watcher, shutdown, ack, .. } = self;
             let watch_durable = !clock.is_wanted();
             let watch_checkpoint = *ack == Ack::Applied && watch_durable || !self.compared;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Err(Interrupt::Shutdown),
-                next = connection.inner.get_copy_data_async(never) => return match next {
-                    Ok(bytes) => Ok(Some(bytes)),
-                    Err(error) => Err(SourceError::stream(&error).into()),
-                },
+                ready = connection.readable() => ready?,
                 Some(error) = watcher.trouble.recv() => return Err(error.into()),
-                () = sleep_until(clock.due()) => self.feedback().await?,
+                () = sleep_until(clock.due()) => {
+                    self.feedback().await?;
+                    let unread = self.connection.unread();
+                    self.watch(Wait::Message { unread })?;
+                }
                 Ok(()) = durable.changed(), if watch_durable => clock.moved(),
                 Ok(()) = checkpoint.changed(), if watch_checkpoint => {
                     clock.moved();
@@ -170,16 +195,47 @@ impl Link {
         }
     }
 
+    /// Judges whether what the reader waits for has taken too long.
+    fn watch(&mut self, wait: Wait) -> Result<(), Interrupt> {
+        let now = Instant::now();
+        let verdict = self.stall.judge(wait, now);
+        let wait = match wait {
+            _ if verdict == Verdict::Fine => return Ok(()),
+            Wait::Message { .. } => "the next message",
+            Wait::Spool => "the spool's disk",
+            Wait::Catalogue => "an answer from the source's catalogue",
+            Wait::Room => "room in the spool",
+        };
+        let stalled = SourceError::Stalled {
+            seconds: self.stall.still(now).as_secs(),
+            wait,
+            unread: self.connection.unread(),
+            received: self.received,
+            durable: self.spool.durable().lsn(),
+        };
+        if verdict == Verdict::Report {
+            tracing::warn!(durable = %self.spool.durable().lsn(), "reading stands still: it waits for {wait}");
+            return Ok(());
+        }
+        Err(stalled.into())
+    }
+
     /// Waits for `future`; feedback goes on.
-    pub(crate) async fn serve<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Interrupt> {
+    pub(crate) async fn serve<T>(&mut self, wait: Wait, future: impl Future<Output = T>) -> Result<T, Interrupt> {
         let mut future = std::pin::pin!(future);
         loop {
             tokio::select! {
                 biased;
-                output = &mut future => return Ok(output),
+                output = &mut future => {
+                    self.stall.moved();
+                    return Ok(output);
+                }
                 () = self.shutdown.cancelled() => return Err(Interrupt::Shutdown),
                 Some(error) = self.watcher.trouble.recv() => return Err(error.into()),
-                () = sleep_until(self.clock.due()) => self.feedback().await?,
+                () = sleep_until(self.clock.due()) => {
+                    self.feedback().await?;
+                    self.watch(wait)?;
+                }
             }
         }
     }
@@ -200,12 +256,7 @@ impl Link {
         let durable = *self.durable.borrow_and_update();
         let checkpoint = self.progress.checkpoint();
         let now = self.acknowledgement(self.received, durable, checkpoint).not_below(self.last);
-        let (write, flush, apply) = (now.write().0, now.flush().0, now.apply().0);
-        self.connection
-            .inner
-            .send_standby_status_update(write, flush, apply, false)
-            .await
-            .map_err(|error| SourceError::server("sending a status update", &error))?;
+        self.connection.send_status(now)?;
         self.last = now;
         self.clock.sent(Instant::now());
         self.numbers.feedback_sent.add(1);

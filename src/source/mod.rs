@@ -5,10 +5,8 @@
 //! twice). Values are printed under pinned session settings (`connection.rs`). Nothing that arrives is left out in silence
 //! (`frames.rs`, `protocol.rs`). Feedback goes on whatever else waits (`link.rs`).
 //!
-//! **How.** One thread with a runtime of its own runs [`run`]; libpq's blocking calls happen on helper threads (`side.rs`). The
-//! driver is `pg_walstream`'s raw connection with libpq underneath: libpq brings unix sockets, `.pgpass`, service files, client
-//! certificates and every `sslmode`; the driver's own stream type is not used, because it creates missing slots, acknowledges from
-//! the start position and answers keepalives out of sight.
+//! **How.** One thread with a runtime of its own runs [`run`]; libpq's blocking calls happen on helper threads (`side.rs`). libpq
+//! is called through `libpq.rs`, which also says why no published wrapper stands in between.
 //!
 //! Whatever a later attempt can cure (the network, a restarting server, a slot that its last walsender still holds) is tried
 //! again for ever, with growing pauses; everything else ends [`run`] with an error that says what to do.
@@ -21,6 +19,7 @@ mod feedback;
 mod frames;
 mod gap;
 mod identity;
+mod libpq;
 mod link;
 mod notice;
 mod options;
@@ -31,6 +30,7 @@ mod reader;
 mod session;
 mod side;
 mod slot;
+mod stall;
 mod window;
 
 use std::sync::Arc;

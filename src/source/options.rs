@@ -53,6 +53,8 @@ pub struct SourceOptions {
     pub create_slot: bool,
     /// The longest time between two status updates (a third of `wal_sender_timeout` if that is shorter).
     pub status_interval: Duration,
+    /// How long the stream may stand still, with bytes at the socket, before a new connection is made.
+    pub stall_timeout: Duration,
     /// How often the publications are looked at while streaming.
     pub publication_check_interval: Duration,
     /// What a change of them leads to.
@@ -81,6 +83,7 @@ impl SourceOptions {
             ack: Ack::Spooled,
             create_slot: true,
             status_interval: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
             publication_check_interval: Duration::from_secs(2),
             on_publication_change: OnPublicationChange::Warn,
             numbers: Arc::default(),

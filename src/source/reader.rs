@@ -27,6 +27,7 @@ use super::progress::Progress;
 use super::protocol::Envelope;
 use super::session::{self, Prepared, passed};
 use super::side::{Side, Watched, blocking, watch_catalogue};
+use super::stall::Wait;
 use crate::position::{Lsn, PgTimestamp};
 use crate::spool::{Intake, Pressure, Spool};
 
@@ -150,10 +151,7 @@ impl Reader {
         }
         let mut unsaid = Unsaid::default();
         unsaid.look(&mut connection, &self.spool)?;
-        connection
-            .inner
-            .start_replication(&options.slot, durable.0, &parameters)
-            .map_err(|error| SourceError::server("starting the replication stream", &error))?;
+        connection.start_replication(&options.slot, durable, &parameters)?;
         passed("source.started")?;
 
         options.numbers.source_connections.add(1);
@@ -180,6 +178,7 @@ impl Reader {
             ack: options.ack,
             held: (two_phase && options.ack == Ack::Applied).then(|| Held::new(slot.confirmed, durable)),
             clock: FeedbackClock::new(options.status_interval, facts.sender_timeout, now),
+            stall_timeout: options.stall_timeout,
             server_end: facts.server,
             watcher,
         });
@@ -200,7 +199,7 @@ impl Reader {
     /// Reads until something ends it.
     async fn receive(&mut self, reception: &mut Reception) -> Result<std::convert::Infallible, Interrupt> {
         loop {
-            while let Some(bytes) = reception.link.try_next().await? {
+            while let Some(bytes) = reception.link.try_next()? {
                 self.take(reception, bytes).await?;
                 if reception.bytes >= FLUSH_BYTES {
                     self.flush(reception).await?;
@@ -240,7 +239,7 @@ impl Reader {
                 if let Step::AskAgain(early) = step {
                     for asked in early {
                         let again = reception.side.look_up(asked.oid, asked.asker);
-                        let answered = reception.link.serve(again).await??;
+                        let answered = reception.link.serve(Wait::Catalogue, again).await??;
                         if !asked.holds(&answered.catalogue) {
                             return Err(self.unstreamed(reception, CHANGED));
                         }
@@ -258,7 +257,7 @@ impl Reader {
                     }
                     Step::Describe(description) => {
                         let asked = reception.side.look_up(description.oid, description.asker);
-                        let answered = reception.link.serve(asked).await??;
+                        let answered = reception.link.serve(Wait::Catalogue, asked).await??;
                         if !reception.frames.described(&mut self.intake, description, answered)? {
                             return Err(self.unstreamed(reception, CHANGED));
                         }
@@ -301,7 +300,7 @@ impl Reader {
         let numbers = &self.options.numbers;
         numbers.received_bytes.add(std::mem::take(&mut reception.bytes) as u64);
         numbers.received_frames.add(std::mem::take(&mut reception.messages));
-        reception.link.serve(self.intake.flush()).await??;
+        reception.link.serve(Wait::Spool, self.intake.flush()).await??;
         passed("source.flushed")?;
         reception.link.feedback_if_due().await?;
         if self.shutdown.is_cancelled() {
@@ -324,7 +323,7 @@ impl Reader {
                         reception.link.progress.update(|status| status.paused = true);
                         paused = true;
                     }
-                    reception.link.serve(tokio::time::sleep(Duration::from_millis(50))).await?;
+                    reception.link.serve(Wait::Room, tokio::time::sleep(Duration::from_millis(50))).await?;
                 }
             }
         }

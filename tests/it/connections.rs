@@ -35,7 +35,7 @@ fn certificates(directory: &Path) {
 }
 
 /// A server that asks `secure` for TLS and a password, and `certified` for a certificate; its files, and a pipeline from it.
-fn guarded() -> Option<(Server, tempfile::TempDir, Pipeline)> {
+pub fn guarded() -> Option<(Server, tempfile::TempDir, Pipeline)> {
     let server = Server::own(Version::V15, &[])?;
     let directory = tempfile::tempdir().unwrap();
     certificates(directory.path());

@@ -23,7 +23,6 @@ pub fn split() -> Option<String> {
 pub struct Pipeline {
     directory: tempfile::TempDir,
     settings: Vec<(String, String)>,
-    arguments: Vec<String>,
 }
 
 impl Pipeline {
@@ -35,7 +34,7 @@ impl Pipeline {
     /// From this slot and publication into a new SQLite file.
     pub fn bare(source: &str, slot: &str, publication: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("pg2any-test-").tempdir().unwrap();
-        let mut pipeline = Self { directory, settings: Vec::new(), arguments: Vec::new() };
+        let mut pipeline = Self { directory, settings: Vec::new() };
         pipeline.set("CDC_SOURCE_CONNECTION_STRING", source);
         pipeline.set("CDC_REPLICATION_SLOT", slot);
         pipeline.set("CDC_PUBLICATION", publication);
@@ -46,8 +45,7 @@ impl Pipeline {
         pipeline.set("PG2ANY_DATA_DIR", data.to_str().unwrap());
         pipeline.set(
             "RUST_LOG",
-            &std::env::var("PG2ANY_TEST_LOG")
-                .unwrap_or_else(|_| "info,pg_walstream=warn,fjall=warn,lsm_tree=warn".to_owned()),
+            &std::env::var("PG2ANY_TEST_LOG").unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn".to_owned()),
         );
         if let Some(commands) = split() {
             pipeline.set("PG2ANY_SPLIT_LIMIT", &commands);
@@ -83,12 +81,6 @@ impl Pipeline {
         self
     }
 
-    /// Adds a command-line argument of `run` for the runs to come.
-    pub fn argument(&mut self, argument: &str) -> &mut Self {
-        self.arguments.push(argument.to_owned());
-        self
-    }
-
     /// The binary with these arguments and the settings, and no setting from outside.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pg2any"));
@@ -111,7 +103,7 @@ impl Pipeline {
     /// Starts `pg2any run` with more settings and arguments for this run only.
     pub fn start_with(&self, settings: &[(&str, &str)], arguments: &[&str]) -> Running {
         let mut command = self.command(&["run"]);
-        command.args(&self.arguments).args(arguments).envs(settings.iter().copied());
+        command.args(arguments).envs(settings.iter().copied());
         Running::spawn(command)
     }
 
@@ -320,6 +312,16 @@ impl Running {
     pub fn until_said(&mut self, text: &str) {
         let said = Arc::clone(&self.said);
         self.until(text, || said.lock().unwrap_or_else(PoisonError::into_inner).contains(text));
+    }
+
+    /// Commits marks until it has said this.
+    #[track_caller]
+    pub fn mark_until_said(&mut self, database: &mut Database, text: &str) {
+        let said = Arc::clone(&self.said);
+        self.until(text, || {
+            database.mark();
+            said.lock().unwrap_or_else(PoisonError::into_inner).contains(text)
+        });
     }
 
     /// Polls until it streams from the slot: from here on everything that is committed arrives.

@@ -7,6 +7,7 @@ use pg2any_lib::Lsn;
 use crate::compare::assert_equal;
 use crate::delivery::arrange;
 use crate::driver::Pipeline;
+use crate::server::failpoints_are_built_in;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
 
@@ -20,7 +21,7 @@ fn durable(pipeline: &Pipeline) -> Lsn {
 
 on_each_server! {
     fn a_position_is_acknowledged_only_once_it_is_synced_in_the_spool(server) {
-        if cfg!(not(feature = "failpoints")) {
+        if !failpoints_are_built_in() {
             return;
         }
         let (mut database, mut pipeline) = arrange(server, TABLE);
@@ -43,7 +44,7 @@ on_each_server! {
     }
 
     fn a_part_of_a_transaction_is_committed_only_once_its_commit_is_synced_in_the_spool(server) {
-        if cfg!(not(feature = "failpoints")) {
+        if !failpoints_are_built_in() {
             return;
         }
         let (mut database, mut pipeline) = arrange(server, TABLE);

@@ -7,6 +7,7 @@ use crate::delivery::{arrange, fill};
 use crate::driver::{PATIENCE, Pipeline};
 use crate::filesystem::Filesystem;
 use crate::refusals::{DESTINATION, GAP, stops};
+use crate::server::failpoints_are_built_in;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
 const LOG: &str = "CREATE TABLE t (id int, v text); ALTER TABLE t REPLICA IDENTITY FULL";
@@ -209,7 +210,7 @@ on_each_server! {
     }
 
     fn a_resumed_part_of_a_resent_transaction_is_compared_with_what_the_destination_has(server) {
-        if cfg!(not(feature = "failpoints")) {
+        if !failpoints_are_built_in() {
             return;
         }
         let (mut database, mut pipeline) = arrange(server, LOG);

@@ -5,10 +5,11 @@
 //! for it, with a deadline.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-#![allow(dead_code)]
 
 #[macro_use]
 mod server;
+#[cfg(feature = "kafka")]
+mod broker;
 mod compare;
 mod database;
 mod driver;
@@ -26,7 +27,10 @@ mod durability;
 mod evolution;
 mod failover;
 mod harness;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod limits;
+mod liveness;
 mod operation;
 mod oracle;
 mod power;

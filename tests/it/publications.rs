@@ -45,6 +45,23 @@ on_each_server! {
         assert!(!pipeline.catch_up().contains(SAID), "once is enough");
     }
 
+    fn a_publication_that_is_away_while_rows_are_written_is_a_gap(server) {
+        let (mut database, pipeline) = arrange(server, TABLE);
+        let name = database.name.clone();
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        pipeline.catch_up();
+        database.execute(&format!("ALTER PUBLICATION {name} RENAME TO {name}_away"));
+        database.execute("INSERT INTO t VALUES (2, 'never sent')");
+        database.execute(&format!("ALTER PUBLICATION {name}_away RENAME TO {name}"));
+        database.execute("INSERT INTO t VALUES (3, 'x')");
+        for _ in 0..2 {
+            let mut running = pipeline.start();
+            assert_eq!(running.wait(PATIENCE).code(), Some(GAP), "{}", running.said());
+            assert!(running.said().contains("load the tables anew"), "{}", running.said());
+        }
+        assert!(!pipeline.has("SELECT 1 FROM t WHERE id = 3"));
+    }
+
     fn a_publication_that_changes_while_it_is_followed_is_announced_within_seconds(server) {
         let (mut database, pipeline) = arrange(server, TABLE);
         let name = database.name.clone();

@@ -81,7 +81,7 @@ enum Account {
     /// We are not root: ourselves.
     Own,
     /// We are root: this user.
-    Other { name: String, uid: u32, gid: u32 },
+    Other { uid: u32, gid: u32 },
 }
 
 static V15: LazyLock<Result<Server, String>> = LazyLock::new(|| Server::start(Version::V15, &[]));
@@ -292,7 +292,7 @@ impl Account {
             .into_iter()
             .find_map(|name| {
                 let (uid, gid) = (id(&["-u", name])?, id(&["-g", name])?);
-                Some(Self::Other { name: name.to_owned(), uid, gid })
+                Some(Self::Other { uid, gid })
             })
             .ok_or_else(|| "PostgreSQL refuses to run as root, and there is no user postgres or nobody".to_owned())
     }
@@ -379,6 +379,16 @@ impl Drop for Server {
 /// Writes past the test harness's capture, so that a skipped version is seen in a green run too.
 pub fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "\n{message}");
+}
+
+/// Whether tests may use failpoints. Without them a test says that it is skipped, and fails where nothing may be.
+pub fn failpoints_are_built_in() -> bool {
+    let built_in = cfg!(feature = "failpoints");
+    if !built_in {
+        say("SKIPPED: a test with failpoints. Build with --features failpoints");
+        assert!(std::env::var("PG2ANY_TEST_REQUIRE").as_deref() != Ok("all"), "built without the feature failpoints");
+    }
+    built_in
 }
 
 /// Makes a test of a scenario on each PostgreSQL version: `on_each_server!(fn a_sentence(server) { … })`.

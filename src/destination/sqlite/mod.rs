@@ -147,7 +147,7 @@ fn pass(name: &str) -> Result<(), DestinationError> {
 #[async_trait]
 impl Destination for Sqlite {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { transactional_ddl: true, early_execution: true }
+        Capabilities { transactional_ddl: true, early_execution: true, longest_transaction: None }
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {

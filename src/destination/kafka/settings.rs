@@ -1,0 +1,116 @@
+//! Kafka's settings. They exist in every build, so that a build without the driver knows their names.
+//!
+//! Every property of librdkafka may be given, in the address or with `--kafka-set`, but for those that would break a promise.
+//!
+//! Covered by: the tests below.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Whether records are part of transactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Records and checkpoint in one Kafka transaction: a `read_committed` reader sees each change once.
+    #[default]
+    ExactlyOnce,
+    /// No transactions, for brokers that have none: after a failure the changes since the last checkpoint come again.
+    AtLeastOnce,
+}
+
+/// What only the Kafka destination has to be told.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KafkaSettings {
+    /// Transactions or not.
+    pub delivery: Delivery,
+    /// Whether missing topics are created.
+    pub create_topics: bool,
+    /// Partitions of a topic that is created.
+    pub partitions: u32,
+    /// Replicas of a topic that is created; `None`: the broker's default.
+    pub replication_factor: Option<u32>,
+    /// Configuration of a topic that is created.
+    pub topic_config: BTreeMap<String, String>,
+    /// Properties of librdkafka. May hold passwords.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for KafkaSettings {
+    fn default() -> Self {
+        Self {
+            delivery: Delivery::ExactlyOnce,
+            create_topics: true,
+            partitions: 1,
+            replication_factor: None,
+            topic_config: BTreeMap::new(),
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+impl fmt::Debug for KafkaSettings {
+    /// Of the properties only the names: a value may be a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSettings")
+            .field("delivery", &self.delivery)
+            .field("create_topics", &self.create_topics)
+            .field("partitions", &self.partitions)
+            .field("replication_factor", &self.replication_factor)
+            .field("topic_config", &self.topic_config)
+            .field("properties", &self.properties.keys())
+            .finish()
+    }
+}
+
+/// `key=value;key=value`. Values are not repeated in an error: one may be a password.
+pub(crate) fn parse_pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut pairs = BTreeMap::new();
+    for (index, pair) in text.split([';', '\n']).map(str::trim).filter(|pair| !pair.is_empty()).enumerate() {
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| format!("pair {} has no `=`: write key=value;key=value", index + 1))?;
+        pairs.insert(key.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(pairs)
+}
+
+/// As [`parse_pairs`], without the properties that would break a promise.
+pub(crate) fn parse_properties(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let pairs = parse_pairs(text)?;
+    match pairs.keys().find_map(|key| refused(key).map(|reason| (key, reason))) {
+        Some((key, reason)) => Err(format!("{key} cannot be set: {reason}")),
+        None => Ok(pairs),
+    }
+}
+
+/// Why a property is not the user's to set.
+pub(super) fn refused(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "bootstrap.servers" | "metadata.broker.list" => "the brokers are part of the destination's address",
+        "transactional.id" => {
+            "it is derived from prefix and cursor, so that a restart ends what the last run left open"
+        }
+        "enable.idempotence" | "enable.gapless.guarantee" | "acks" | "request.required.acks" => {
+            "records could be lost or doubled"
+        }
+        "max.in.flight" | "max.in.flight.requests.per.connection" | "retries" | "message.send.max.retries" => {
+            "records could be lost or reordered"
+        }
+        "message.timeout.ms" | "delivery.timeout.ms" => "a record is given up with its transaction, not before",
+        "partitioner" => "keys must be where Kafka's Java producers put them",
+        "isolation.level" | "enable.auto.commit" | "group.id" => "only the checkpoint is read, in one way",
+        "message.max.bytes" | "message.copy.max.bytes" => "it follows from the topics' max.message.bytes",
+        "delivery.report.only.error" | "plugin.library.paths" => "pg2any relies on it",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_break_a_promise_is_refused_by_name_and_no_value_is_repeated() {
+        assert!(parse_properties("transactional.id=s3cret").unwrap_err().contains("transactional.id"));
+        assert!(!parse_properties("linger.ms=5;s3cret").unwrap_err().contains("s3cret"));
+        assert_eq!(parse_properties("linger.ms=5; sasl.password=a=b").unwrap()["sasl.password"], "a=b");
+    }
+}

@@ -1,0 +1,184 @@
+//! Topics: which there are, what they take, how they are made.
+//!
+//! Covered by: `it::kafka::a_missing_topic_that_may_not_be_created_is_named_with_the_command`,
+//! `it::kafka::a_record_too_large_for_its_topic_stops_before_it_is_sent`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::failure::failed;
+use super::settings::KafkaSettings;
+use crate::destination::{DestinationError, FailureKind};
+
+/// What is known of a topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Topic {
+    pub(super) partitions: i32,
+    pub(super) replicas: usize,
+    /// `max.message.bytes`.
+    pub(super) largest: usize,
+}
+
+/// The topics that were seen or made since the connect.
+pub(super) struct Topics {
+    admin: AdminClient<DefaultClientContext>,
+    brokers: String,
+    settings: KafkaSettings,
+    timeout: Duration,
+    known: HashMap<String, Topic>,
+}
+
+impl Topics {
+    pub(super) fn new(
+        base: &ClientConfig,
+        brokers: String,
+        settings: KafkaSettings,
+        timeout: Duration,
+    ) -> Result<Self, DestinationError> {
+        let admin = base.create().map_err(|error| failed("making a Kafka client failed", error))?;
+        Ok(Self { admin, brokers, settings, timeout, known: HashMap::new() })
+    }
+
+    /// A topic that was seen already.
+    pub(super) fn known(&self, name: &str) -> Option<Topic> {
+        self.known.get(name).copied()
+    }
+
+    /// Forgets what was seen: one may have been deleted.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// Looks a topic up, and creates it when it is missing and that is allowed.
+    pub(super) async fn need(&mut self, client: &BaseConsumer, name: &str) -> Result<Topic, DestinationError> {
+        let config = self.settings.topic_config.clone();
+        let partitions = i32::try_from(self.settings.partitions).unwrap_or(i32::MAX);
+        self.need_with(client, name, partitions, &config.into_iter().collect::<Vec<_>>()).await
+    }
+
+    /// The checkpoint's topic: one partition, compacted, with segments small enough that compaction comes to them.
+    pub(super) async fn need_checkpoint(
+        &mut self,
+        client: &BaseConsumer,
+        name: &str,
+    ) -> Result<Topic, DestinationError> {
+        let config = [
+            ("cleanup.policy", "compact"),
+            ("segment.bytes", "4194304"),
+            ("segment.ms", "3600000"),
+            ("min.cleanable.dirty.ratio", "0.1"),
+        ];
+        let config: Vec<_> = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let topic = self.need_with(client, name, 1, &config).await?;
+        if topic.partitions == 1 {
+            return Ok(topic);
+        }
+        Err(DestinationError::permanent(format!(
+            "the checkpoint topic {name} has {} partitions, and must have one",
+            topic.partitions
+        ))
+        .hint("Delete it if nothing was written through it yet, or use another prefix in the destination's address"))
+    }
+
+    async fn need_with(
+        &mut self,
+        client: &BaseConsumer,
+        name: &str,
+        partitions: i32,
+        config: &[(String, String)],
+    ) -> Result<Topic, DestinationError> {
+        if let Some(topic) = self.known(name) {
+            return Ok(topic);
+        }
+        let (mut found, mut created) = (self.look(client, name)?, false);
+        for _ in 0..100 {
+            if let Some((partitions, replicas)) = found {
+                let topic = Topic { partitions, replicas, largest: self.largest(name).await? };
+                self.known.insert(name.to_owned(), topic);
+                return Ok(topic);
+            }
+            if !created {
+                self.create(name, partitions, config).await?;
+                created = true;
+            } else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            found = self.look(client, name)?;
+        }
+        Err(DestinationError::new(FailureKind::Reconnect, format!("the topic {name} was created and cannot be seen")))
+    }
+
+    /// Partitions and the least number of replicas.
+    fn look(&self, client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, DestinationError> {
+        let doing = || format!("asking for the topic {name} failed");
+        let metadata = client.fetch_metadata(Some(name), self.timeout).map_err(|error| failed(doing(), error))?;
+        let Some(topic) = metadata.topics().first() else { return Ok(None) };
+        match topic.error().map(Code::from) {
+            None => {}
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable) => return Ok(None),
+            Some(code) => return Err(failed(doing(), rdkafka::error::KafkaError::MetadataFetch(code))),
+        }
+        let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+        match topic.partitions().len() {
+            0 => Ok(None),
+            partitions => Ok(Some((i32::try_from(partitions).unwrap_or(i32::MAX), replicas))),
+        }
+    }
+
+    async fn create(&self, name: &str, partitions: i32, config: &[(String, String)]) -> Result<(), DestinationError> {
+        let replicas = self.settings.replication_factor.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX));
+        if !self.settings.create_topics {
+            return Err(self.by_hand(format!("the topic {name} does not exist"), name, partitions, config));
+        }
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
+        for (key, value) in config {
+            topic = topic.set(key, value);
+        }
+        let options = AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout));
+        let results = self.admin.create_topics([&topic], &options).await;
+        let results = results.map_err(|error| failed(format!("creating the topic {name} failed"), error))?;
+        match results.into_iter().next() {
+            Some(Err((_, code))) if code != Code::TopicAlreadyExists => {
+                let what = format!("the broker does not let the topic {name} be created ({code})");
+                match code {
+                    Code::RequestTimedOut | Code::NotController | Code::OperationTimedOut => {
+                        Err(DestinationError::new(FailureKind::Reconnect, what))
+                    }
+                    _ => Err(self.by_hand(what, name, partitions, config)),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn by_hand(&self, what: String, name: &str, partitions: i32, config: &[(String, String)]) -> DestinationError {
+        let replicas =
+            self.settings.replication_factor.map(|n| format!(" --replication-factor {n}")).unwrap_or_default();
+        let config: String = config.iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
+        DestinationError::permanent(what).hint(format!(
+            "Create it: kafka-topics.sh --bootstrap-server {} --create --topic {name} --partitions {partitions}{replicas}{config}",
+            self.brokers
+        ))
+    }
+
+    /// The topic's `max.message.bytes`; the broker's default where the right to ask is missing.
+    async fn largest(&self, name: &str) -> Result<usize, DestinationError> {
+        let options = AdminOptions::new().request_timeout(Some(self.timeout));
+        let answers = self.admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;
+        let answers =
+            answers.map_err(|error| failed(format!("asking for the configuration of topic {name} failed"), error))?;
+        let value = answers.into_iter().flatten().next().and_then(|resource| {
+            resource.get("max.message.bytes").and_then(|entry| entry.value.as_deref()?.parse().ok())
+        });
+        Ok(value.unwrap_or(DEFAULT_LARGEST))
+    }
+}
+
+/// `max.message.bytes` as brokers have it.
+const DEFAULT_LARGEST: usize = 1_048_588;

@@ -1,0 +1,235 @@
+//! An Apache Kafka broker for the tests: one process in KRaft mode on 127.0.0.1 and free ports, with a data directory of its own.
+//!
+//! `PG2ANY_TEST_KAFKA_LIBS` names the directory with its jars, else `.tools` is looked into (`scripts/lib.sh`, `need_kafka`).
+//! Without them every test here is skipped with a message that no output capture swallows; with `PG2ANY_TEST_REQUIRE=all` they fail.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Once};
+use std::time::{Duration, Instant};
+
+use rdkafka::Message;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::Value;
+
+use crate::driver::PATIENCE;
+use crate::server::say;
+
+/// A running broker.
+pub struct Broker {
+    pub port: u16,
+    controller: u16,
+    directory: PathBuf,
+    libraries: PathBuf,
+    _watchdog: Child,
+}
+
+/// A record as a reader sees it: partition, key, and the event without its schema (`None`: a tombstone).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub partition: i32,
+    pub key: Option<Value>,
+    pub value: Option<Value>,
+}
+
+impl Event {
+    /// `c`, `u`, `d`, `t`; empty for a tombstone.
+    pub fn op(&self) -> &str {
+        self.value.as_ref().and_then(|value| value["op"].as_str()).unwrap_or_default()
+    }
+
+    /// A column of the row after the change, as text.
+    pub fn after(&self, column: &str) -> String {
+        self.value.as_ref().map(|value| text(&value["after"][column])).unwrap_or_default()
+    }
+
+    /// A column of the key, as text.
+    pub fn key(&self, column: &str) -> String {
+        self.key.as_ref().map(|key| text(&key[column])).unwrap_or_default()
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn libraries() -> Result<PathBuf, String> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/kafka-4.1.0");
+    let place = std::env::var_os("PG2ANY_TEST_KAFKA_LIBS").map_or(here, PathBuf::from);
+    if place.is_dir() { Ok(place) } else { Err(format!("Apache Kafka's jars are not in {}", place.display())) }
+}
+
+impl Broker {
+    /// The broker that the tests share; `None`, said loudly, when it cannot be had.
+    pub fn shared() -> Option<&'static Self> {
+        static SHARED: LazyLock<Option<Broker>> = LazyLock::new(Broker::own);
+        SHARED.as_ref()
+    }
+
+    /// One of a test's own, for what would disturb the others.
+    pub fn own() -> Option<Self> {
+        static SAID: Once = Once::new();
+        match libraries() {
+            Ok(libraries) => Some(Self::start(libraries)),
+            Err(missing) => {
+                assert!(std::env::var("PG2ANY_TEST_REQUIRE").as_deref() != Ok("all"), "{missing}");
+                SAID.call_once(|| say(&format!("SKIPPED: every test of the Kafka destination. {missing}")));
+                None
+            }
+        }
+    }
+
+    fn start(libraries: PathBuf) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("pg2any-test-kafka-{}-{number}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        // Ends with this process, however it ends: then its end of the pipe is closed.
+        let watchdog = Command::new("sh")
+            .args(["-c", "cat >/dev/null; kill -9 $(cat \"$0/pid\"); rm -rf \"$0\""])
+            .arg(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
+        let broker = Self { port: free(), controller: free(), directory, libraries, _watchdog: watchdog };
+        broker.configure();
+        let formatted = broker
+            .java("-Xmx128m", "kafka.tools.StorageTool")
+            .args(["format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c", "server.properties"])
+            .output()
+            .unwrap();
+        assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
+        broker.launch();
+        broker
+    }
+
+    fn configure(&self) {
+        let Self { port, controller, directory, .. } = self;
+        let text = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             controller.listener.names=CONTROLLER\nlog.dirs={}/data\noffsets.topic.replication.factor=1\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+             transaction.state.log.num.partitions=1\nauto.create.topics.enable=false\n\
+             transaction.abort.timed.out.transaction.cleanup.interval.ms=500\n",
+            directory.display()
+        );
+        fs::write(directory.join("server.properties"), text).unwrap();
+    }
+
+    fn java(&self, memory: &str, class: &str) -> Command {
+        let mut command = Command::new("java");
+        command.args([memory, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]);
+        command.arg(self.libraries.join("*")).arg(class).current_dir(&self.directory).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts it (again), and waits until it answers.
+    pub fn launch(&self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).unwrap();
+        let mut child = self
+            .java("-Xmx512m", "kafka.Kafka")
+            .arg("server.properties")
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("java starts");
+        fs::write(self.directory.join("pid"), child.id().to_string()).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let said = || fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "no broker: {}", said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // Reaps it whenever it ends.
+        std::thread::spawn(move || child.wait());
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&self) {
+        let pid = fs::read_to_string(self.directory.join("pid")).unwrap();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        let deadline = Instant::now() + PATIENCE;
+        while Path::new(&format!("/proc/{pid}/cmdline")).exists() {
+            assert!(Instant::now() < deadline, "the broker does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Where it is, with a prefix for its topics.
+    pub fn uri(&self, prefix: &str) -> String {
+        format!("kafka://127.0.0.1:{}/{prefix}", self.port)
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", format!("127.0.0.1:{}", self.port)).set("group.id", "unused");
+        config.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        config.set("enable.auto.commit", "false");
+        config
+    }
+
+    /// Creates a topic.
+    pub fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        for (key, value) in settings {
+            new = new.set(key, value);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
+        assert!(made[0].is_ok(), "{made:?}");
+    }
+
+    /// Whether there is such a topic.
+    pub fn exists(&self, topic: &str) -> bool {
+        let consumer: BaseConsumer = self.config().create().unwrap();
+        consumer.fetch_metadata(Some(topic), PATIENCE).is_ok_and(|found| !found.topics()[0].partitions().is_empty())
+    }
+
+    /// Everything that a `read_committed` reader sees in a topic, each partition in its order; nothing when there is none.
+    pub fn events(&self, topic: &str) -> Vec<Event> {
+        let consumer: BaseConsumer = self.config().create().unwrap();
+        let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return Vec::new() };
+        let partitions = metadata.topics()[0].partitions().len();
+        let mut places = TopicPartitionList::new();
+        for partition in 0..i32::try_from(partitions).unwrap() {
+            places.add_partition_offset(topic, partition, Offset::Offset(0)).unwrap();
+        }
+        consumer.assign(&places).unwrap();
+        let (mut events, mut ended) = (Vec::new(), 0);
+        let deadline = Instant::now() + PATIENCE;
+        while ended < partitions {
+            assert!(Instant::now() < deadline, "topic {topic} has no end");
+            match consumer.poll(Duration::from_millis(200)) {
+                None => {}
+                Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+                Some(Err(error)) => panic!("{topic}: {error}"),
+                Some(Ok(message)) => {
+                    let json = |bytes: &[u8]| {
+                        // The checkpoint's key is no JSON.
+                        let mut value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+                        if value.get("payload").is_some() { value["payload"].take() } else { value }
+                    };
+                    events.push(Event {
+                        partition: message.partition(),
+                        key: message.key().map(json),
+                        value: message.payload().map(json),
+                    });
+                }
+            }
+        }
+        events
+    }
+}
