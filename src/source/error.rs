@@ -7,7 +7,7 @@
 
 use super::gap::Gap;
 use super::identity::IdentityMismatch;
-use super::libpq::{Notice, ServerError};
+use super::libpq::ServerError;
 use super::publications::PublicationChange;
 use crate::change::DecodeError;
 use crate::position::{Lsn, Xid};
@@ -210,13 +210,6 @@ impl SourceError {
             return Gap::PublicationMissing { message: one_line(&error.message) }.into();
         }
         Self::server("reading the replication stream", error)
-    }
-
-    /// From a notice in the open stream. PostgreSQL 18 skips a publication that it does not find at the position that is
-    /// being decoded, with this warning alone: changes of its tables are not sent.
-    pub(crate) fn skipped_publication(notice: &Notice) -> Option<Self> {
-        let is_skipped = notice.severity == "WARNING" && notice.sqlstate == "55000";
-        is_skipped.then(|| Gap::PublicationMissing { message: one_line(&notice.message) }.into())
     }
 
     /// From a refused connection; `message` must not hold a password.

@@ -19,6 +19,7 @@ use super::connection::Connection;
 use super::error::SourceError;
 use super::feedback::{Ack, Acknowledgement, FeedbackClock, Held};
 use super::gap::{self, Checkpoint, Positions};
+use super::notice::{self, server_warning};
 use super::progress::Progress;
 use super::side::Watcher;
 use super::stall::{StallClock, Verdict, Wait};
@@ -157,11 +158,12 @@ impl Link {
     /// Passes on what the server said beside its messages. One warning says that rows are missing.
     fn notices(&mut self) -> Result<(), Interrupt> {
         for notice in self.connection.notices() {
-            if let Some(gap) = SourceError::skipped_publication(&notice) {
-                return Err(gap.into());
-            }
             let (severity, sqlstate) = (notice.severity, notice.sqlstate);
-            tracing::warn!(severity, sqlstate, "the source says: {}", notice.message);
+            match server_warning(&sqlstate, &severity, &notice.message) {
+                notice::Verdict::Gap(gap) => return Err(SourceError::from(gap).into()),
+                notice::Verdict::Warn => tracing::warn!(severity, sqlstate, "the source says: {}", notice.message),
+                notice::Verdict::Ignore => {}
+            }
         }
         Ok(())
     }

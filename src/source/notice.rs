@@ -183,7 +183,6 @@ fn unlogged(table: &str) -> String {
 
 /// What a message of the server beside the stream means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) enum Verdict {
     /// Changes were left out.
     Gap(Gap),
@@ -196,7 +195,6 @@ pub(crate) enum Verdict {
 /// Judges a message that the server sent on the replication connection beside the stream; `severity` is the one in English. The
 /// wording decides nothing: servers speak many languages. While rows are decoded a WARNING with this SQLSTATE says that a publication
 /// did not exist at that position ("skipped loading publication", PostgreSQL 18): what follows is left out.
-#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) fn server_warning(sqlstate: &str, severity: &str, message: &str) -> Verdict {
     match (severity, sqlstate) {
         ("WARNING", "55000") => Verdict::Gap(Gap::PublicationMissing { message: message.to_owned() }),

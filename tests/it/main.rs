@@ -15,6 +15,7 @@ mod database;
 mod driver;
 mod filesystem;
 mod random;
+mod unsaid;
 mod workload;
 
 mod adoption;
