@@ -212,7 +212,9 @@ impl Reader {
                 std::thread::sleep(GULP);
                 None
             } else {
-                let keepalive_due = reception.keepalive.map(|_| reception.keepalive_at + KEEPALIVE_PAUSE);
+                // Inside a transaction it is not handed over: waiting for that moment would not wait at all.
+                let keepalive = reception.keepalive.filter(|_| reception.frames.at_boundary());
+                let keepalive_due = keepalive.map(|_| reception.keepalive_at + KEEPALIVE_PAUSE);
                 reception.link.next(keepalive_due).await?
             };
             if let Some(bytes) = waits {
