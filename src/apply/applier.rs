@@ -48,6 +48,8 @@ pub struct Applier {
     pub(super) prepared: HashMap<u32, RelationVersion>,
     /// Open transactions whose early execution failed once: left alone until they commit.
     pub(super) shunned: HashSet<Xid>,
+    /// How often the early execution of open transactions was rolled back for others.
+    pub(super) repeated: HashMap<Xid, u32>,
     /// After a permanent failure: so many transactions get a destination transaction each, so that those before the one
     /// that fails arrive and the failure names it alone.
     pub(super) careful: u64,
@@ -113,6 +115,7 @@ impl Applier {
             relations: HashMap::new(),
             prepared: HashMap::new(),
             shunned: HashSet::new(),
+            repeated: HashMap::new(),
             careful: 0,
             backoff: Backoff::new("the destination"),
         }

@@ -1,11 +1,25 @@
 //! Early execution: the open transaction that will probably commit next is executed while it is received, and rolled back
 //! when another commits first, when a subtransaction of it is rolled back, or when it fails. Nothing of it is committed
 //! before its COMMIT is there.
+//!
+//! The destination's transaction stays open meanwhile, which may hold a lock. So a source transaction that says nothing
+//! for [`IDLE`], or that was rolled back for others [`REPEATS`] times, is left alone until it commits.
+//!
+//! Covered by: `it::early`.
+
+use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use super::applier::{Applier, Failure};
 use crate::destination::FailureKind;
 use crate::position::Xid;
 use crate::spool::{ChunkRead, Transaction, TransactionState};
+
+/// How long the destination's transaction waits for an open transaction that sends nothing.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How often early execution of one transaction is rolled back for others that commit first.
+const REPEATS: u32 = 3;
 
 impl Applier {
     /// Everything up to the destination's checkpoint was received (see the head of `mod.rs`), and nothing forbids it.
@@ -23,26 +37,33 @@ impl Applier {
         let aborts = open.aborts();
         let mut index = 0;
         loop {
+            if matches!(open.state(), TransactionState::Gone) {
+                return self.give_up().await;
+            }
             if let Some(next) = self.reader.try_next()? {
                 let TransactionState::Committed(info) = next.state() else { continue };
-                if next.xid() == open.xid() && open.aborts() == aborts {
+                if next.is_same(&open) && open.aborts() == aborts {
                     if let Err(failure) = self.take_rest(&mut open, &info, &mut index).await {
                         return self.abandon(open.xid(), failure).await;
                     }
                     return self.finish(info).await;
                 }
+                self.count_repetition(open.xid());
                 return self.give_up().await;
             }
             if open.aborts() != aborts {
                 self.shunned.insert(open.xid());
                 return self.give_up().await;
             }
-            if matches!(open.state(), TransactionState::Gone) {
-                return self.give_up().await;
-            }
             let step = match open.next_chunk()? {
                 ChunkRead::Ready(chunk) => self.take_chunk(&open, &chunk, None, &mut index).await,
-                ChunkRead::NotYet | ChunkRead::End => self.wait().await,
+                ChunkRead::NotYet | ChunkRead::End => {
+                    let Ok(waited) = tokio::time::timeout(IDLE, self.wait()).await else {
+                        self.shunned.insert(open.xid());
+                        return self.give_up().await;
+                    };
+                    waited
+                }
             };
             if let Err(failure) = step {
                 return self.abandon(open.xid(), failure).await;
@@ -50,6 +71,20 @@ impl Applier {
             if self.shutdown.is_cancelled() {
                 return Err(Failure::Shutdown);
             }
+        }
+    }
+
+    /// Another transaction committed first.
+    fn count_repetition(&mut self, xid: Xid) {
+        if self.work.commands == 0 {
+            return;
+        }
+        match self.repeated.entry(xid) {
+            Entry::Occupied(count) if *count.get() + 1 >= REPEATS => {
+                count.remove();
+                self.shunned.insert(xid);
+            }
+            count => *count.or_default() += 1,
         }
     }
 

@@ -26,15 +26,17 @@ const EXECUTE_LARGE_COMMANDS: usize = 4096;
 pub(super) struct Work {
     pub(super) transactions: u64,
     pub(super) commands: u64,
+    /// Those among them of the transaction that is being taken.
+    open: u64,
     pub(super) bytes: u64,
     pub(super) since: Option<Instant>,
     pub(super) last_commit: Option<CommitInfo>,
 }
 
 impl Work {
-    /// Whether a source transaction is committed in parts from here: so many commands, or open for so long.
+    /// Whether a source transaction is committed in parts from here: so many commands of its own, or open for so long.
     fn is_over(&self, commands: Option<u64>, time: Option<Duration>) -> bool {
-        commands.is_some_and(|limit| self.commands >= limit)
+        commands.is_some_and(|limit| self.open >= limit)
             || time.is_some_and(|limit| self.since.is_some_and(|since| since.elapsed() >= limit))
     }
 }
@@ -124,6 +126,7 @@ impl Applier {
             });
             self.work.since.get_or_insert_with(Instant::now);
             self.work.commands += 1;
+            self.work.open += 1;
             self.work.bytes += command.range.len() as u64;
             self.batch.push(position, number, command.range, &relations);
             let (bytes, commands) = if *index > EXECUTE_LARGE_COMMANDS as u64 {
@@ -163,14 +166,19 @@ impl Applier {
     /// A source transaction was taken whole: commit when a limit says so.
     pub(super) async fn finish(&mut self, info: CommitInfo) -> Result<(), Failure> {
         self.shunned.remove(&info.xid);
+        self.repeated.remove(&info.xid);
         self.work.transactions += 1;
+        self.work.open = 0;
         self.work.last_commit = Some(info);
         let limits = &self.options.limits;
         let full = self.work.transactions >= limits.transactions
             || self.work.commands >= limits.commands
             || self.work.bytes >= limits.bytes
             || self.options.split.is_some_and(|split| self.work.commands >= split)
-            || self.work.since.is_some_and(|since| since.elapsed() >= limits.time);
+            || self
+                .work
+                .since
+                .is_some_and(|since| since.elapsed() >= limits.time.min(self.longest.unwrap_or(limits.time) / 2));
         if full || self.careful > 0 {
             self.commit_work().await?;
         }
@@ -236,7 +244,7 @@ mod tests {
     #[test]
     fn a_transaction_is_committed_in_parts_when_it_is_large_or_was_open_for_long() {
         let (ago, second) = (Instant::now().checked_sub(Duration::from_secs(10)), Duration::from_secs(1));
-        for (commands, since, split, longest, over) in [
+        for (open, since, split, longest, over) in [
             (100, ago, None, None, false),
             (100, ago, Some(101), None, false),
             (100, ago, Some(100), None, true),
@@ -244,8 +252,9 @@ mod tests {
             (100, ago, None, Some(second), true),
             (0, None, None, Some(second), false),
         ] {
-            let work = Work { commands, since, ..Work::default() };
-            assert_eq!(work.is_over(split, longest), over, "{commands} {split:?} {longest:?}");
+            // Earlier transactions of the same commit do not count.
+            let work = Work { commands: open + 1000, open, since, ..Work::default() };
+            assert_eq!(work.is_over(split, longest), over, "{open} {split:?} {longest:?}");
         }
     }
 }

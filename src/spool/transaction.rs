@@ -57,6 +57,12 @@ impl Transaction {
         self.shared.xid
     }
 
+    /// Whether both are one and the same: an xid comes again when a transaction is sent anew after a reconnect.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Whether PostgreSQL sent it in pieces before its COMMIT.
     #[must_use]
     pub fn is_streamed(&self) -> bool {

@@ -233,6 +233,19 @@ on_each_server! {
         workload.check(&database, &pipeline);
     }
 
+    fn a_split_limit_leaves_smaller_transactions_whole(server) {
+        let (mut database, mut pipeline) = arrange_streaming(server, TABLES);
+        pipeline.set("PG2ANY_SPLIT_LIMIT", "50");
+        let mut workload = Workload::default();
+        for number in 0..300 {
+            workload.small(&mut database.client, &format!("n{number}"));
+        }
+        let observer = Observer::start(pipeline.file());
+        pipeline.catch_up();
+        observer.check(workload.order(), true);
+        workload.check(&database, &pipeline);
+    }
+
     fn kills_at_random_moments_lose_and_double_nothing(server) {
         let (mut database, pipeline) = arrange_streaming(server, TABLES);
         let mut random = crate::random::Random::new(15);

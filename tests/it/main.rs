@@ -25,6 +25,7 @@ mod corpus;
 mod crash;
 mod delivery;
 mod durability;
+mod early;
 mod evolution;
 mod failover;
 mod harness;
