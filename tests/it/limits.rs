@@ -21,6 +21,19 @@ fn lock(pipeline: &Pipeline) -> rusqlite::Connection {
 }
 
 on_each_server! {
+    fn a_whole_old_row_of_many_columns_finds_its_row(server) {
+        let columns: Vec<String> = (0..1200).map(|number| format!("c{number} int")).collect();
+        let (mut database, pipeline) = crate::delivery::arrange(
+            server,
+            &format!("CREATE TABLE wide (id int, {}); ALTER TABLE wide REPLICA IDENTITY FULL", columns.join(", ")),
+        );
+        database.execute("INSERT INTO wide (id, c7) VALUES (1, 7), (2, 8), (3, NULL)");
+        database.execute("UPDATE wide SET c900 = 5 WHERE id < 3");
+        database.execute("DELETE FROM wide WHERE id = 1");
+        pipeline.catch_up();
+        crate::compare::assert_equal(&database, &pipeline);
+    }
+
     fn a_full_disk_under_the_spool_ends_it_with_its_own_code_and_nothing_is_lost(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
         let Some(disk) = Filesystem::in_memory(&pipeline.data(), 48) else { return };

@@ -330,6 +330,57 @@ on_each_server! {
         assert_equal(&database, &pipeline);
     }
 
+    fn a_foreign_row_is_not_deleted_in_place_of_the_sources_own(server) {
+        let (mut database, pipeline) = arrange(server, TABLE);
+        let own = rusqlite::Connection::open(pipeline.file()).unwrap();
+        own.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT UNIQUE); INSERT INTO t VALUES (2, 'ours')").unwrap();
+        database.execute("BEGIN; INSERT INTO t VALUES (2, 'theirs'); DELETE FROM t WHERE id = 2; COMMIT");
+        stops(&pipeline, DESTINATION, &["id=\"2\""]);
+        assert_eq!(pipeline.lines("SELECT v FROM t"), ["ours"]);
+        own.execute_batch("DELETE FROM t; INSERT INTO t VALUES (3, 'ours')").unwrap();
+        database.execute("BEGIN; INSERT INTO t VALUES (4, 'x'); UPDATE t SET id = 3; DELETE FROM t; COMMIT");
+        stops(&pipeline, DESTINATION, &["id=\"4\""]);
+        assert_eq!(pipeline.lines("SELECT v FROM t"), ["ours"]);
+        own.execute_batch("DELETE FROM t").unwrap();
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn rows_that_wait_at_the_end_of_their_transaction_are_named_with_its_position(server) {
+        let (mut database, pipeline) = arrange(server, TABLE);
+        let own = rusqlite::Connection::open(pipeline.file()).unwrap();
+        own.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT UNIQUE); INSERT INTO t VALUES (9, 'taken')").unwrap();
+        let before = database.text("SELECT pg_current_wal_insert_lsn()");
+        database.execute("INSERT INTO t VALUES (2, 'taken'), (3, 'free'), (4, 'taken')");
+        let after = database.text("SELECT pg_current_wal_insert_lsn()");
+        // Would take them away in another transaction.
+        database.execute("DELETE FROM t WHERE v = 'taken'");
+        database.execute("INSERT INTO t VALUES (5, 'later')");
+        let position = |text: &str| text.parse::<pg2any_lib::Lsn>().unwrap();
+        let said = stops(&pipeline, DESTINATION, &["2 row(s) cannot be written", "id=\"2\"", "id=\"4\""]);
+        let between = |lsn: &&str| (position(&before)..=position(&after)).contains(&position(lsn));
+        assert!(lsns(&said).iter().any(between), "{said}");
+    }
+
+    fn a_table_that_resolves_conflicts_by_itself_swallows_nothing(server) {
+        for clause in ["REPLACE", "IGNORE"] {
+            let (mut database, pipeline) = arrange(server, TABLE);
+            let own = rusqlite::Connection::open(pipeline.file()).unwrap();
+            own.execute_batch(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY ON CONFLICT {clause}, v TEXT); INSERT INTO t VALUES (2, 'ours')"))
+                .unwrap();
+            database.execute("INSERT INTO t VALUES (2, 'theirs')");
+            stops(&pipeline, DESTINATION, &["id=\"2\""]);
+            assert_eq!(pipeline.lines("SELECT v FROM t"), ["ours"]);
+            own.execute_batch("DELETE FROM t; CREATE TRIGGER g BEFORE INSERT ON t BEGIN SELECT RAISE(IGNORE); END").unwrap();
+            let mut running = pipeline.start_with(&[("PG2ANY_ENFORCE_CONSTRAINTS", "true")], &[]);
+            assert_eq!(running.wait(PATIENCE).code(), Some(DESTINATION), "{}", running.said());
+            assert!(running.said().contains("RAISE(IGNORE)"), "{}", running.said());
+            own.execute_batch("DROP TRIGGER g").unwrap();
+            pipeline.catch_up();
+            assert_equal(&database, &pipeline);
+        }
+    }
+
     fn a_password_never_reaches_what_is_said(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
         let role = format!("secret_{}", database.name);

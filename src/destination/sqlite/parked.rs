@@ -13,9 +13,10 @@
 
 use std::sync::Arc;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection};
 
-use super::error::{Doing, failed, is_duplicate};
+use super::error::{Doing, failed, is_duplicate, shortened};
 use super::names::quote;
 use super::plan::Plan;
 use super::schema::Schema;
@@ -56,6 +57,33 @@ pub(super) fn clear(connection: &Connection, schema: &mut Schema, plan: &Plan) -
     Ok(())
 }
 
+/// The keys of the first rows aside, for messages.
+pub(super) fn keys(connection: &Connection, plan: &Plan) -> Result<String, DestinationError> {
+    const SHOWN: usize = 8;
+    let columns: Vec<&str> = plan.naming().map(|index| plan.columns[index].quoted.as_str()).collect();
+    if columns.is_empty() {
+        return Ok(String::new());
+    }
+    let sql = format!("SELECT {} FROM {} LIMIT {}", columns.join(","), quote(&plan.parked), SHOWN + 1);
+    let failure = |error| failed("naming the rows that wait failed", error).table(&plan.target);
+    let mut statement = connection.prepare(&sql).map_err(failure)?;
+    let row = |row: &rusqlite::Row<'_>| {
+        let parts = plan.naming().enumerate().map(|(number, index)| {
+            let value = match row.get_ref(number)? {
+                ValueRef::Text(text) => shortened(text),
+                ValueRef::Integer(value) => shortened(value.to_string().as_bytes()),
+                ValueRef::Real(value) => shortened(value.to_string().as_bytes()),
+                value => format!("{value:?}"),
+            };
+            Ok(format!("{}={value}", plan.columns[index].name))
+        });
+        Ok(parts.collect::<rusqlite::Result<Vec<_>>>()?.join(" "))
+    };
+    let rows = statement.query_map([], row).and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>).map_err(failure)?;
+    let more = if rows.len() > SHOWN { "; …" } else { "" };
+    Ok(rows.into_iter().take(SHOWN).collect::<Vec<_>>().join("; ") + more)
+}
+
 /// Puts back what fits by now.
 pub(super) fn settle(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
     let waiting = schema.parked(plan);
@@ -76,7 +104,7 @@ pub(super) fn settle_all(connection: &Connection, schema: &mut Schema, plan: &Pl
         .find(|name| !plan.all.iter().any(|column| super::names::same(column, &quote(name))))
         .unwrap_or("rowid");
     let mut back = connection
-        .prepare_cached(&format!("INSERT INTO {table} ({all}) SELECT {all} FROM {parked} WHERE {rowid} = ?1"))
+        .prepare_cached(&format!("INSERT OR ABORT INTO {table} ({all}) SELECT {all} FROM {parked} WHERE {rowid} = ?1"))
         .map_err(failure)?;
     let mut forget = connection.prepare_cached(&format!("DELETE FROM {parked} WHERE {rowid} = ?1")).map_err(failure)?;
     let numbers: Vec<i64> = connection
@@ -85,6 +113,7 @@ pub(super) fn settle_all(connection: &Connection, schema: &mut Schema, plan: &Pl
         .map_err(failure)?;
     for number in numbers {
         match back.execute([number]) {
+            Ok(0) => return Err(super::rows::swallowed(plan)),
             Ok(_) => {
                 forget.execute([number]).map_err(failure)?;
                 schema.parked_less(plan, 1);

@@ -105,6 +105,15 @@ pub(super) struct Plan {
     pub independent: Option<Key>,
 }
 
+/// The conditions joined by AND, as a balanced tree: SQLite refuses an expression that is deeper than 1000.
+fn all_of(conditions: &[String]) -> String {
+    if conditions.len() <= 100 {
+        return conditions.join(" AND ");
+    }
+    let (left, right) = conditions.split_at(conditions.len() / 2);
+    format!("({}) AND ({})", all_of(left), all_of(right))
+}
+
 impl Plan {
     /// Plans for a table that fits the relation.
     pub fn new(
@@ -200,15 +209,15 @@ impl Plan {
         let names: Vec<&str> =
             self.columns.iter().filter(|column| column.writable).map(|column| column.quoted.as_str()).collect();
         if names.is_empty() {
-            return format!("INSERT INTO {} DEFAULT VALUES", quote(table));
+            return format!("INSERT OR ABORT INTO {} DEFAULT VALUES", quote(table));
         }
         let values: Vec<String> = (1..=names.len()).map(|number| format!("?{number}")).collect();
-        format!("INSERT INTO {} ({}) VALUES ({})", quote(table), names.join(","), values.join(","))
+        format!("INSERT OR ABORT INTO {} ({}) VALUES ({})", quote(table), names.join(","), values.join(","))
     }
 
     /// `UPDATE` that sets the columns of the mask; parameters: those in the row's order, then the old row's.
     pub fn update_sql(&self, table: &str, set: &Mask) -> String {
-        let mut sql = format!("UPDATE {} SET ", quote(table));
+        let mut sql = format!("UPDATE OR ABORT {} SET ", quote(table));
         let mut number = 0;
         for (index, column) in self.columns.iter().enumerate() {
             if set.has(index) {
@@ -229,6 +238,11 @@ impl Plan {
     /// `DELETE` of the old row.
     pub fn delete_sql(&self, table: &str) -> String {
         format!("DELETE FROM {}{}", quote(table), self.where_sql(table, 0))
+    }
+
+    /// Finds the old row, or the row that has its key.
+    pub fn find_sql(&self) -> String {
+        format!("SELECT 1 FROM {}{}", quote(&self.target), self.where_sql(&self.target, 0))
     }
 
     /// Moves the old row out of the table into the parking table.
@@ -254,14 +268,14 @@ impl Plan {
             Matching::Nothing => " WHERE 0".to_owned(),
             Matching::Key(key) => {
                 key.iter().for_each(|index| condition(*index, "="));
-                format!(" WHERE {}", conditions.join(" AND "))
+                format!(" WHERE {}", all_of(&conditions))
             }
             Matching::Whole { rowid, key } => {
                 for index in self.compared() {
                     // `=` uses an index in every case; a collation other than the bytes' would take two rows for one.
                     if key.contains(&index) { condition(index, "=") } else { condition(index, "COLLATE BINARY IS") }
                 }
-                let found = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
+                let found = if conditions.is_empty() { "1".to_owned() } else { all_of(&conditions) };
                 match rowid {
                     Some(rowid) => {
                         format!(" WHERE {rowid} = (SELECT {rowid} FROM {} WHERE {found} LIMIT 1)", quote(table))
@@ -270,6 +284,16 @@ impl Plan {
                 }
             }
         }
+    }
+
+    /// The columns that name a row in messages: the key's, or all of them; the first eight.
+    pub fn naming(&self) -> impl Iterator<Item = usize> + '_ {
+        let key: &[usize] = match &self.matching {
+            Matching::Key(key) | Matching::Whole { key, .. } => key,
+            Matching::Nothing => &[],
+        };
+        let all = if key.is_empty() { 0..self.columns.len() } else { 0..0 };
+        key.iter().copied().chain(all).take(8)
     }
 
     /// The columns that a whole old row is compared by, in the order of their parameters.

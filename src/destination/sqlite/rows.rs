@@ -42,14 +42,22 @@ pub(super) fn execute(
 ) -> Result<(), DestinationError> {
     let order = net_effect(batch, |relation| schema.independent_key(relation));
     let mut rows = Rows { connection, options, limit, scratch: Vec::new(), runs: Vec::new(), last: 0, generation: 0 };
+    let in_order = order.is_none();
     let mut row = |(position, command): (Position, Result<Command<'_>, DecodeError>)| {
+        if schema.begins(position) && in_order {
+            schema.end_of_transaction(connection)?;
+        }
         let command = command
             .map_err(|error| DestinationError::permanent("a row cannot be decoded").cause(error).at(position))?;
         rows.command(schema, &command).map_err(|error| error.at(position))
     };
     let Some(order) = order else { return batch.commands().try_for_each(row) };
     options.numbers.overwritten_commands.add((batch.len() - order.len()) as u64);
-    order.into_iter().try_for_each(|index| row(batch.command(index as usize)))
+    order.into_iter().try_for_each(|index| row(batch.command(index as usize)))?;
+    if let Some(last) = batch.len().checked_sub(1) {
+        schema.begins(batch.command(last).0);
+    }
+    Ok(())
 }
 
 struct Rows<'c> {
@@ -142,16 +150,20 @@ impl<'c> Rows<'c> {
             }
         }
         match statement.raw_execute() {
+            Ok(0) => return Err(swallowed(plan)),
             Ok(_) => {}
             Err(error) if is_duplicate(&error) => {
                 let plan = Arc::clone(plan);
+                if self.is_key_taken(&plan, new)? {
+                    return Err(refused("INSERT", error, &plan, new));
+                }
                 let mut statement = parked::statement(self.connection, schema, &plan, &plan.insert_sql(&plan.parked))?;
                 let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
                 for index in (0..new.len()).filter(|index| plan.columns[*index].writable) {
                     binder.bind(&mut statement, index, &new[index])?;
                 }
                 statement.raw_execute().map_err(|error| refused("INSERT", error, &plan, new))?;
-                schema.parked_more(&plan, key_text(&plan, new));
+                schema.parked_more(&plan);
                 return Ok(());
             }
             Err(error) => return Err(refused("INSERT", error, plan, new)),
@@ -203,6 +215,9 @@ impl<'c> Rows<'c> {
                 // Another row still has the value: this one waits aside until that one has moved on.
                 let plan = Arc::clone(plan);
                 let set = set.clone();
+                if is_key_changed(&plan, old, new) && self.is_key_taken(&plan, new)? {
+                    return Err(refused("UPDATE", error, &plan, old));
+                }
                 for sql in [plan.park_sql(), plan.delete_sql(&plan.target)] {
                     let mut statement = parked::statement(self.connection, schema, &plan, &sql)?;
                     let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
@@ -213,7 +228,7 @@ impl<'c> Rows<'c> {
                 let mut statement = parked::statement(self.connection, schema, &plan, &sql)?;
                 bind_update(&plan, self.options, &mut self.scratch, &mut statement, &set, new, old)?;
                 statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
-                schema.parked_more(&plan, key_text(&plan, new));
+                schema.parked_more(&plan);
                 return parked::settle(self.connection, schema, &plan);
             }
             Err(error) => return Err(refused("UPDATE", error, plan, old)),
@@ -266,6 +281,20 @@ impl<'c> Rows<'c> {
             }
         }
         self.missing("DELETE", &plan, old)
+    }
+
+    /// Whether a row of the table has the key. PostgreSQL never defers the check of a replica identity, so such a row is
+    /// one that the source does not have, and waiting would not help.
+    #[cold]
+    fn is_key_taken(&mut self, plan: &Plan, row: &Row<'_>) -> Result<bool, DestinationError> {
+        if !matches!(plan.matching, Matching::Key(_)) {
+            return Ok(false);
+        }
+        let failure = |error| failed("looking for the row that has the key failed", error).table(&plan.target);
+        let mut statement = self.connection.prepare_cached(&plan.find_sql()).map_err(failure)?;
+        let mut binder = Binder::new(plan, self.options, &mut self.scratch);
+        bind_old(&mut binder, &mut statement, row)?;
+        statement.raw_query().next().map(|found| found.is_some()).map_err(failure)
     }
 
     fn missing(&self, verb: &str, plan: &Plan, old: &Row<'_>) -> Result<(), DestinationError> {
@@ -363,20 +392,27 @@ fn bind_old(
 
 /// The key of a row for messages: the identity's columns, or all of them.
 pub(super) fn key_text(plan: &Plan, row: &Row<'_>) -> String {
-    let columns: Vec<usize> = match &plan.matching {
-        Matching::Key(key) => key.clone(),
-        Matching::Whole { key, .. } if !key.is_empty() => key.clone(),
-        _ => (0..plan.columns.len().min(row.len())).collect(),
-    };
-    let parts: Vec<String> = columns
-        .into_iter()
-        .take(8)
+    let parts: Vec<String> = plan
+        .naming()
+        .filter(|index| *index < row.len())
         .map(|index| match row[index] {
             Cell::Value(text) => format!("{}={}", plan.columns[index].name, shortened(text)),
             cell => format!("{}={cell:?}", plan.columns[index].name),
         })
         .collect();
     parts.join(" ")
+}
+
+fn is_key_changed(plan: &Plan, old: &Row<'_>, new: &Row<'_>) -> bool {
+    let Matching::Key(key) = &plan.matching else { return false };
+    key.iter().any(|index| new[*index] != Cell::Unchanged && new[*index] != old[*index])
+}
+
+#[cold]
+pub(super) fn swallowed(plan: &Plan) -> DestinationError {
+    DestinationError::permanent("the destination's table did not take a row, and reported no error")
+        .table(&plan.target)
+        .hint("A trigger of the table ignores the row (RAISE(IGNORE)): change or drop the trigger")
 }
 
 fn several(verb: &str, plan: &Plan, old: &Row<'_>) -> DestinationError {

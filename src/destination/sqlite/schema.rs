@@ -18,6 +18,7 @@ use super::value::storage;
 use crate::change::{Key, Relation, RelationVersion};
 use crate::destination::value::Family;
 use crate::destination::{DestinationError, Options};
+use crate::position::{Lsn, Position};
 
 /// Rows of a table that wait aside.
 #[derive(Debug, Default)]
@@ -26,7 +27,8 @@ struct Parking {
     waiting: u64,
     /// Changes since they were last tried.
     turns: u64,
-    key: String,
+    /// Of the first of them.
+    position: Option<Position>,
 }
 
 /// What is known of the tables, and how rows are written to them.
@@ -38,6 +40,8 @@ pub(super) struct Schema {
     current: HashMap<u32, RelationVersion>,
     parking: HashMap<u32, Parking>,
     generation: u64,
+    /// Of the last command.
+    at: Position,
     /// Something changed since the last commit, so that a rollback has to read it again.
     changed: bool,
 }
@@ -51,6 +55,7 @@ impl Schema {
             current: HashMap::new(),
             parking: HashMap::new(),
             generation: 0,
+            at: Position::default(),
             changed: true,
             options,
         };
@@ -60,6 +65,7 @@ impl Schema {
 
     /// The transaction is undone: what was learnt in it is not true.
     pub fn rolled_back(&mut self, connection: &Connection) -> Result<(), DestinationError> {
+        self.at = Position::default();
         if !std::mem::take(&mut self.changed) {
             return Ok(());
         }
@@ -285,11 +291,12 @@ impl Schema {
     }
 
     /// One more row waits.
-    pub fn parked_more(&mut self, plan: &Plan, key: String) {
+    pub fn parked_more(&mut self, plan: &Plan) {
         self.changed = true;
+        let at = self.at;
         let parking = self.parking.entry(plan.relation.oid).or_default();
         parking.waiting += 1;
-        parking.key = key;
+        parking.position.get_or_insert(at);
     }
 
     /// So many rows wait no longer.
@@ -297,6 +304,13 @@ impl Schema {
         if let Some(parking) = self.parking.get_mut(&plan.relation.oid) {
             parking.waiting = parking.waiting.saturating_sub(rows as u64);
         }
+    }
+
+    /// A command at this position is executed: whether another source transaction begins with it while rows wait.
+    #[inline]
+    pub fn begins(&mut self, position: Position) -> bool {
+        let last = std::mem::replace(&mut self.at, position).commit_end;
+        last != position.commit_end && last != Lsn::ZERO && self.has_parked()
     }
 
     /// At the end of a source transaction nothing may be left aside; the tables for it go.
@@ -309,13 +323,18 @@ impl Schema {
             }
             if let Some(parking) = self.parking.get(&oid).filter(|parking| parking.waiting > 0) {
                 let target = self.facts.tables.get(&oid).map(|facts| facts.target.clone()).unwrap_or_default();
-                return Err(DestinationError::permanent(format!(
+                let keys = plan.as_ref().map_or(Ok(String::new()), |plan| super::parked::keys(connection, plan))?;
+                let error = DestinationError::permanent(format!(
                     "{} row(s) cannot be written: the destination has other rows with their key or unique value",
                     parking.waiting
                 ))
                 .table(target)
-                .key(parking.key.clone())
-                .hint("The destination has rows that the source does not have, or a unique constraint that the source does not have: remove them"));
+                .key(keys)
+                .hint("The destination has rows that the source does not have, or a unique constraint that the source does not have: remove them");
+                return Err(match parking.position {
+                    Some(position) => error.at(position),
+                    None => error,
+                });
             }
             self.drop_parking(connection, oid)?;
         }
