@@ -155,7 +155,7 @@ impl<'c> Rows<'c> {
             Err(error) if is_duplicate(&error) => {
                 let plan = Arc::clone(plan);
                 if self.is_key_taken(&plan, new)? {
-                    return Err(refused("INSERT", error, &plan, new));
+                    return Err(key_taken("INSERT", error, &plan, new));
                 }
                 let mut statement = parked::statement(self.connection, schema, &plan, &plan.insert_sql(&plan.parked))?;
                 let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
@@ -216,7 +216,7 @@ impl<'c> Rows<'c> {
                 let plan = Arc::clone(plan);
                 let set = set.clone();
                 if is_key_changed(&plan, old, new) && self.is_key_taken(&plan, new)? {
-                    return Err(refused("UPDATE", error, &plan, old));
+                    return Err(key_taken("UPDATE", error, &plan, old));
                 }
                 for sql in [plan.park_sql(), plan.delete_sql(&plan.target)] {
                     let mut statement = parked::statement(self.connection, schema, &plan, &sql)?;
@@ -420,6 +420,14 @@ fn several(verb: &str, plan: &Plan, old: &Row<'_>) -> DestinationError {
         .table(&plan.target)
         .key(key_text(plan, old))
         .hint("Remove the doubled rows, and give the table a unique index on the key")
+}
+
+#[cold]
+fn key_taken(verb: &str, error: rusqlite::Error, plan: &Plan, row: &Row<'_>) -> DestinationError {
+    failed(format!("{verb} failed"), error)
+        .table(&plan.target)
+        .key(key_text(plan, row))
+        .hint("The destination has a row with this key that the source does not have: remove it")
 }
 
 #[cold]

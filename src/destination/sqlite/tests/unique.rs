@@ -109,7 +109,7 @@ fn a_unique_value_that_only_the_destination_has_stops_at_the_commit() {
     let text = fixture.apply(&[update(&t, &[Some("1"), Some("50")])]).unwrap_err().to_string();
     assert!(text.contains("1 row(s) cannot be written") && text.contains("table t; key id=\"1\""), "{text}");
     let text = fixture.apply(&[insert(&t, &[Some("99"), Some("60")])]).unwrap_err().to_string();
-    assert!(text.contains("1 row(s) cannot be written"), "{text}");
+    assert!(text.contains("INSERT failed; table t; key id=\"99\"") && text.contains("remove it"), "{text}");
     assert_eq!(fixture.query("SELECT count(*) FROM t"), ["4"]);
     assert!(leftovers(&fixture).is_empty());
 }
