@@ -22,7 +22,7 @@ use super::relations::Relations;
 use super::segments::Segments;
 use super::state::{Live, Phase, Shared};
 use super::writer::Writer;
-use super::{journal, lock, record};
+use super::{journal, lock, privacy, record};
 use crate::change::{Relation, RelationVersion};
 use crate::failpoint;
 use crate::position::{Lsn, Position, Xid};
@@ -165,6 +165,7 @@ impl Spool {
         if !options.store_directory().exists() {
             create_aside(&options)?;
         }
+        privacy::keep(&options.directory, &options.store_directory())?;
         journal::check(&options.store_directory())?;
         let store = Store::open(&options.store_directory())?;
         check_format(&store)?;

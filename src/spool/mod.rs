@@ -39,6 +39,7 @@ mod maintenance;
 mod model_tests;
 mod open;
 mod options;
+mod privacy;
 mod publications;
 mod queue;
 mod reader;

@@ -5,7 +5,8 @@
 //! and the comparisons at the next connect say so if it cannot. The same cut after a failing disk loses what was
 //! acknowledged; those comparisons then stop with a gap. What is cut is kept aside.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -47,7 +48,8 @@ pub fn repair(directory: &Path) -> Result<Option<Repair>, SpoolError> {
         Some(damage) => return Err(damage),
     };
     let aside = directory.join(format!("damaged-{}", PgTimestamp::now().unix_micros() / 1_000_000));
-    std::fs::create_dir_all(&aside).map_err(SpoolError::io("creating", &aside))?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&aside);
+    made.map_err(SpoolError::io("creating", &aside))?;
     let copy = aside.join(path.file_name().unwrap_or_default());
     std::fs::copy(&path, &copy).map_err(SpoolError::io("copying the journal to", &copy))?;
     for path in [&copy, &aside, &directory.to_owned()] {

@@ -152,6 +152,30 @@ fn the_data_directory_is_its_owners_alone_and_one_that_cannot_be_made_is_named()
 }
 
 #[test]
+fn the_spool_is_its_owners_alone_whatever_the_data_directory_is() {
+    use std::os::unix::fs::PermissionsExt;
+    const OPEN: &str = "is open to others (0755)";
+    let pipeline = unreachable();
+    let (data, spool) = (pipeline.data(), pipeline.data().join("spool"));
+    let open_up = |path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    let run = || {
+        let mut running = pipeline.start();
+        running.until("it runs", || data.join("inspect.sock").exists());
+        assert_eq!(spool.metadata().unwrap().permissions().mode() & 0o777, 0o700, "rows lie in it");
+        running.terminate()
+    };
+    std::fs::create_dir(&data).unwrap();
+    open_up(&data);
+    let said = run();
+    assert!(said.lines().any(|line| line.contains("WARN") && line.contains(OPEN)), "{said}");
+    // As a release that did not care has left it, in a directory that was mended since.
+    open_up(&spool);
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o700)).unwrap();
+    let said = run();
+    assert!(!said.contains("open to others"), "{said}");
+}
+
+#[test]
 fn inspecting_asks_the_running_process_in_a_directory_however_deep() {
     let mut pipeline = unreachable();
     let deep = pipeline.beside(&"d".repeat(100)).join("e".repeat(100));
