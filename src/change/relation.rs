@@ -81,7 +81,8 @@ pub struct Catalogue {
     pub primary_key: Vec<String>,
     /// Every type used by a column that is not a plain built-in one, and the types these stand on.
     pub types: Vec<TypeInfo>,
-    /// `pg_class.relfilenode`-like generation: changes when the table was rewritten (`pg_relation_filenode`), 0 when unknown.
+    /// `pg_relation_filenode`; 0 when unknown. Of a version that the spool keeps it is the first node of its line: a file that the
+    /// table got without a change of its shape (TRUNCATE, VACUUM FULL, CLUSTER) counts as that one.
     pub file_node: u32,
     /// About how many rows the table had before the first one was seen; `None`: none, as far as the source says.
     pub estimated_rows: Option<u64>,

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::connection::Connection;
 use super::error::SourceError;
 use super::gap::Gap;
-use crate::change::{ColumnCatalogue, Relation, RelationVersion, TypeInfo, TypeKind};
+use crate::change::{ColumnCatalogue, Relation, TypeInfo, TypeKind};
 use crate::position::Lsn;
 use crate::spool::Spool;
 
@@ -42,8 +42,8 @@ impl Notices {
     /// From all versions that the spool has.
     pub(crate) fn load(spool: &Spool) -> Self {
         let mut notices = Self::default();
-        for relation in (1..).map_while(|version| spool.relation(RelationVersion(version)).ok()) {
-            notices.seen.insert(relation.oid, seen(&relation));
+        for (relation, file_node) in spool.relations() {
+            notices.seen.insert(relation.oid, Seen { file_node, ..seen(&relation) });
         }
         notices
     }

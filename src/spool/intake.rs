@@ -19,6 +19,7 @@ use super::layout::relation_key;
 use super::lock;
 use super::open::{CHUNK_BYTES, Open};
 use super::queue::Operation;
+use super::relations::Retiring;
 use super::session::Descriptions;
 use super::state::{Phase, Shared};
 use crate::change::RelationRecord;
@@ -62,6 +63,7 @@ pub struct Intake {
     skipping: Option<Xid>,
     session: Descriptions,
     stamp: u64,
+    retiring: Retiring,
     /// Everything that ends up to here was seen.
     seen: Lsn,
     outgoing: Vec<Operation>,
@@ -78,6 +80,7 @@ impl Intake {
             skipping: None,
             session: Descriptions::default(),
             stamp: 0,
+            retiring: Retiring::default(),
             seen,
             outgoing: Vec::new(),
             outgoing_bytes: 0,
@@ -155,6 +158,7 @@ impl Intake {
             // At once, not with the next flush: the number is taken, and must be stored whatever becomes of this intake.
             self.spool.core.queue.push([Operation::Relation { key: relation_key(relation.version), value }]);
         }
+        self.retiring.settled = false;
         self.stamp += 1;
         let stamp = self.stamp;
         match stream_xid {
@@ -379,6 +383,9 @@ impl Intake {
     ///
     /// [`SpoolError::Stopped`] when the writer failed, [`SpoolError::Closed`].
     pub async fn flush(&mut self) -> Result<(), SpoolError> {
+        if self.retiring.is_due() {
+            self.retire();
+        }
         for open in self.current.iter_mut() {
             if open.is_awaited() {
                 gather(open.seal(), &mut self.outgoing, &mut self.outgoing_bytes);
@@ -402,6 +409,15 @@ impl Intake {
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         lock(&self.spool.core.pressure).clone()
+    }
+
+    /// Says which relation versions are of no more use here. What prepared transactions use is not known.
+    fn retire(&mut self) {
+        let opened = self.current.iter().chain(self.others.values());
+        let used = opened.flat_map(|open| open.layer.versions().chain(open.used.iter().copied()));
+        let used = used.chain(self.session.versions());
+        let used = lock(&self.spool.core.prepared).is_empty().then(|| used.collect());
+        self.retiring.look(&self.spool.core.relations, self.seen, used);
     }
 
     fn publish(&mut self) {
@@ -455,6 +471,7 @@ impl Intake {
     }
 
     fn discard(&mut self, open: &Open) {
+        self.retiring.drop_transaction(&open.shared, &open.used);
         if open.chunks > 0 {
             self.gather(Operation::Discard { transaction: Arc::clone(&open.shared) });
         } else {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::tests::{block_on, commit_at, frames, insert, put, relation, wait_durable};
 use super::*;
+use crate::change::RelationRecord;
 use crate::position::{Lsn, PgTimestamp, Position};
 
 fn until(what: &str, mut reached: impl FnMut() -> bool) {
@@ -306,4 +307,103 @@ fn a_truncate_of_several_tables_and_a_changed_relation_keep_their_versions() {
     assert_eq!(versions, [vec![1], vec![2, 1], vec![3], vec![1]]);
     assert!(intake.knows_relation(&relation(1, "renamed").frame).is_some());
     assert!(intake.knows_relation(&relation(4, "a").frame).is_none());
+}
+
+/// Relation 1 with this name in this file.
+fn filed(name: &str, file_node: u32) -> RelationRecord {
+    let mut record = relation(1, name);
+    record.catalogue.file_node = file_node;
+    record
+}
+
+/// One transaction that describes the relation so and has a row of it; the version of the row.
+fn put_filed(spool: &Spool, intake: &mut Intake, xid: u32, record: RelationRecord) -> u32 {
+    let end = u64::from(xid) * 100;
+    intake.begin(xid, Lsn(end - 8), PgTimestamp(0)).unwrap();
+    intake.relation(None, record).unwrap();
+    intake.append(xid, None, &insert(1, "x")).unwrap();
+    intake.commit(commit_at(xid, end)).unwrap();
+    block_on(intake.flush()).unwrap();
+    wait_durable(spool, end);
+    version_of(spool, Lsn(end - 100))
+}
+
+/// The version of the first row of the transaction behind this position.
+fn version_of(spool: &Spool, after: Lsn) -> u32 {
+    let mut reader = spool.reader("look");
+    reader.seek(Position::end_of(after));
+    let mut transaction = reader.try_next().unwrap().unwrap();
+    let ChunkRead::Ready(chunk) = transaction.next_chunk().unwrap() else { panic!() };
+    let version = chunk.commands().next().unwrap().relations[0];
+    assert_eq!(spool.relation(version).unwrap().version, version);
+    version.0
+}
+
+fn kept(spool: &Spool) -> Vec<(u32, u32, u32)> {
+    spool.relations().iter().map(|(kept, latest)| (kept.version.0, kept.catalogue.file_node, *latest)).collect()
+}
+
+#[test]
+fn another_file_is_no_other_version_and_later_versions_in_it_are_of_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = Spool::open(SpoolOptions::new(directory.path())).unwrap();
+    let mut intake = spool.intake().unwrap();
+    assert_eq!(put_filed(&spool, &mut intake, 1, filed("a", 10)), 1);
+    assert_eq!(put_filed(&spool, &mut intake, 2, filed("a", 20)), 1, "emptied");
+    assert_eq!(put_filed(&spool, &mut intake, 3, filed("a", 30)), 1, "and again");
+    assert_eq!(put_filed(&spool, &mut intake, 4, filed("b", 30)), 2, "another shape, in the file that it had");
+    assert_eq!(put_filed(&spool, &mut intake, 5, filed("b", 40)), 2);
+    assert_eq!(put_filed(&spool, &mut intake, 6, filed("c", 40)), 3);
+    assert_eq!(put_filed(&spool, &mut intake, 7, filed("d", 50)), 4, "another shape that wrote the rows anew");
+    assert_eq!(intake.knows_relation(&relation(1, "a").frame).unwrap().catalogue.file_node, 30);
+    let all = [(1, 10, 30), (2, 10, 40), (3, 10, 40), (4, 50, 50)];
+    assert_eq!(kept(&spool), all);
+    drop((intake, spool));
+    let spool = Spool::open(SpoolOptions::new(directory.path())).unwrap();
+    assert_eq!(kept(&spool), all, "all of them have rows");
+}
+
+#[test]
+fn relation_versions_go_with_the_last_row_that_may_need_them_and_their_numbers_never_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = || SpoolOptions { retain: Duration::ZERO, ..SpoolOptions::new(directory.path()) };
+    let spool = Spool::open(options()).unwrap();
+    let mut intake = spool.intake().unwrap();
+    let versions = |spool: &Spool| kept(spool).iter().map(|(version, ..)| *version).collect::<Vec<_>>();
+    // Streamed, and open for long: its rows are of version 1, and then of version 2.
+    intake.stream_start(90, true).unwrap();
+    for (name, row) in [("a", "1"), ("b", "2")] {
+        intake.relation(Some(90), relation(1, name)).unwrap();
+        intake.append(90, Some(90), &insert(1, row)).unwrap();
+    }
+    intake.stream_stop();
+    for (xid, name) in [(1, "c"), (2, "d"), (3, "e"), (4, "f")] {
+        assert_eq!(put_filed(&spool, &mut intake, xid, relation(1, name)), xid + 2);
+    }
+    let main = spool.reader("main");
+    main.advance(Position::end_of(Lsn(200)));
+    until("the second is released", || spool.released_up_to() >= Lsn(200));
+    block_on(intake.flush()).unwrap();
+    until("what only they needed is gone", || !versions(&spool).contains(&3));
+    assert_eq!(version_of(&spool, Lsn(200)), 5, "its row is still to be applied");
+    assert_eq!(version_of(&spool, Lsn(300)), 6);
+    main.advance(Position::end_of(Lsn(400)));
+    until("all are released", || spool.released_up_to() >= Lsn(400));
+    until("what the open transaction needs stays", || versions(&spool) == [1, 2, 6]);
+    intake.commit(commit_at(90, 500)).unwrap();
+    block_on(intake.flush()).unwrap();
+    assert_eq!(version_of(&spool, Lsn(400)), 1);
+    drop((intake, main, spool));
+    let spool = Spool::open(options()).unwrap();
+    assert_eq!(versions(&spool), [1, 2, 6], "as the disk has them");
+    let mut intake = spool.intake().unwrap();
+    block_on(intake.flush()).unwrap();
+    assert_eq!(version_of(&spool, Lsn(400)), 1, "nothing says yet that it is applied");
+    spool.reader("main").advance(Position::end_of(Lsn(500)));
+    until("only the newest is left", || versions(&spool) == [6]);
+    intake.keepalive(Lsn(600));
+    assert_eq!(put_filed(&spool, &mut intake, 7, relation(1, "g")), 7);
+    drop((intake, spool));
+    let spool = Spool::open(options()).unwrap();
+    assert_eq!(versions(&spool), [6, 7]);
 }

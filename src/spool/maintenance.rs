@@ -63,6 +63,7 @@ impl Writer {
             self.maintenance.free_bytes = self.free_bytes()?;
             let applied = self.applied();
             self.release(applied)?;
+            self.drop_relations()?;
             self.drop_segments()?;
             lock(&self.core.segments).prepare_spare(&self.core.store)?;
         }

@@ -37,6 +37,8 @@ pub(crate) struct Open {
     /// Chunks made.
     pub(crate) chunks: u32,
     pub(crate) layer: Descriptions,
+    /// Versions of all its rows.
+    pub(crate) used: Vec<RelationVersion>,
     /// Subtransactions with commands in the buffer, and in chunks made.
     in_buffer: RoaringBitmap,
     in_chunks: RoaringBitmap,
@@ -55,6 +57,7 @@ impl Open {
             last_subtransaction: 0,
             chunks: 0,
             layer: Descriptions::default(),
+            used: Vec::new(),
             in_buffer: RoaringBitmap::new(),
             in_chunks: RoaringBitmap::new(),
             aborted_in_buffer: RoaringBitmap::new(),
@@ -122,6 +125,9 @@ impl Open {
             let version = version.ok_or(SpoolError::UnknownRelation { oid: *oid, xid: self.shared.xid })?;
             push_mark(&mut self.buffer, *oid, version);
             self.marks.push((*oid, version));
+            if !self.used.contains(&version) {
+                self.used.push(version);
+            }
         }
         self.last_oid = match oids.as_slice() {
             [oid] => *oid,

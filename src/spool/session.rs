@@ -26,6 +26,10 @@ impl Descriptions {
         self.by_oid.get(&oid).map(|(version, _)| *version)
     }
 
+    pub(crate) fn versions(&self) -> impl Iterator<Item = RelationVersion> + '_ {
+        self.by_oid.values().map(|(version, _)| *version)
+    }
+
     pub(crate) fn merge(&mut self, layer: Self) {
         for (oid, (version, stamp)) in layer.by_oid {
             let known = self.by_oid.entry(oid).or_insert((version, stamp));

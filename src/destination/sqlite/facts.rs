@@ -50,6 +50,8 @@ pub(super) struct TableFacts {
     pub target: String,
     /// `relfilenode` when the version was new; 0 when unknown.
     pub file_node: u32,
+    /// The table was emptied since, which gives it another file: another node says nothing.
+    pub truncated: bool,
     /// The highest `attnum` that the catalogue had when `file_node` was read.
     pub highest_number: i16,
     /// We made the table, so we may make it again.
@@ -75,7 +77,7 @@ impl TableFacts {
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _pg2any_tables (\
     name TEXT NOT NULL, oid INTEGER NOT NULL, schema_name TEXT NOT NULL, table_name TEXT NOT NULL, \
-    target TEXT NOT NULL COLLATE NOCASE UNIQUE, file_node INTEGER NOT NULL, highest_number INTEGER NOT NULL, created INTEGER NOT NULL, \
+    target TEXT NOT NULL COLLATE NOCASE UNIQUE, file_node INTEGER NOT NULL, truncated INTEGER NOT NULL, highest_number INTEGER NOT NULL, created INTEGER NOT NULL, \
     key_columns TEXT NOT NULL, columns TEXT NOT NULL, unsent TEXT NOT NULL, PRIMARY KEY (name, oid))";
 
 /// The facts of one cursor, and the names that other cursors of this file have taken.
@@ -98,7 +100,7 @@ impl Facts {
         let mut facts = Self::default();
         let mut statement = connection
             .prepare(
-                "SELECT name, oid, schema_name, table_name, target, file_node, created, key_columns, columns, highest_number, unsent FROM _pg2any_tables",
+                "SELECT name, oid, schema_name, table_name, target, file_node, created, key_columns, columns, highest_number, unsent, truncated FROM _pg2any_tables",
             )
             .doing(reading)?;
         let mut rows = statement.query([]).doing(reading)?;
@@ -124,6 +126,7 @@ impl Facts {
                     schema: row.get(2).doing(reading)?,
                     table: row.get(3).doing(reading)?,
                     file_node: row.get(5).doing(reading)?,
+                    truncated: row.get(11).doing(reading)?,
                     created: row.get(6).doing(reading)?,
                     highest_number: row.get(9).doing(reading)?,
                     key: serde_json::from_str(&json(7)?).map_err(unreadable)?,
@@ -146,8 +149,8 @@ impl Facts {
         connection
             .execute(
                 "INSERT OR REPLACE INTO _pg2any_tables \
-                 (name, oid, schema_name, table_name, target, file_node, created, key_columns, columns, highest_number, unsent) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                 (name, oid, schema_name, table_name, target, file_node, created, key_columns, columns, highest_number, unsent, truncated) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
                 params![
                     cursor,
                     table.oid,
@@ -159,7 +162,8 @@ impl Facts {
                     key,
                     columns,
                     table.highest_number,
-                    unsent
+                    unsent,
+                    table.truncated
                 ],
             )
             .doing(|| "writing _pg2any_tables failed".to_owned())?;

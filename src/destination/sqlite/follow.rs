@@ -43,6 +43,7 @@ fn rewritten(known: &TableFacts, relation: &Relation, evidence: bool) -> Rewritt
         node if node == relation.oid => Rewritten::No,
         _ if known.file_node == 0 || !evidence => Rewritten::Unknown,
         node if node == known.file_node => Rewritten::No,
+        _ if known.truncated => Rewritten::Unknown,
         _ => Rewritten::Yes,
     }
 }
@@ -109,6 +110,7 @@ pub(super) fn follow(
 
     let mut facts = TableFacts {
         file_node: relation.catalogue.file_node,
+        truncated: false,
         highest_number: highest_number(relation),
         ..known.clone()
     };
@@ -165,7 +167,8 @@ pub(super) fn follow(
     }
     if same_shape && !new.iter().all(|column| column.settled) {
         // The catalogue is ahead of the rows: what it said of this same shape earlier says more.
-        (facts.file_node, facts.highest_number) = (known.file_node, known.highest_number);
+        facts.highest_number = known.highest_number;
+        (facts.file_node, facts.truncated) = (known.file_node, known.truncated);
         for (column, before) in facts.columns.iter_mut().zip(&known.columns) {
             column.settled = before.settled;
         }

@@ -182,6 +182,7 @@ impl Schema {
             schema: relation.schema.clone(),
             table: relation.name.clone(),
             file_node: relation.catalogue.file_node,
+            truncated: false,
             highest_number: highest_number(relation),
             created: false,
             key: Vec::new(),
@@ -256,13 +257,13 @@ impl Schema {
         !self.parking.is_empty()
     }
 
-    /// The table was emptied, which gave it a new file at the source: the file node that is known says nothing any more.
+    /// The table was emptied, which gave it a new file at the source.
     pub fn truncated(&mut self, connection: &Connection, plan: &Plan) -> Result<(), DestinationError> {
-        let Some(facts) = self.facts.tables.get(&plan.relation.oid).filter(|facts| facts.file_node != 0) else {
+        let Some(facts) = self.facts.tables.get(&plan.relation.oid).filter(|facts| !facts.truncated) else {
             return Ok(());
         };
         self.changed = true;
-        let facts = TableFacts { file_node: 0, ..facts.clone() };
+        let facts = TableFacts { truncated: true, ..facts.clone() };
         self.facts.store(connection, &self.options.cursor, facts)
     }
 

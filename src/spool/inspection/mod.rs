@@ -302,14 +302,14 @@ impl Inspector {
         values.collect()
     }
 
-    /// Every version of every relation.
+    /// The versions of the relations that are still needed.
     ///
     /// # Errors
     ///
     /// See [`Inspector::summary`].
     pub fn relations(&self) -> Result<Vec<RelationView>, SpoolError> {
         let relations = Relations::load(self.store())?;
-        let views = relations.all().into_iter().map(|relation| RelationView {
+        let views = relations.all().into_iter().map(|(relation, _)| RelationView {
             version: relation.version.0,
             oid: relation.oid,
             name: relation.full_name(),
