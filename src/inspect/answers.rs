@@ -8,7 +8,7 @@ use super::Query;
 use crate::metrics::Numbers;
 use crate::position::Lsn;
 use crate::spool::SpoolError;
-use crate::spool::inspection::Inspector;
+use crate::spool::inspection::{Inspector, Verification};
 
 /// Answers from a running spool; the numbers are the process's own.
 ///
@@ -33,7 +33,10 @@ pub fn answer_live(inspector: &Inspector, numbers: &Numbers, query: &Query) -> R
 ///
 /// [`SpoolError::Locked`] when a process runs after all, and whatever cannot be read.
 pub fn answer_offline(directory: &Path, query: &Query) -> Result<Value, SpoolError> {
-    answer(&Inspector::offline(directory)?, query)
+    match Inspector::offline(directory) {
+        Err(damage) if *query == Query::Verify && damage.is_damage() => verified(&Verification::unreadable(&damage)),
+        inspector => answer(&inspector?, query),
+    }
 }
 
 fn answer(inspector: &Inspector, query: &Query) -> Result<Value, SpoolError> {
@@ -62,15 +65,16 @@ fn answer(inspector: &Inspector, query: &Query) -> Result<Value, SpoolError> {
             Ok(cursors.collect())
         }
         Query::Segments => to_value(&inspector.segments()?),
-        Query::Verify => {
-            let found = inspector.verify();
-            let mut answer = to_value(&found)?;
-            if let Value::Object(fields) = &mut answer {
-                fields.insert("sound".to_owned(), found.is_sound().into());
-            }
-            Ok(answer)
-        }
+        Query::Verify => verified(&inspector.verify()),
     }
+}
+
+fn verified(found: &Verification) -> Result<Value, SpoolError> {
+    let mut answer = to_value(found)?;
+    if let Value::Object(fields) = &mut answer {
+        fields.insert("sound".to_owned(), found.is_sound().into());
+    }
+    Ok(answer)
 }
 
 fn to_value(answer: &impl serde::Serialize) -> Result<Value, SpoolError> {

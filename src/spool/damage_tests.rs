@@ -198,3 +198,90 @@ fn a_missing_newest_transaction_refuses_to_open() {
     drop((intake, spool));
     assert!(matches!(open(directory.path()), Err(SpoolError::Damaged { .. })));
 }
+
+/// The engine's files below the keyspaces whose name this says.
+fn files(directory: &Path, wanted: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, wanted));
+        } else if wanted(&path) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// What it says of transactions that are gone with a file of the engine.
+fn assert_says_what_is_gone(said: &str) {
+    for part in ["damaged", "after 0/0 and up to 0/1F4", "will not send it again", "empty data directory", "verify"] {
+        assert!(said.contains(part), "{part:?} is missing in: {said}");
+    }
+    assert!(!said.contains("nothing is lost") && !said.contains("free some space"), "{said}");
+}
+
+#[test]
+fn a_damaged_manifest_is_damage_and_names_the_transactions_that_may_be_gone() {
+    let directory = crashed_with(5);
+    let is_manifest = |path: &Path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.strip_prefix('v').is_some_and(|number| number.parse::<u64>().is_ok())
+    };
+    let manifests = files(&directory.path().join("spool/keyspaces"), &is_manifest);
+    assert!(manifests.len() >= 5, "{manifests:?}");
+    for manifest in manifests {
+        let whole = std::fs::read(&manifest).unwrap();
+        std::fs::write(&manifest, &whole[..whole.len() / 2]).unwrap();
+        let error = open(directory.path()).err().unwrap();
+        assert!(error.is_damage(), "{error}");
+        assert_says_what_is_gone(&error.to_string());
+        let verified = crate::inspect::answer_offline(directory.path(), &crate::inspect::Query::Verify).unwrap();
+        assert_eq!(verified["sound"], false);
+        assert_says_what_is_gone(verified["problems"][0].as_str().unwrap());
+        std::fs::write(&manifest, whole).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_table_file_is_damage_when_it_is_read_and_names_the_transactions_that_may_be_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(directory.path()).unwrap();
+    let mut intake = spool.intake().unwrap();
+    for number in 1..=5 {
+        put(&mut intake, number, u64::from(number) * 100, &["row"]);
+    }
+    block_on(intake.flush()).unwrap();
+    wait_durable(&spool, 500);
+    spool.core.store.pending.rotate_memtable_and_wait().unwrap();
+    drop((intake, spool));
+    let is_table = |path: &Path| path.parent().unwrap().ends_with("tables");
+    let tables = files(&directory.path().join("spool/keyspaces"), &is_table);
+    let table = tables.iter().find(|table| std::fs::read(table).unwrap().windows(3).any(|bytes| bytes == b"row"));
+    let table = table.unwrap();
+    let mut bytes = std::fs::read(table).unwrap();
+    let at = find(&bytes, "row");
+    bytes[at] ^= 1;
+    std::fs::write(table, bytes).unwrap();
+    let error = open(directory.path()).map(|spool| spool.reader("main").try_next().err().unwrap());
+    let error = error.unwrap_or_else(|error| error);
+    assert!(error.is_damage(), "{error}");
+    assert_says_what_is_gone(&error.to_string());
+}
+
+#[test]
+fn after_a_cut_journal_verify_says_up_to_where_it_is_sound_and_that_the_slot_knows_the_rest() {
+    let directory = crashed_with(5);
+    let mut bytes = read(directory.path());
+    let end = end_of_data(&bytes);
+    bytes[end - 20..end].fill(0);
+    std::fs::write(journal(directory.path()), &bytes).unwrap();
+    let verified = inspection::Inspector::offline(directory.path()).unwrap().verify();
+    assert!(verified.is_sound());
+    assert_eq!(verified.sound_up_to, Some(Lsn(400)));
+    assert!(
+        verified.extent.contains("0/190") && verified.extent.contains("only the slot knows"),
+        "{}",
+        verified.extent
+    );
+}

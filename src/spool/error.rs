@@ -39,13 +39,25 @@ pub enum SpoolError {
     },
     /// The storage engine failed. After a failed write or sync nothing more may be written until the process starts again.
     #[error(
-        "the spool's storage engine failed while {doing}: {source}. If the disk is full, free some space; then start again, nothing is lost"
+        "the spool's storage engine failed while {doing}: {source}. If the disk is full, free some space; then start again: what was acknowledged to PostgreSQL was synced before"
     )]
     Store {
         /// What was being done.
         doing: &'static str,
         /// What the engine said.
         source: Box<fjall::Error>,
+    },
+    /// A table file or a manifest of the storage engine does not read as it was written.
+    #[error("{}", describe_file_damage(doing, source, *from, *to))]
+    FilesDamaged {
+        /// What was being done.
+        doing: &'static str,
+        /// What the engine said.
+        source: Box<fjall::Error>,
+        /// Everything that ends up to here is not affected, when known.
+        from: Option<Lsn>,
+        /// The newest transaction that is affected, when known.
+        to: Option<Lsn>,
     },
     /// The spool's writer has stopped for this reason; nothing more is accepted.
     #[error("the spool has stopped: {0}")]
@@ -185,7 +197,36 @@ impl SpoolError {
     }
 
     pub(crate) fn store(doing: &'static str) -> impl FnOnce(fjall::Error) -> Self {
-        move |source| Self::Store { doing, source: Box::new(source) }
+        move |source| {
+            let (damage, source) = (is_damage(&source), Box::new(source));
+            if damage {
+                Self::FilesDamaged { doing, source, from: None, to: None }
+            } else {
+                Self::Store { doing, source }
+            }
+        }
+    }
+
+    /// Says which transactions damage concerns, where that was not known when it was met.
+    pub(crate) fn concerning(mut self, after: Lsn, up_to: Lsn) -> Self {
+        if let Self::FilesDamaged { from, to, .. } = &mut self {
+            from.get_or_insert(after);
+            to.get_or_insert(up_to);
+        }
+        self
+    }
+
+    /// Whether files do not hold what was written to them: nothing but another copy of them brings it back.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::FilesDamaged { .. }
+                | Self::Damaged { .. }
+                | Self::JournalDamaged { .. }
+                | Self::SequenceGap { .. }
+                | Self::MissingRelation { .. }
+        )
     }
 
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
@@ -196,6 +237,37 @@ impl SpoolError {
     pub(crate) fn failpoint(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Failpoint { doing, source }
     }
+}
+
+/// Whether the engine says that its files are not what they were; the rest are failures of the moment: a full disk, too many open
+/// files, an earlier failure.
+fn is_damage(error: &fjall::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+            matches!(error.kind(), InvalidData | InvalidInput | NotFound | UnexpectedEof)
+        }
+        fjall::Error::Poisoned | fjall::Error::KeyspaceDeleted | fjall::Error::Locked => false,
+        _ => true,
+    }
+}
+
+fn describe_file_damage(doing: &str, source: &fjall::Error, from: Option<Lsn>, to: Option<Lsn>) -> String {
+    let held = match (from, to) {
+        (Some(from), Some(to)) if from < to => {
+            format!(" As far as the sequence tells, transactions that end after {from} and up to {to} may be gone.")
+        }
+        (Some(_), Some(to)) => {
+            format!(" As far as the sequence tells, everything up to {to} was applied and released.")
+        }
+        _ => String::new(),
+    };
+    format!(
+        "the spool is damaged: a table file or a manifest does not read as it was written (while {doing}: {source}).{held} What the spool \
+         held was acknowledged: PostgreSQL will not send it again. Nothing was changed. Ways out: bring the files back (the disk, or a copy \
+         of the whole data directory that is not older than the destination); or start with an empty data directory, a new slot and a \
+         destination that is loaded anew (`pg2any slot create --export-snapshot`). `pg2any inspect verify` shows what still reads"
+    )
 }
 
 fn describe_journal_damage(
@@ -217,4 +289,37 @@ fn describe_journal_damage(
         "Nothing was changed. Run `pg2any repair`: it keeps a copy, cuts the journal after its last whole batch, and lets PostgreSQL send the rest again, if it still can"
     };
     format!("the spool's journal {} is damaged at byte {offset}.{range} {way_out}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn damage_is_told_from_failures_of_the_moment() {
+        let io = |kind: ErrorKind| fjall::Error::Io(Error::from(kind));
+        let table = |error: fjall::LsmError| fjall::Error::Storage(error);
+        for (error, damage) in [
+            (table(fjall::LsmError::InvalidHeader("Block")), true),
+            (table(fjall::LsmError::Unrecoverable), true),
+            (table(fjall::LsmError::Io(ErrorKind::UnexpectedEof.into())), true),
+            (table(fjall::LsmError::Io(ErrorKind::StorageFull.into())), false),
+            (fjall::Error::Unrecoverable, true),
+            (fjall::Error::InvalidVersion(None), true),
+            (io(ErrorKind::NotFound), true),
+            (io(ErrorKind::StorageFull), false),
+            (io(ErrorKind::PermissionDenied), false),
+            (fjall::Error::Poisoned, false),
+        ] {
+            let shown = error.to_string();
+            let error = SpoolError::store("opening")(error).concerning(Lsn(0x10), Lsn(0x20));
+            assert_eq!(error.is_damage(), damage, "{shown}");
+            let said = error.to_string();
+            assert_eq!(said.contains("after 0/10 and up to 0/20"), damage, "{said}");
+            assert_eq!(said.contains("will not send it again"), damage, "{said}");
+            assert_eq!(said.contains("free some space"), !damage, "{said}");
+        }
+    }
 }

@@ -174,11 +174,12 @@ impl Spool {
                 Some(value) => record::decode(HEADER_VERSION, "the progress", &value)?,
                 None => Progress::default(),
             };
-        check_last_transaction(&store, &progress)?;
-        let mut segments = Segments::load(&store, options.segment_bytes)?;
-        let prepared = load_prepared(&store, &mut segments)?;
-        let positions = load_cursors(&store)?;
-        let relations = Relations::load(&store)?;
+        let held = |damage: SpoolError| damage.concerning(progress.released, progress.last_commit);
+        check_last_transaction(&store, &progress).map_err(held)?;
+        let mut segments = Segments::load(&store, options.segment_bytes).map_err(held)?;
+        let prepared = load_prepared(&store, &mut segments).map_err(held)?;
+        let positions = load_cursors(&store).map_err(held)?;
+        let relations = Relations::load(&store).map_err(held)?;
         let live = Live::new(options.tail_transactions, progress.next_sequence, progress.durable);
         let core = Arc::new(Core {
             segments: Mutex::new(segments),

@@ -46,6 +46,8 @@ pub(crate) struct Journal {
     pub(crate) batches: u64,
     /// The durable end that the last whole batch spoke of.
     pub(crate) durable: Option<Lsn>,
+    /// All that it said of the spool.
+    progress: Option<Progress>,
     pub(crate) defect: Option<Defect>,
 }
 
@@ -101,6 +103,15 @@ pub(crate) fn check(directory: &Path) -> Result<(), SpoolError> {
     }
 }
 
+/// Which transactions the spool held when its tables were damaged, as far as the journals tell.
+pub(crate) fn concerning(directory: &Path, damage: SpoolError) -> SpoolError {
+    let journals = if damage.is_damage() { walk(directory).unwrap_or_default() } else { Vec::new() };
+    match journals.iter().rev().find_map(|journal| journal.progress) {
+        Some(progress) => damage.concerning(progress.released, progress.last_commit),
+        None => damage,
+    }
+}
+
 /// The first damage that is not the torn end that a crash leaves.
 pub(crate) fn find_damage(journals: &[Journal]) -> Option<SpoolError> {
     let mut from = None;
@@ -125,13 +136,15 @@ pub(crate) fn find_damage(journals: &[Journal]) -> Option<SpoolError> {
 
 fn walk_one(path: &Path) -> std::io::Result<Journal> {
     let mut reader = BufReader::with_capacity(64 << 10, File::open(path)?);
-    let mut journal = Journal { path: path.to_owned(), whole: 0, batches: 0, durable: None, defect: None };
+    let mut journal =
+        Journal { path: path.to_owned(), whole: 0, batches: 0, durable: None, progress: None, defect: None };
     loop {
         match read_batch(&mut reader) {
-            Ok((bytes, durable)) => {
+            Ok((bytes, progress)) => {
                 journal.whole += bytes;
                 journal.batches += 1;
-                journal.durable = durable.or(journal.durable);
+                journal.progress = progress.or(journal.progress);
+                journal.durable = journal.progress.map(|progress| progress.durable);
             }
             Err(Broken::Io(error)) => return Err(error),
             Err(broken) => {
@@ -149,15 +162,15 @@ fn walk_one(path: &Path) -> std::io::Result<Journal> {
     }
 }
 
-/// Reads one batch: its length, and the durable end that it records.
-fn read_batch(reader: &mut impl Read) -> Result<(u64, Option<Lsn>), Broken> {
+/// Reads one batch: its length, and the progress that it records.
+fn read_batch(reader: &mut impl Read) -> Result<(u64, Option<Progress>), Broken> {
     if u8_of(reader)? != START {
         return Err(Broken::Torn);
     }
     let items = u32_of(reader)?;
     u64_of(reader)?;
     let mut bytes = START_BYTES as u64;
-    let (mut hash, mut durable) = (Xxh3::new(), None);
+    let (mut hash, mut progress) = (Xxh3::new(), None);
     let mut left = items;
     loop {
         let tag = u8_of(reader)?;
@@ -172,7 +185,7 @@ fn read_batch(reader: &mut impl Read) -> Result<(u64, Option<Lsn>), Broken> {
                 if left > 0 || hash.digest() != checksum {
                     return Err(Broken::Checksum);
                 }
-                return Ok((bytes + 13, durable));
+                return Ok((bytes + 13, progress));
             }
             ITEM | CLEAR if left == 0 => return Err(Broken::Checksum),
             ITEM => {
@@ -189,8 +202,7 @@ fn read_batch(reader: &mut impl Read) -> Result<(u64, Option<Lsn>), Broken> {
                 let key = bytes_of(reader, key_length as u64, &mut hash)?;
                 if key == PROGRESS_KEY {
                     let value = bytes_of(reader, stored, &mut hash)?;
-                    let progress: Result<Progress, _> = record::decode(HEADER_VERSION, "the progress", &value);
-                    durable = progress.ok().map(|progress| progress.durable).or(durable);
+                    progress = record::decode(HEADER_VERSION, "the progress", &value).ok().or(progress);
                 } else {
                     pass(reader, stored, &mut hash)?;
                 }
@@ -280,9 +292,9 @@ fn whole_batches_in(rest: &[u8]) -> (bool, Option<Lsn>) {
             _ => break,
         };
         match starts.then(|| read_batch(&mut Cursor::new(candidate))) {
-            Some(Ok((bytes, end))) => {
+            Some(Ok((bytes, progress))) => {
                 found = true;
-                durable = end.or(durable);
+                durable = progress.map(|progress| progress.durable).or(durable);
                 at += usize::try_from(bytes).unwrap_or(usize::MAX);
             }
             _ => at += 1,

@@ -8,7 +8,7 @@
 //! | `meta` | `publications` | [`Published`](super::Published): the publications' rows as they were last seen |
 //! | `meta` | `progress` | [`Progress`](super::header::Progress), rewritten by every batch |
 //! | `meta` | `segment/` number u32 BE | [`SegmentRecord`](super::segments::SegmentRecord) |
-//! | `relations` | version u32 BE | the Relation frame and the catalogue's answer |
+//! | `relations` | version u32 BE | the Relation frame and the catalogue's answer, and the table's latest file node ([`super::relations`]) |
 //! | `received` | transaction id u64 BE | [`ReceivedHeader`](super::header::ReceivedHeader): open and prepared transactions |
 //! | `pending` | commit end u64 BE, xid u32 BE | [`PendingHeader`](super::header::PendingHeader), and the one chunk of a small transaction |
 //! | `data-<n>` | transaction id u64 BE, 0u8, number u32 BE | a chunk ([`super::chunk`]) |
@@ -25,6 +25,7 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use super::error::SpoolError;
+use super::journal;
 use crate::change::RelationVersion;
 use crate::position::{Lsn, Xid};
 
@@ -62,6 +63,10 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn open(directory: &Path) -> Result<Self, SpoolError> {
+        Self::open_all(directory).map_err(|error| journal::concerning(directory, error))
+    }
+
+    fn open_all(directory: &Path) -> Result<Self, SpoolError> {
         let db = Database::builder(directory)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)

@@ -114,7 +114,10 @@ impl SpoolReader {
         let range = from.to_be_bytes()..to.to_be_bytes();
         let mut bytes = 0;
         for entry in self.spool.core.store.pending.range(range).take(PAGE_TRANSACTIONS) {
-            let (key, value) = entry.into_inner().map_err(SpoolError::store("reading pending transactions"))?;
+            let (key, value) = entry.into_inner().map_err(|error| {
+                let last_end = lock(&self.spool.core.live).last_end;
+                SpoolError::store("reading pending transactions")(error).concerning(commit_end, last_end)
+            })?;
             let shared = read_pending(&key, &value)?;
             bytes += value.len();
             self.page.push_back(shared);

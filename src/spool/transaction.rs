@@ -161,7 +161,13 @@ impl Transaction {
     fn value(&self, segment: u32, key: &[u8], what: impl Fn() -> String) -> Result<fjall::UserValue, SpoolError> {
         let keyspace = lock(&self.spool.core.segments).keyspace(segment);
         let keyspace = keyspace.ok_or_else(|| SpoolError::damaged(what(), format!("segment {segment} is missing")))?;
-        let value = keyspace.get(key).map_err(SpoolError::store("reading a chunk"))?;
+        let value = keyspace.get(key).map_err(|error| {
+            let error = SpoolError::store("reading a chunk")(error);
+            // Whatever lies in the segment may be affected; this one is.
+            let committed = matches!(self.state(), TransactionState::Committed(_));
+            let released = self.spool.released_up_to();
+            if committed { error.concerning(released, lock(&self.spool.core.live).last_end) } else { error }
+        })?;
         value.ok_or_else(|| SpoolError::damaged(what(), format!("it is missing in segment {segment}")))
     }
 

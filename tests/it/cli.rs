@@ -176,6 +176,26 @@ fn the_spool_is_its_owners_alone_whatever_the_data_directory_is() {
 }
 
 #[test]
+fn a_damaged_table_file_is_not_called_a_full_disk_and_verify_has_its_own_exit_code() {
+    let pipeline = unreachable();
+    let mut running = pipeline.start();
+    running.until("it runs", || pipeline.data().join("inspect.sock").exists());
+    running.terminate();
+    let (code, out, err) = pipeline.run(&["inspect", "verify"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("sound up to") && out.contains("only the slot knows"), "{out}");
+    let manifest = pipeline.data().join("spool/keyspaces/1/v0");
+    std::fs::write(&manifest, "").unwrap();
+    let said = pipeline.fails();
+    let (code, out, _) = pipeline.run(&["inspect", "verify"]);
+    assert_eq!(code, 10, "{out}");
+    for said in [said, out] {
+        assert!(said.contains("damaged") && said.contains("will not send it again"), "{said}");
+        assert!(!said.contains("nothing is lost"), "{said}");
+    }
+}
+
+#[test]
 fn inspecting_asks_the_running_process_in_a_directory_however_deep() {
     let mut pipeline = unreachable();
     let deep = pipeline.beside(&"d".repeat(100)).join("e".repeat(100));

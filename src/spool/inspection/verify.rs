@@ -27,6 +27,11 @@ pub struct Verification {
     pub commands: u64,
     /// Bytes of the chunks before compression.
     pub raw_bytes: u64,
+    /// Everything that ends up to here is in what was read, or was applied and released. Where a journal lost its end, this is lower
+    /// than what PostgreSQL was told: only the slot's `confirmed_flush_lsn` knows whether this is all.
+    pub sound_up_to: Option<Lsn>,
+    /// The same, for people.
+    pub extent: String,
     /// What is wrong, the first hundred.
     pub problems: Vec<String>,
     /// How much is wrong.
@@ -38,6 +43,14 @@ impl Verification {
     #[must_use]
     pub const fn is_sound(&self) -> bool {
         self.problem_count == 0
+    }
+
+    /// Of a directory whose files do not even open.
+    #[must_use]
+    pub fn unreadable(damage: &SpoolError) -> Self {
+        let mut found = Self::default();
+        found.problem(damage);
+        found
     }
 
     fn problem(&mut self, problem: impl std::fmt::Display) {
@@ -74,7 +87,8 @@ impl Inspector {
             let page: Vec<_> = self.store().pending.range(range).take(PAGE).collect();
             let full = page.len() == PAGE;
             for entry in page {
-                let Some((key, value)) = found.note(entry.into_inner().map_err(reading)) else { continue };
+                let unread = |error| reading(error).concerning(Lsn(from.saturating_sub(1)), progress.last_commit);
+                let Some((key, value)) = found.note(entry.into_inner().map_err(unread)) else { continue };
                 let Some(commit_end) = found.note(commit_end_of(&key)) else { continue };
                 if commit_end > progress.last_commit {
                     break;
@@ -95,6 +109,14 @@ impl Inspector {
             Some(expected) => expected == progress.next_sequence,
             None => progress.last_commit <= progress.released || self.is_released(progress.last_commit),
         };
+        if found.is_sound() && caught_up {
+            found.sound_up_to = Some(progress.durable);
+            found.extent = format!(
+                "sound up to {}; a journal that lost its end looks the same, and only the slot knows whether this is all: `run` compares it \
+                 with the slot's confirmed_flush_lsn, which must not be higher",
+                progress.durable
+            );
+        }
         if !caught_up {
             let last = progress.last_commit;
             found.problem(format!(
