@@ -1,12 +1,14 @@
 //! `pg2any inspect`.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
 use pg2any_lib::inspect::{self, Answer, Asked, Query};
-use pg2any_lib::{Lsn, Position};
+use pg2any_lib::spool::inspection::Inspector;
+use pg2any_lib::{CommandIndex, Lsn, Position};
+use serde_json::Value;
 
 use super::exit::{Code, Failure};
 use super::flags::SpoolFlags;
@@ -86,40 +88,127 @@ impl What {
 
 /// Asks and prints.
 pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
-    let directory = arguments.flags.config()?.data_directory;
+    let mut asker = Asker { directory: arguments.flags.config()?.data_directory, at_rest: None };
     let query = arguments.what.as_ref().map_or(Query::Summary, What::query);
-    let value = answer(&directory, &query)?;
-    if let (Query::Show { position, .. }, serde_json::Value::Null) = (&query, &value) {
-        return Err(Failure::new(
-            Code::Usage,
-            format!("the spool has no transaction that ends at {}", position.commit_end),
-        )
-        .hint("`pg2any inspect transactions` lists those that it has."));
+    if let Query::Show { .. } | Query::Transactions { .. } = query {
+        print_pages(&mut asker, query, arguments.json)?;
+        return Ok(Code::Success);
     }
-    let text = match query {
-        _ if arguments.json => format!("{value:#}\n"),
-        Query::Show { .. } => render::transaction(&value),
-        _ => render::text(&value),
-    };
-    render::print(&text)?;
-    let damaged = query == Query::Verify && value.get("sound") != Some(&serde_json::Value::Bool(true));
+    let value = asker.ask(&query)?;
+    render::print(&if arguments.json { format!("{value:#}\n") } else { render::text(&value) })?;
+    let damaged = query == Query::Verify && value.get("sound") != Some(&Value::Bool(true));
     Ok(if damaged { Code::Damage } else { Code::Success })
 }
 
-fn answer(directory: &Path, query: &Query) -> Result<serde_json::Value, Failure> {
-    if !directory.is_dir() {
-        return Err(Failure::no_directory(directory));
-    }
-    let asked = inspect::ask(directory, query, PATIENCE).map_err(|error| match error.kind() {
-        ErrorKind::PermissionDenied => {
-            Failure::new(Code::Other, format!("the data directory {} is another user's: {error}", directory.display()))
-                .hint("Ask as that user.")
+/// Asks for what a page of the answer did not have, until there is as much as was wanted, and prints each as it comes: neither this
+/// process nor the one that answers holds more than one.
+fn print_pages(asker: &mut Asker, mut query: Query, json: bool) -> Result<(), Failure> {
+    let mut first = true;
+    loop {
+        let mut page = asker.ask(&query)?;
+        let (list, next) = match query {
+            Query::Show { .. } => ("commands", "next"),
+            _ => ("committed", "next_after"),
+        };
+        if let (Query::Show { position, .. }, Value::Null) = (&query, &page) {
+            let message = if first {
+                format!("the spool has no transaction that ends at {}", position.commit_end)
+            } else {
+                format!("the transaction that ends at {} was released while it was shown", position.commit_end)
+            };
+            return Err(
+                Failure::new(Code::Usage, message).hint("`pg2any inspect transactions` lists those that it has.")
+            );
         }
-        _ => Failure::new(Code::Other, format!("the running process does not answer: {error}")),
-    })?;
-    match asked {
-        Asked::Answered(Answer::Ok(value)) => Ok(value),
-        Asked::Answered(Answer::Error(error)) => Err(Failure::new(Code::Other, error)),
-        Asked::Nobody => Ok(inspect::answer_offline(directory, query)?),
+        let count = page.get(list).and_then(Value::as_array).map_or(0, Vec::len);
+        let following = following(&query, page.get(next).unwrap_or(&Value::Null), count);
+        let last = following.is_none();
+        let text = if json {
+            render::json_page(&page, list, next, first, last)
+        } else {
+            if let Some(fields) = page.as_object_mut() {
+                fields.retain(|name, _| name == list || if name == next { last } else { first });
+            }
+            if list == "commands" { render::transaction(&page) } else { render::text(&page) }
+        };
+        match following {
+            Some(following) if render::print(&text)? => query = following,
+            Some(_) => return Ok(()),
+            None => return render::print(&text).map(drop),
+        }
+        first = false;
+    }
+}
+
+/// The question for the next page behind one with so many entries; `None` where there is as much as was wanted, or no more.
+fn following(query: &Query, next: &Value, count: usize) -> Option<Query> {
+    let left = |limit: usize| limit.checked_sub(count).filter(|left| *left > 0 && count > 0);
+    match query {
+        Query::Show { position, limit } => {
+            let command = CommandIndex(next.as_u64()?);
+            Some(Query::Show { position: Position { command, ..*position }, limit: left(*limit)? })
+        }
+        Query::Transactions { limit, .. } => {
+            Some(Query::Transactions { after: Some(next.as_str()?.parse().ok()?), limit: left(*limit)? })
+        }
+        _ => None,
+    }
+}
+
+/// The running process when there is one, else the directory as it was at the first question.
+struct Asker {
+    directory: PathBuf,
+    at_rest: Option<Inspector>,
+}
+
+impl Asker {
+    fn ask(&mut self, query: &Query) -> Result<Value, Failure> {
+        let directory = &self.directory;
+        if self.at_rest.is_some() {
+            return Ok(inspect::answer_offline(&mut self.at_rest, directory, query)?);
+        }
+        if !directory.is_dir() {
+            return Err(Failure::no_directory(directory));
+        }
+        let asked = inspect::ask(directory, query, PATIENCE).map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => Failure::new(
+                Code::Other,
+                format!("the data directory {} is another user's: {error}", directory.display()),
+            )
+            .hint("Ask as that user."),
+            _ => Failure::new(Code::Other, format!("the running process does not answer: {error}")),
+        })?;
+        match asked {
+            Asked::Answered(Answer::Ok(value)) => Ok(value),
+            Asked::Answered(Answer::Error(error)) => Err(Failure::new(Code::Other, error)),
+            Asked::Nobody => Ok(inspect::answer_offline(&mut self.at_rest, directory, query)?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_asked_for_until_there_is_enough_or_no_more() {
+        let show = |command, limit| {
+            let position = Position { commit_end: Lsn(16), command: CommandIndex(command) };
+            Query::Show { position, limit }
+        };
+        let list = |after, limit| Query::Transactions { after, limit };
+        for (query, next, count, expected) in [
+            (show(0, 100), Value::from(30), 30, Some(show(30, 70))),
+            (show(0, 100), Value::from(100), 100, None),
+            (show(0, 100), Value::Null, 30, None),
+            (show(0, 100), Value::from(0), 0, None),
+            (show(7, 0), Value::from(7), 0, None),
+            (list(None, 20), Value::from("0/10"), 5, Some(list(Some(Lsn(16)), 15))),
+            (list(Some(Lsn(1)), 20), Value::from("0/10"), 20, None),
+            (list(None, 20), Value::Null, 5, None),
+            (Query::Summary, Value::from(1), 1, None),
+        ] {
+            assert_eq!(following(&query, &next, count), expected, "{query:?} {next} {count}");
+        }
     }
 }

@@ -11,15 +11,36 @@ use serde_json::{Map, Value};
 
 use super::exit::{Code, Failure};
 
-/// Prints an answer. Whoever stops reading early (`| head`) has seen what was wanted.
-pub fn print(text: &str) -> Result<(), Failure> {
+/// Prints an answer, or a part of one. Whoever stops reading early (`| head`) has seen what was wanted: `false`.
+pub fn print(text: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::new(Code::Other, format!("the answer cannot be written: {error}")))
         }
-        _ => Ok(()),
+        result => Ok(result.is_ok()),
     }
+}
+
+/// A page of a long answer as a part of one JSON object: what is in `list` comes page by page, and what else the first page has
+/// before it, the end of the last page behind it.
+pub fn json_page(page: &Value, list: &str, next: &str, first: bool, last: bool) -> String {
+    let (mut out, none) = (String::new(), Vec::new());
+    if first {
+        out.push_str("{\n");
+        let fields = page.as_object().into_iter().flatten().filter(|(name, _)| ![list, next].contains(&name.as_str()));
+        for (name, value) in fields {
+            let _ = writeln!(out, "  {}: {value},", Value::from(name.as_str()));
+        }
+        let _ = write!(out, "  {}: [", Value::from(list));
+    }
+    for (index, item) in page.get(list).and_then(Value::as_array).unwrap_or(&none).iter().enumerate() {
+        let _ = write!(out, "{}\n    {item}", if first && index == 0 { "" } else { "," });
+    }
+    if last {
+        let _ = writeln!(out, "\n  ],\n  {}: {}\n}}", Value::from(next), page.get(next).unwrap_or(&Value::Null));
+    }
+    out
 }
 
 /// The whole text, with a line end.
@@ -198,6 +219,23 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{part:?} is missing in:\n{shown}");
         }
+    }
+
+    #[test]
+    fn pages_are_together_one_object() {
+        let pages = [
+            serde_json::json!({"list": [{"n": 1}, {"n": 2}], "other": "x", "next": 3}),
+            serde_json::json!({"list": [{"n": 3}], "other": "x", "next": 4}),
+        ];
+        let text: String = pages
+            .iter()
+            .zip([true, false])
+            .map(|(page, first)| json_page(page, "list", "next", first, !first))
+            .collect();
+        let all: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(all, serde_json::json!({"list": [{"n": 1}, {"n": 2}, {"n": 3}], "other": "x", "next": 4}));
+        let empty = json_page(&serde_json::json!({"list": [], "next": null}), "list", "next", true, true);
+        assert_eq!(serde_json::from_str::<Value>(&empty).unwrap(), serde_json::json!({"list": [], "next": null}));
     }
 
     #[test]

@@ -27,15 +27,19 @@ pub fn answer_live(inspector: &Inspector, numbers: &Numbers, query: &Query) -> R
     Ok(answer)
 }
 
-/// Answers from a data directory on which no process runs, and changes nothing in it.
+/// Answers from a data directory on which no process runs, and changes nothing in it. What is looked at stays as it was at the first
+/// question, for as long as the caller keeps the inspector.
 ///
 /// # Errors
 ///
 /// [`SpoolError::Locked`] when a process runs after all, and whatever cannot be read.
-pub fn answer_offline(directory: &Path, query: &Query) -> Result<Value, SpoolError> {
+pub fn answer_offline(kept: &mut Option<Inspector>, directory: &Path, query: &Query) -> Result<Value, SpoolError> {
+    if let Some(inspector) = kept {
+        return answer(inspector, query);
+    }
     match Inspector::offline(directory) {
         Err(damage) if *query == Query::Verify && damage.is_damage() => verified(&Verification::unreadable(&damage)),
-        inspector => answer(&inspector?, query),
+        inspector => answer(kept.insert(inspector?), query),
     }
 }
 

@@ -30,14 +30,14 @@ pub enum Query {
     Transactions {
         /// Begin after this commit end LSN (`None`: from the oldest).
         after: Option<Lsn>,
-        /// How many at most.
+        /// How many at most; a page of the answer has a thousand.
         limit: usize,
     },
     /// A page of one transaction's rows.
     Show {
         /// The transaction, by the end LSN of its commit; a command's index says where to begin.
         position: Position,
-        /// How many rows at most.
+        /// How many rows at most; a page of the answer has some 1 MB.
         limit: usize,
     },
     /// The relations and their versions.

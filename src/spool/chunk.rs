@@ -129,6 +129,11 @@ impl ChunkEncoder {
     }
 }
 
+/// How many commands a chunk's value says that it has, unchecked: for passing over it.
+pub(crate) fn commands_in(value: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(value.get(6..10)?.try_into().ok()?))
+}
+
 /// Checks and decompresses a chunk's value: the raw bytes and the number of commands.
 pub(crate) fn decode(value: &[u8], what: impl Fn() -> String) -> Result<(Bytes, u32), SpoolError> {
     let damaged = |detail: &str| SpoolError::damaged(what(), detail);

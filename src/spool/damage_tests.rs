@@ -236,7 +236,8 @@ fn a_damaged_manifest_is_damage_and_names_the_transactions_that_may_be_gone() {
         let error = open(directory.path()).err().unwrap();
         assert!(error.is_damage(), "{error}");
         assert_says_what_is_gone(&error.to_string());
-        let verified = crate::inspect::answer_offline(directory.path(), &crate::inspect::Query::Verify).unwrap();
+        let verified = crate::inspect::answer_offline(&mut None, directory.path(), &crate::inspect::Query::Verify);
+        let verified = verified.unwrap();
         assert_eq!(verified["sound"], false);
         assert_says_what_is_gone(verified["problems"][0].as_str().unwrap());
         std::fs::write(&manifest, whole).unwrap();

@@ -143,3 +143,50 @@ fn verify_of_a_damaged_journal_names_the_damage_and_shows_what_still_reads() {
     assert!(verification.problems[0].contains("0/C8") && verification.problems[0].contains("0/190"));
     assert!(std::fs::read(&journal).unwrap() == bytes);
 }
+
+#[test]
+fn a_pipeline_may_start_on_a_directory_that_is_inspected_and_what_it_drops_is_still_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let retain = std::time::Duration::ZERO;
+    let options = || SpoolOptions { retain, segment_bytes: 4, ..SpoolOptions::new(directory.path()) };
+    let spool = Spool::open(options()).unwrap();
+    let intake = fill(&spool);
+    for segment in lock(&spool.core.segments).keyspaces() {
+        segment.rotate_memtable_and_wait().unwrap();
+    }
+    drop((intake, spool));
+    let inspector = Inspector::offline(directory.path()).unwrap();
+    let spool = Spool::open(options()).unwrap();
+    let segments = Inspector::live(spool.clone()).segments().unwrap().len();
+    spool.reader("main").advance(Position::end_of(Lsn(300)));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while Inspector::live(spool.clone()).segments().unwrap().len() == segments {
+        assert!(std::time::Instant::now() < deadline, "no segment was dropped");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let verification = inspector.verify();
+    assert!(verification.is_sound(), "{:?}", verification.problems);
+    assert_eq!(verification.transactions, 3);
+    assert_eq!(inspector.show(Lsn(200), 98, 9).unwrap().unwrap().commands.len(), 2);
+}
+
+#[test]
+fn a_page_is_bounded_whatever_is_asked_for_and_pages_make_up_the_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = Spool::open(SpoolOptions::new(directory.path())).unwrap();
+    let mut intake = spool.intake().unwrap();
+    let rows: Vec<String> = (0..30_000).map(|n| format!("{n:0100}")).collect();
+    put(&mut intake, 1, 100, &rows.iter().map(String::as_str).collect::<Vec<_>>());
+    block_on(intake.flush()).unwrap();
+    wait_durable(&spool, 100);
+    let inspector = Inspector::live(spool);
+    let (mut from, mut pages, mut shown) = (Some(0), 0, Vec::new());
+    while let Some(at) = from {
+        let page = inspector.show(Lsn(100), at, usize::MAX).unwrap().unwrap();
+        assert!(page.commands.len() < 11_000, "{} in a page", page.commands.len());
+        shown.extend(page.commands.iter().map(|command| command.index));
+        (from, pages) = (page.next, pages + 1);
+    }
+    assert_eq!(pages, 4);
+    assert_eq!(shown, (0..30_000).collect::<Vec<_>>());
+}

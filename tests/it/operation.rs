@@ -244,6 +244,31 @@ on_each_server! {
         assert_eq!(fingerprint(&pipeline.data()), before, "inspecting changed something");
     }
 
+    fn inspecting_a_large_transaction_takes_little_memory_from_the_pipeline(server) {
+        const ROWS: usize = 150_000;
+        let (mut database, pipeline) = arrange_streaming(server, TABLE);
+        database.execute(&fill("t", 1, ROWS.try_into().unwrap()));
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        let peak = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();
+            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim();
+            peak.trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+        };
+        let (_, out, _) = pipeline.run(&["inspect", "transactions", "--limit", "1000000", "--json"]);
+        let all: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let large = all["committed"].as_array().unwrap().iter().find(|one| one["commands"] == ROWS).unwrap();
+        let position = large["commit_end"].as_str().unwrap();
+        let before = peak();
+        let (code, out, err) = pipeline.run(&["inspect", "show", position, "--limit", "1000000", "--json"]);
+        assert_eq!(code, 0, "{err}");
+        let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let indexes = shown["commands"].as_array().unwrap().iter().map(|command| command["index"].as_u64().unwrap());
+        assert!(indexes.eq(0..ROWS as u64), "each once, in order");
+        assert!(peak() < before + 100, "{before} MB became {} MB", peak());
+        running.terminate();
+    }
+
     fn a_second_writer_at_the_destination_fences_the_first(server) {
         let (mut database, first) = arrange(server, TABLE);
         let mut running = first.start();

@@ -2,7 +2,11 @@
 //!
 //! Inspecting changes nothing. A running spool is read beside its writer. A directory at rest is never opened in place, as
 //! the engine would cut journals and move files on opening: a copy in the system's temporary directory is, made of links
-//! to the table files (the engine never changes one) and of copies of the rest, journals included.
+//! to the table files (the engine never changes one) and of copies of the rest, journals included. Table files are held open
+//! meanwhile, so that the directory need not be locked longer than it takes to copy: a pipeline may start on it.
+//!
+//! Answers are pages of a bounded size, whatever was asked for; whoever wants more asks for the next one. Unbounded,
+//! `it::operation::inspecting_a_large_transaction_takes_little_memory_from_the_pipeline` fails.
 //!
 //! Everything here is [`serde::Serialize`]: the socket and `--json` send it as it is.
 
@@ -26,6 +30,9 @@ use crate::position::{Lsn, PgTimestamp, Position, Xid};
 pub use offline::OfflineCopy;
 pub use show::{CellView, CommandView, ShownTransaction};
 pub use verify::Verification;
+
+/// Transactions in a page.
+const PAGE_TRANSACTIONS: usize = 1000;
 
 /// Everything at a glance.
 #[derive(Clone, Debug, Serialize)]
@@ -241,7 +248,7 @@ impl Inspector {
         Ok(Some(decode_pending(commit_end_of(&key)?, &value)?.0))
     }
 
-    /// Committed transactions from this commit end on.
+    /// Committed transactions from this commit end on: `limit` of them, at most a thousand.
     ///
     /// # Errors
     ///
@@ -254,7 +261,7 @@ impl Inspector {
         for entry in self.store().pending.range(from.0.to_be_bytes()..) {
             let (key, value) = entry.into_inner().map_err(reading)?;
             let commit_end = commit_end_of(&key)?;
-            if page.transactions.len() == limit {
+            if page.transactions.len() >= limit.min(PAGE_TRANSACTIONS) {
                 page.next = Some(commit_end);
                 break;
             }

@@ -13,13 +13,61 @@ use super::super::options::SpoolOptions;
 /// The folder in which the engine keeps table files, inside each keyspace's.
 const TABLES: &str = "tables";
 
-/// The copy; removed when it is dropped. The original stays locked as long, so that no table goes away under it.
+/// Descriptors that are left to the engine and to everything else.
+const SPARE_DESCRIPTORS: u64 = 256;
+
+/// The copy; removed when it is dropped.
 pub struct OfflineCopy {
-    // Dropped in this order: closed, removed, unlocked.
+    // Dropped in this order: closed, removed, let go.
     store: Store,
     damage: Option<String>,
     _directory: TemporaryDirectory,
-    _lock: File,
+    _tables: Tables,
+}
+
+/// What keeps the table files of the original readable.
+#[derive(Default)]
+struct Tables {
+    /// They are held open: dropped or replaced meanwhile, they read as before.
+    held: Vec<File>,
+    most: usize,
+    /// There are more than may be held, or they cannot be named by their descriptors: the original stays locked.
+    unheld: bool,
+    lock: Option<File>,
+}
+
+impl Tables {
+    /// With room for as many as this process may open.
+    fn new(lock: File) -> Self {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        // Where this is refused the limit stays what it was.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+        let most = usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
+        Self { most, lock: Some(lock), ..Self::default() }
+    }
+
+    /// What names the table file in the copy.
+    fn name(&mut self, path: &Path) -> std::io::Result<PathBuf> {
+        #[cfg(target_os = "linux")]
+        if self.held.len() < self.most {
+            use std::os::fd::AsRawFd as _;
+            let file = File::open(path)?;
+            let name = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            self.held.push(file);
+            return Ok(name);
+        }
+        self.unheld = true;
+        fs::canonicalize(path)
+    }
+
+    /// Everything is copied.
+    fn copied(&mut self) {
+        if !self.unheld {
+            self.lock = None;
+        }
+    }
 }
 
 impl OfflineCopy {
@@ -28,7 +76,9 @@ impl OfflineCopy {
         fs::metadata(&source).map_err(SpoolError::io("there is no spool to inspect at", &source))?;
         let lock = lock_directory(original)?;
         let directory = TemporaryDirectory::new()?;
-        copy_directory(&source, &directory.0)?;
+        let mut tables = Tables::new(lock);
+        copy_directory(&source, &directory.0, &mut tables)?;
+        tables.copied();
         let damage = journal::find_damage(&journal::walk(&directory.0)?);
         if let Some(SpoolError::JournalDamaged { path, offset, .. }) = &damage {
             // What reads of it is shown all the same; the cut is made in the copy.
@@ -37,7 +87,7 @@ impl OfflineCopy {
         }
         let names = (directory.0.display().to_string(), source.display().to_string());
         let damage = damage.map(|damage| damage.to_string().replace(&names.0, &names.1));
-        Ok(Self { store: Store::open(&directory.0)?, damage, _directory: directory, _lock: lock })
+        Ok(Self { store: Store::open(&directory.0)?, damage, _directory: directory, _tables: tables })
     }
 
     pub(super) const fn store(&self) -> &Store {
@@ -76,7 +126,7 @@ impl Drop for TemporaryDirectory {
     }
 }
 
-fn copy_directory(from: &Path, to: &Path) -> Result<(), SpoolError> {
+fn copy_directory(from: &Path, to: &Path, held: &mut Tables) -> Result<(), SpoolError> {
     let reading = || SpoolError::io("reading the directory", from);
     let tables = from.file_name().is_some_and(|name| name == TABLES);
     for entry in fs::read_dir(from).map_err(reading())? {
@@ -84,9 +134,9 @@ fn copy_directory(from: &Path, to: &Path) -> Result<(), SpoolError> {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type().map_err(reading())?.is_dir() {
             fs::create_dir(&target).map_err(SpoolError::io("creating", &target))?;
-            copy_directory(&source, &target)?;
+            copy_directory(&source, &target, held)?;
         } else if tables {
-            let source = fs::canonicalize(&source).map_err(SpoolError::io("finding", &source))?;
+            let source = held.name(&source).map_err(SpoolError::io("opening", &source))?;
             std::os::unix::fs::symlink(&source, &target).map_err(SpoolError::io("linking", &target))?;
         } else {
             copy_file(&source, &target).map_err(SpoolError::io("copying", &source))?;

@@ -1,5 +1,6 @@
 //! One transaction, decoded, by page.
 
+use std::cell;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -15,6 +16,10 @@ use super::super::relations::Relations;
 use super::{Inspector, commit_end_of, reading};
 use crate::change::{Cell, Command, Identity, Relation, Row};
 use crate::position::{Lsn, Position};
+
+/// Bytes of commands in a page: decoded and as JSON they take some ten times as much in the process that answers, which is
+/// a pipeline at work.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// A page of a transaction's commands.
 #[derive(Clone, Debug, Serialize)]
@@ -59,7 +64,8 @@ pub enum CellView {
 }
 
 impl Inspector {
-    /// The transaction that ends at the position, from one of its commands on; `None` when the spool does not have it.
+    /// The transaction that ends at the position, from one of its commands on; `None` when the spool does not have it. A page ends
+    /// after `limit` commands, or earlier: after some 1 MB of them.
     ///
     /// # Errors
     ///
@@ -73,20 +79,28 @@ impl Inspector {
         let relations = Relations::load(store)?;
         let mut shown =
             ShownTransaction { commit: header.commit.clone(), streamed: header.streamed, commands: vec![], next: None };
-        let mut index = 0;
-        for_each_chunk(store, &header, inline, |chunk| {
+        let (index, mut bytes) = (cell::Cell::new(0), 0);
+        let is_wanted = |commands: u32| {
+            let behind = index.get() + u64::from(commands);
+            if behind <= from {
+                index.set(behind);
+            }
+            behind > from
+        };
+        for_each_chunk(store, &header, inline, is_wanted, |chunk| {
             for command in chunk.commands() {
-                if shown.commands.len() == limit {
-                    shown.next = Some(index);
-                    return Ok(false);
-                }
-                if index >= from {
+                if index.get() >= from {
+                    if shown.commands.len() >= limit || bytes >= PAGE_BYTES {
+                        shown.next = Some(index.get());
+                        return Ok(false);
+                    }
+                    bytes += command.range.len();
                     let frame = chunk.buffer().get(command.range).unwrap_or_default();
                     let tables: Result<SmallVec<[Arc<Relation>; 1]>, _> =
                         command.relations.iter().map(|version| relations.get(*version)).collect();
-                    shown.commands.push(view(index, &Command::decode(frame, &tables?)?));
+                    shown.commands.push(view(index.get(), &Command::decode(frame, &tables?)?));
                 }
-                index += 1;
+                index.set(index.get() + 1);
             }
             Ok(true)
         })?;
@@ -103,11 +117,13 @@ impl Inspector {
     }
 }
 
-/// Reads a transaction's chunks in order until the visitor has enough.
+/// Reads a transaction's chunks in order until the visitor has enough. Those whose number of commands, where it is certain, is not
+/// wanted are passed over.
 pub(super) fn for_each_chunk(
     store: &Store,
     header: &PendingHeader,
     inline: &[u8],
+    mut is_wanted: impl FnMut(u32) -> bool,
     mut visit: impl FnMut(Chunk) -> Result<bool, SpoolError>,
 ) -> Result<(), SpoolError> {
     let aborted = read_aborted(store, header.transaction, &header.aborted)?.map(Arc::new);
@@ -115,19 +131,27 @@ pub(super) fn for_each_chunk(
         let what = || format!("the chunk of the transaction that ends at {}", header.commit.commit_end);
         visit(Chunk::new(chunk::decode(inline, what)?.0, aborted.clone()))?;
     }
-    for_each_stored_chunk(store, header.transaction, &header.runs, |raw| visit(Chunk::new(raw, aborted.clone())))
+    let exact = aborted.is_none();
+    let is_wanted = |commands| !exact || is_wanted(commands);
+    for_each_stored_chunk(store, header.transaction, &header.runs, is_wanted, |raw| {
+        visit(Chunk::new(raw, aborted.clone()))
+    })
 }
 
 pub(super) fn for_each_stored_chunk(
     store: &Store,
     transaction: u64,
     runs: &[Run],
+    mut is_wanted: impl FnMut(u32) -> bool,
     mut visit: impl FnMut(bytes::Bytes) -> Result<bool, SpoolError>,
 ) -> Result<(), SpoolError> {
     for run in runs {
         for number in run.first..run.first + run.count {
             let what = || format!("chunk {number} of transaction number {transaction}");
             let value = stored(store, run.segment, &chunk_key(transaction, number), what)?;
+            if chunk::commands_in(&value).is_some_and(|commands| !is_wanted(commands)) {
+                continue;
+            }
             if !visit(chunk::decode(&value, what)?.0)? {
                 return Ok(());
             }

@@ -153,16 +153,22 @@ impl Inspector {
         found.transactions += 1;
         let (mut commands, mut raw_bytes) = (0, 0);
         let mut missing = None;
-        let read = for_each_chunk(self.store(), &header, inline, |chunk| {
-            found.chunks += 1;
-            raw_bytes += chunk.buffer().len() as u64;
-            commands += chunk.check()?;
-            if let Some(relations) = relations {
-                let mut needed = chunk.commands().flat_map(|command| command.relations);
-                missing = needed.find_map(|version| relations.get(version).err()).or(missing.take());
-            }
-            Ok(true)
-        });
+        let read = for_each_chunk(
+            self.store(),
+            &header,
+            inline,
+            |_| true,
+            |chunk| {
+                found.chunks += 1;
+                raw_bytes += chunk.buffer().len() as u64;
+                commands += chunk.check()?;
+                if let Some(relations) = relations {
+                    let mut needed = chunk.commands().flat_map(|command| command.relations);
+                    missing = needed.find_map(|version| relations.get(version).err()).or(missing.take());
+                }
+                Ok(true)
+            },
+        );
         found.commands += commands;
         found.raw_bytes += raw_bytes;
         if found.note(read).is_some() && (commands, raw_bytes) != (header.commands, header.raw_bytes) {
@@ -180,11 +186,17 @@ impl Inspector {
         let Some(headers) = found.note(self.received()) else { return };
         for header in headers {
             found.open_transactions += 1;
-            let read = for_each_stored_chunk(self.store(), header.transaction, &header.runs, |raw| {
-                found.chunks += 1;
-                found.commands += super::super::chunk::Chunk::new(raw, None).check()?;
-                Ok(true)
-            });
+            let read = for_each_stored_chunk(
+                self.store(),
+                header.transaction,
+                &header.runs,
+                |_| true,
+                |raw| {
+                    found.chunks += 1;
+                    found.commands += super::super::chunk::Chunk::new(raw, None).check()?;
+                    Ok(true)
+                },
+            );
             let read = read.and_then(|()| read_aborted(self.store(), header.transaction, &header.aborted));
             // A running spool may have ended it meanwhile, and dropped its segment.
             let ended =
