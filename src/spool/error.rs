@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::change::{DecodeError, RelationVersion};
 use crate::position::{Lsn, Position, Xid};
 
-/// A failure of the spool. None of them loses anything that was acknowledged to PostgreSQL.
+/// A failure of the spool. Only damage ([`SpoolError::is_damage`]) loses what was acknowledged to PostgreSQL.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpoolError {

@@ -16,13 +16,13 @@ const OTHERS: u32 = 0o077;
 /// Takes the store away from others, and warns of a data directory that they may look into.
 pub(crate) fn keep(data: &Path, store: &Path) -> Result<(), SpoolError> {
     let mode = mode_of(store)?;
-    if mode & OTHERS != 0 {
-        if let Err(error) = fs::set_permissions(store, Permissions::from_mode(0o700)) {
-            tracing::warn!(
-                "{} holds the replicated rows, is open to others ({mode:04o}) and cannot be closed to them: {error}. Make it 0700",
-                store.display()
-            );
-        }
+    if mode & OTHERS != 0
+        && let Err(error) = fs::set_permissions(store, Permissions::from_mode(0o700))
+    {
+        tracing::warn!(
+            "{} holds the replicated rows, is open to others ({mode:04o}) and cannot be closed to them: {error}. Make it 0700",
+            store.display()
+        );
     }
     let mode = mode_of(data)?;
     if mode & OTHERS != 0 {
