@@ -178,7 +178,7 @@ impl Spool {
         let prepared = load_prepared(&store, &mut segments)?;
         let positions = load_cursors(&store)?;
         let relations = Relations::load(&store)?;
-        let live = Live::new(options.tail_transactions, progress.next_sequence, progress.durable);
+        let live = Live::new(options.tail_transactions, progress.next_sequence, progress.durable, progress.last_commit);
         let core = Arc::new(Core {
             segments: Mutex::new(segments),
             relations,
@@ -260,6 +260,11 @@ impl Spool {
     #[must_use]
     pub fn durable(&self) -> DurableLsn {
         *self.core.durable.borrow()
+    }
+
+    /// The commit end of the newest transaction, durable or not; zero when there never was one.
+    pub(crate) fn newest_commit(&self) -> Lsn {
+        lock(&self.core.live).last_commit
     }
 
     /// Tells when [`Spool::durable`] moves.
