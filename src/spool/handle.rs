@@ -16,6 +16,7 @@ use super::layout::{
     FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, PUBLICATIONS_KEY, Store, parse_pending_key,
 };
 use super::options::SpoolOptions;
+use super::pressure::Pressure;
 use super::queue::{Operation, Queue};
 use super::reader::SpoolReader;
 use super::relations::Relations;
@@ -25,7 +26,7 @@ use super::writer::Writer;
 use super::{journal, lock, record};
 use crate::change::{Relation, RelationVersion};
 use crate::failpoint;
-use crate::position::{Lsn, Position, Xid};
+use crate::position::{Lsn, Position};
 
 /// An LSN up to which everything is fsynced. Only the writer makes one, after the sync: what is acknowledged to
 /// PostgreSQL must be of this type.
@@ -42,28 +43,6 @@ impl DurableLsn {
     pub const fn lsn(self) -> Lsn {
         self.0
     }
-}
-
-/// Whether reception should go on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Pressure {
-    /// It should.
-    #[default]
-    None,
-    /// It should wait (and go on with feedback) until applied transactions are released.
-    Paused {
-        /// What is short.
-        reason: String,
-    },
-    /// It would wait for ever: the quota is full, and nothing in it can be applied.
-    NothingAppliable {
-        /// The largest open transaction.
-        xid: Xid,
-        /// Its stored bytes.
-        bytes: u64,
-        /// The quota.
-        quota: u64,
-    },
 }
 
 /// Where appliers are, as far as they said.
