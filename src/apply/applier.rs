@@ -208,7 +208,7 @@ impl Applier {
                 }
             }
             Some(checkpoint) => {
-                let released = self.spool.released_up_to();
+                let released = self.reader.go_back(checkpoint);
                 if checkpoint < Position::end_of(released) {
                     return Err(Failure::Stop(ApplyError::DestinationBehind { checkpoint, released }));
                 }

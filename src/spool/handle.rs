@@ -52,6 +52,23 @@ pub(crate) struct Cursors {
     pub(crate) changed: Vec<String>,
 }
 
+impl Cursors {
+    pub(crate) fn set(&mut self, name: &str, position: Position) {
+        self.positions.insert(name.to_owned(), position);
+        if !self.changed.iter().any(|changed| changed == name) {
+            self.changed.push(name.to_owned());
+        }
+    }
+
+    /// Everything up to here is applied by every applier.
+    pub(crate) fn applied(&self) -> Lsn {
+        let done = |position: &Position| {
+            if position.is_end() { position.commit_end } else { Lsn(position.commit_end.0.saturating_sub(1)) }
+        };
+        self.positions.values().map(done).min().unwrap_or_default()
+    }
+}
+
 /// Everything that the handles share.
 pub(crate) struct Core {
     pub(crate) options: SpoolOptions,

@@ -172,6 +172,29 @@ fn a_streamed_transaction_larger_than_the_quota_is_named() {
     until("its room is free", || intake.pressure() == Pressure::None);
 }
 
+#[test]
+fn what_a_destination_that_went_back_needs_is_kept_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let retain = Duration::from_secs(1);
+    let options = SpoolOptions { headroom_bytes: 0, retain, ..SpoolOptions::new(directory.path()) };
+    let spool = Spool::open(options).unwrap();
+    let mut intake = spool.intake().unwrap();
+    for number in 1..=3_u32 {
+        put(&mut intake, number, u64::from(number) * 100, &["row"]);
+    }
+    block_on(intake.flush()).unwrap();
+    wait_durable(&spool, 300);
+    let mut reader = spool.reader("main");
+    reader.advance(Position::end_of(Lsn(300)));
+    let back = Position::end_of(Lsn(100));
+    assert_eq!(reader.go_back(back), Lsn::ZERO);
+    reader.seek(back);
+    assert_eq!(reader.go_back(Position::end_of(Lsn(200))), Lsn::ZERO, "forward it goes with a commit only");
+    until("the retention is over", || spool.released_up_to() >= Lsn(100));
+    assert_eq!(spool.released_up_to(), Lsn(100));
+    assert_eq!(frames(&mut reader.try_next().unwrap().unwrap()), [insert(1, "row")]);
+}
+
 /// Prepares a transaction of these rows; it ends at `end`.
 fn prepare_rows(intake: &mut Intake, xid: u32, gid: &str, end: u64, count: usize) {
     stream(intake, xid, true, xid, &rows(count));

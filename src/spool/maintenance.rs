@@ -33,7 +33,7 @@ use super::pressure::{Pressure, Unfinished};
 use super::state::Shared;
 use super::writer::Writer;
 use crate::failpoint;
-use crate::position::{Lsn, Position};
+use crate::position::Lsn;
 
 /// How often this is worth doing under load.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -83,14 +83,12 @@ impl Writer {
 
     /// Everything up to here is applied by every applier.
     fn applied(&mut self) -> Lsn {
-        let cursors = lock(&self.core.cursors);
-        let done = |position: &Position| {
-            if position.is_end() { position.commit_end } else { Lsn(position.commit_end.0.saturating_sub(1)) }
-        };
-        let applied = cursors.positions.values().map(done).min().unwrap_or_default();
-        drop(cursors);
+        let applied = lock(&self.core.cursors).applied();
         let retain = self.core.options.retain;
         let samples = &mut self.maintenance.applied;
+        // A destination went back: what it applies again stays for the retention again.
+        samples.retain(|(_, sample)| *sample <= applied);
+        self.expired = self.expired.min(applied);
         let spacing = retain / 64;
         if samples.back().is_none_or(|(at, last)| *last < applied && at.elapsed() >= spacing) {
             samples.push_back((Instant::now(), applied));
@@ -142,9 +140,16 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
+        {
+            // A destination that went back meanwhile needs them.
+            let cursors = lock(&self.core.cursors);
+            if cursors.applied() < progress.released {
+                return Ok(());
+            }
+            // Before the deletes are seen: a reader that is behind gets told so, and no hole.
+            self.core.released.store(progress.released.0, Ordering::Release);
+        }
         self.progress = progress;
-        // Before the deletes are seen: a reader that is behind gets told so, and no hole.
-        self.core.released.store(progress.released.0, Ordering::Release);
         self.add_cursors(&mut batch)?;
         self.add_progress(&mut batch)?;
         batch.commit().map_err(SpoolError::store("releasing applied transactions"))?;

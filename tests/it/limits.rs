@@ -234,6 +234,26 @@ on_each_server! {
         assert_equal(&database, &pipeline);
     }
 
+    fn a_destination_that_went_back_keeps_its_transactions_until_it_has_them_again(server) {
+        if !failpoints_are_built_in() {
+            return;
+        }
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        database.execute("INSERT INTO t VALUES (0, 'x')");
+        pipeline.catch_up();
+        std::fs::copy(pipeline.file(), pipeline.beside("older.sqlite")).unwrap();
+        for id in 1..=300 {
+            database.execute(&format!("INSERT INTO t VALUES ({id}, 'x')"));
+        }
+        pipeline.catch_up();
+        std::fs::copy(pipeline.beside("older.sqlite"), pipeline.file()).unwrap();
+        // What it needs last is read long after the retention.
+        pipeline.set("PG2ANY_RETAIN", "2s").set("PG2ANY_BATCH_TRANSACTIONS", "25");
+        pipeline.set("PG2ANY_FAILPOINTS", "apply.executed=pause");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
     fn a_cursor_that_does_not_come_back_pins_the_spool_until_it_is_forgotten(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
         database.execute("INSERT INTO t VALUES (1, 'x')");
