@@ -93,9 +93,12 @@ pub async fn run(config: &Config, options: RunOptions) -> Result<Outcome, Error>
     }
     let RunOptions { cancellation, numbers } = options;
     let spool = Spool::open(config.spool_options(Arc::clone(&numbers)))?;
+    let failure = spool.failure();
     let result = run_with(config, &cancellation, &numbers, &spool).await;
     spool.close();
-    result
+    // The last sync may fail too.
+    let failed = failure.borrow().clone();
+    result.and_then(|outcome| failed.map_or(Ok(outcome), |error| Err(Error::SpoolStopped(error))))
 }
 
 async fn run_with(

@@ -168,7 +168,8 @@ impl Applier {
             };
             match error.kind() {
                 FailureKind::Fenced => return Err(ApplyError::Fenced(error)),
-                FailureKind::Permanent if self.work.transactions == 0 || self.careful > 0 => {
+                // Its message names the right command only when the run was in the source's order.
+                FailureKind::Permanent if self.work.commands == 0 || self.careful > 0 => {
                     return Err(ApplyError::Destination(error));
                 }
                 FailureKind::Permanent => {

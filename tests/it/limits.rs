@@ -234,6 +234,19 @@ on_each_server! {
         assert_equal(&database, &pipeline);
     }
 
+    fn a_failure_inside_a_large_first_transaction_names_the_command_that_comes_first_at_the_source(server) {
+        let (mut database, pipeline) = arrange(server, TABLE);
+        pipeline.own("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT CHECK (length(v) <= 3))");
+        // By their keys they come the other way round, which is how a batch without a failure is executed.
+        database.execute(
+            "INSERT INTO t SELECT g, CASE WHEN g IN (4000, 3000) THEN 'abcd' ELSE 'x' END FROM generate_series(9000, 1, -1) g",
+        );
+        stops(&pipeline, DESTINATION, &["table t", "id=\"4000\""]);
+        pipeline.own("DROP TABLE t; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
     fn a_destination_that_went_back_keeps_its_transactions_until_it_has_them_again(server) {
         if !failpoints_are_built_in() {
             return;
