@@ -234,14 +234,15 @@ on_each_server! {
         assert_equal(&database, &pipeline);
     }
 
-    fn a_failure_inside_a_large_first_transaction_names_the_command_that_comes_first_at_the_source(server) {
-        let (mut database, pipeline) = arrange(server, TABLE);
+    fn a_failure_inside_the_first_transaction_names_the_command_that_comes_first_at_the_source(server) {
+        let (mut database, pipeline) = arrange(server, &format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"));
         pipeline.own("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT CHECK (length(v) <= 3))");
         // By their keys they come the other way round, which is how a batch without a failure is executed.
         database.execute(
-            "INSERT INTO t SELECT g, CASE WHEN g IN (4000, 3000) THEN 'abcd' ELSE 'x' END FROM generate_series(9000, 1, -1) g",
+            "BEGIN; INSERT INTO t SELECT g, CASE WHEN g IN (150, 100) THEN 'abcd' ELSE 'x' END FROM generate_series(200, 1, -1) g;
+             INSERT INTO u VALUES (1); COMMIT",
         );
-        stops(&pipeline, DESTINATION, &["table t", "id=\"4000\""]);
+        stops(&pipeline, DESTINATION, &["table t", "id=\"150\""]);
         pipeline.own("DROP TABLE t; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)");
         pipeline.catch_up();
         assert_equal(&database, &pipeline);
@@ -260,9 +261,9 @@ on_each_server! {
         }
         pipeline.catch_up();
         std::fs::copy(pipeline.beside("older.sqlite"), pipeline.file()).unwrap();
-        // What it needs last is read long after the retention.
-        pipeline.set("PG2ANY_RETAIN", "2s").set("PG2ANY_BATCH_TRANSACTIONS", "25");
-        pipeline.set("PG2ANY_FAILPOINTS", "apply.executed=pause");
+        // The retention is over before the first commit, and what comes last is read after it.
+        pipeline.set("PG2ANY_RETAIN", "400ms").set("PG2ANY_BATCH_TRANSACTIONS", "100");
+        pipeline.set("PG2ANY_FAILPOINTS", "apply.executed=pause,sqlite.executed=pause,sqlite.prepared=pause");
         pipeline.catch_up();
         assert_equal(&database, &pipeline);
     }
