@@ -84,6 +84,12 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// Whether a refusal is judged again by a run in the source's order: it names the right command only there. So many commands
+/// were taken, and so many transactions are still to run in that order.
+const fn is_judged_again(commands: u64, careful: u64) -> bool {
+    commands > 0 && careful == 0
+}
+
 impl Applier {
     /// An applier that has done nothing yet; `applied` is where it reports.
     #[must_use]
@@ -168,8 +174,7 @@ impl Applier {
             };
             match error.kind() {
                 FailureKind::Fenced => return Err(ApplyError::Fenced(error)),
-                // Its message names the right command only when the run was in the source's order.
-                FailureKind::Permanent if self.work.commands == 0 || self.careful > 0 => {
+                FailureKind::Permanent if !is_judged_again(self.work.commands, self.careful) => {
                     return Err(ApplyError::Destination(error));
                 }
                 FailureKind::Permanent => {
@@ -317,5 +322,19 @@ impl Applier {
             news
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_judged_again_unless_nothing_was_taken_or_it_ran_in_the_sources_order() {
+        for (commands, careful, again) in
+            [(0, 0, false), (1, 0, true), (160_000, 0, true), (1, 1, false), (0, 1, false)]
+        {
+            assert_eq!(is_judged_again(commands, careful), again, "{commands} {careful}");
+        }
     }
 }
