@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -92,9 +93,12 @@ pub async fn run(config: &Config, options: RunOptions) -> Result<Outcome, Error>
     }
     let RunOptions { cancellation, numbers } = options;
     let spool = Spool::open(config.spool_options(Arc::clone(&numbers)))?;
+    let failure = spool.failure();
     let result = run_with(config, &cancellation, &numbers, &spool).await;
     spool.close();
-    result
+    // The last sync may fail too.
+    let failed = failure.borrow().clone();
+    result.and_then(|outcome| failed.map_or(Ok(outcome), |error| Err(Error::SpoolStopped(error))))
 }
 
 async fn run_with(
@@ -116,6 +120,7 @@ async fn run_with(
         applied_sender,
         shutdown.clone(),
     );
+    let mut watchdog = applier.watchdog();
     let mut apply_thread = on_own_thread("apply", move || applier.run());
     let source_options = config.source_options(Arc::clone(numbers));
     let mut source_thread = {
@@ -126,6 +131,8 @@ async fn run_with(
     let mut failure = spool.failure();
     let mut status = progress.watch_status();
     let (mut source_done, mut apply_done) = (false, false);
+    let mut looks = tokio::time::interval(watchdog.interval());
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let outcome = loop {
         let now = applied.borrow_and_update().clone();
         if let Some(checkpoint) = now.checkpoint {
@@ -161,6 +168,7 @@ async fn run_with(
                 }
             }
             Ok(()) = applied.changed() => {}
+            _ = looks.tick() => watchdog.look(),
             Ok(()) = status.changed(), if config.until == Some(Until::CaughtUp) => {}
         }
     };

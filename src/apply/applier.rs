@@ -12,10 +12,12 @@ use tracing::{info, warn};
 use super::digest::Digest;
 use super::error::ApplyError;
 use super::options::{Applied, ApplyOptions};
+use super::stall::{Activity, Doing, Watchdog};
 use super::work::Work;
 use crate::backoff::Backoff;
 use crate::change::{Batch, Relation, RelationVersion};
 use crate::destination::{Destination, DestinationError, FailureKind};
+use crate::failpoint;
 use crate::metrics::Numbers;
 use crate::position::{Lsn, Position, Xid};
 use crate::spool::{DurableLsn, Spool, SpoolError, SpoolReader, TransactionState};
@@ -54,6 +56,7 @@ pub struct Applier {
     /// that fails arrive and the failure names it alone.
     pub(super) careful: u64,
     pub(super) backoff: Backoff,
+    pub(super) activity: Arc<Activity>,
 }
 
 /// Why applying stops for now, or for good.
@@ -79,6 +82,12 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::Destination(DestinationError::new(FailureKind::Retry, "a failpoint failed").cause(error))
     }
+}
+
+/// Whether a refusal is judged again by a run in the source's order: it names the right command only there. So many commands
+/// were taken, and so many transactions are still to run in that order.
+const fn is_judged_again(commands: u64, careful: u64) -> bool {
+    commands > 0 && careful == 0
 }
 
 impl Applier {
@@ -118,7 +127,16 @@ impl Applier {
             repeated: HashMap::new(),
             careful: 0,
             backoff: Backoff::new("the destination"),
+            activity: Arc::new(Activity::new()),
         }
+    }
+
+    /// Looks whether this applier moves; to be asked on another thread.
+    #[must_use]
+    pub fn watchdog(&self) -> Watchdog {
+        let (spool, numbers) = (self.spool.clone(), Arc::clone(&self.numbers));
+        let activity = Arc::clone(&self.activity);
+        Watchdog::new(self.options.stall_timeout, activity, spool, numbers, self.applied.subscribe())
     }
 
     /// Applies until shutdown or a failure that another try does not mend. Needs a thread of its own: a destination may
@@ -156,7 +174,7 @@ impl Applier {
             };
             match error.kind() {
                 FailureKind::Fenced => return Err(ApplyError::Fenced(error)),
-                FailureKind::Permanent if self.work.transactions == 0 || self.careful > 0 => {
+                FailureKind::Permanent if !is_judged_again(self.work.commands, self.careful) => {
                     return Err(ApplyError::Destination(error));
                 }
                 FailureKind::Permanent => {
@@ -170,10 +188,14 @@ impl Applier {
             self.numbers.apply_retries.add(1);
             self.numbers.destination_down.set(1);
             let wait = self.backoff.failed(&error.to_string());
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.shutdown.cancelled() => return Ok(()),
-            }
+            let pause = async {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = self.shutdown.cancelled() => {}
+                }
+            };
+            // Pausing is never ended by the watchdog; a shutdown is seen by the next step.
+            let _ = self.activity.during(Doing::Pausing, pause).await;
         }
     }
 
@@ -182,7 +204,7 @@ impl Applier {
         if self.shutdown.is_cancelled() {
             return Err(Failure::Shutdown);
         }
-        let checkpoint = self.destination.connect().await?;
+        let checkpoint = self.activity.call("connecting", self.destination.connect()).await?;
         self.longest = self.destination.capabilities().longest_transaction;
         match checkpoint.position {
             None => {
@@ -192,7 +214,7 @@ impl Applier {
                 }
             }
             Some(checkpoint) => {
-                let released = self.spool.released_up_to();
+                let released = self.reader.go_back(checkpoint);
                 if checkpoint < Position::end_of(released) {
                     return Err(Failure::Stop(ApplyError::DestinationBehind { checkpoint, released }));
                 }
@@ -218,9 +240,9 @@ impl Applier {
 
     /// Rolls back and goes back to the checkpoint; `false` when the connection is not usable any more.
     async fn start_over(&mut self) -> bool {
-        let rolled_back = self.destination.rollback().await;
+        let rolled_back = self.activity.call("rolling back", self.destination.rollback()).await;
         self.forget();
-        if let Err(error) = &rolled_back {
+        if let Err(Failure::Destination(error)) = &rolled_back {
             warn!(%error, "rolling back failed; connecting again");
         }
         rolled_back.is_ok()
@@ -269,13 +291,20 @@ impl Applier {
 
     pub(super) async fn wait(&mut self) -> Result<(), Failure> {
         let idle = self.options.idle_checkpoint.unwrap_or(Duration::from_secs(3600));
-        tokio::select! {
-            () = self.shutdown.cancelled() => Err(Failure::Shutdown),
-            () = self.reader.changed() => Ok(()),
-            // Nothing to apply comes of it, but everything up to there is settled.
-            _ = self.durable.changed() => Ok(()),
-            () = tokio::time::sleep(idle) => Ok(()),
-        }
+        let Self { activity, shutdown, reader, durable, .. } = self;
+        let news = async {
+            if failpoint::pass("apply.deaf").is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => Err(Failure::Shutdown),
+                () = reader.changed() => Ok(()),
+                // Nothing to apply comes of it, but everything up to there is settled.
+                _ = durable.changed() => Ok(()),
+                () = tokio::time::sleep(idle) => Ok(()),
+            }
+        };
+        activity.during(Doing::Waiting, news).await?
     }
 
     /// Nothing waits: everything that was received up to `received` is at the destination.
@@ -293,5 +322,19 @@ impl Applier {
             news
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_judged_again_unless_nothing_was_taken_or_it_ran_in_the_sources_order() {
+        for (commands, careful, again) in
+            [(0, 0, false), (1, 0, true), (160_000, 0, true), (1, 1, false), (0, 1, false)]
+        {
+            assert_eq!(is_judged_again(commands, careful), again, "{commands} {careful}");
+        }
     }
 }

@@ -105,7 +105,7 @@ impl Applier {
     async fn give_up(&mut self) -> Result<(), Failure> {
         if self.work.commands > 0 {
             self.numbers.early_rollbacks.add(1);
-            self.destination.rollback().await?;
+            self.activity.call("rolling back", self.destination.rollback()).await?;
         }
         self.forget();
         Ok(())

@@ -33,8 +33,10 @@ mod digest;
 mod early;
 mod error;
 mod options;
+mod stall;
 mod work;
 
 pub use applier::Applier;
 pub use error::ApplyError;
 pub use options::{Applied, ApplyOptions, BatchLimits};
+pub use stall::Watchdog;

@@ -41,6 +41,8 @@ pub struct ApplyOptions {
     /// Move the destination's checkpoint along while nothing is to be applied, at most this often (`--ack applied`, where
     /// the source may forget only what the checkpoint has); `None`: leave it.
     pub idle_checkpoint: Option<Duration>,
+    /// How long nothing may move, with something to apply and no reason known, before a new connection is made.
+    pub stall_timeout: Duration,
 }
 
 /// What the applier tells the rest of the pipeline.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::applier::{Applier, Failure};
 use super::digest::Digest;
+use super::stall::Doing;
 use crate::change::{Relation, RelationVersion, TransactionInfo};
 use crate::failpoint;
 use crate::position::{CommandIndex, Lsn, PgTimestamp, Position};
@@ -78,6 +79,7 @@ impl Applier {
         info: Option<&CommitInfo>,
         index: &mut u64,
     ) -> Result<(), Failure> {
+        self.activity.moved();
         let commit_end = info.map_or(Lsn::ZERO, |info| info.commit_end);
         let mut buffer = None;
         let mut relations: Vec<Arc<Relation>> = Vec::with_capacity(1);
@@ -115,7 +117,9 @@ impl Applier {
             if unprepared {
                 self.execute().await?;
                 buffer = None;
-                self.destination.prepare(&relations).await.map_err(|error| error.at(position))?;
+                let prepared = self.destination.prepare(&relations);
+                let prepared = async { prepared.await.map_err(|error| error.at(position)) };
+                self.activity.call("preparing tables", prepared).await?;
                 self.prepared.extend(relations.iter().map(|relation| (relation.oid, relation.version)));
             }
             let number = *buffer.get_or_insert_with(|| {
@@ -155,7 +159,7 @@ impl Applier {
     async fn execute(&mut self) -> Result<(), Failure> {
         if !self.batch.is_empty() {
             self.batch.in_order(self.careful > 0);
-            let result = self.destination.execute(&self.batch).await;
+            let result = self.activity.call("executing changes", self.destination.execute(&self.batch)).await;
             self.batch.clear();
             result?;
             failpoint::pass("apply.executed")?;
@@ -198,10 +202,14 @@ impl Applier {
     /// Commits a part of a transaction, up to and including command `last`.
     async fn commit_part(&mut self, transaction: &Transaction, info: &CommitInfo, last: u64) -> Result<(), Failure> {
         while !transaction.durable() {
-            tokio::select! {
-                () = self.shutdown.cancelled() => return Err(Failure::Shutdown),
-                _ = self.durable.changed() => {}
-            }
+            let Self { activity, shutdown, durable, .. } = self;
+            let synced = async {
+                tokio::select! {
+                    () = shutdown.cancelled() => Err(Failure::Shutdown),
+                    _ = durable.changed() => Ok(()),
+                }
+            };
+            activity.during(Doing::Syncing, synced).await??;
         }
         self.commit(Position { commit_end: info.commit_end, command: CommandIndex(last) }).await
     }
@@ -215,7 +223,8 @@ impl Applier {
             self.named = true;
         }
         let digest = self.digest.as_ref().filter(|_| !position.is_end()).map(Digest::value);
-        self.destination.commit(self.position, position, digest).await?;
+        let committed = self.destination.commit(self.position, position, digest);
+        self.activity.call("committing", committed).await?;
         failpoint::pass("apply.committed")?;
         self.position = Some(position);
         self.checkpoint_moved = Instant::now();

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::command::{DecodeError, FrameReader};
+use crate::position::Lsn;
 
 /// Names one version of one relation inside one spool; numbered from 1 in the order of arrival.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -94,9 +95,9 @@ pub struct Catalogue {
     pub dropped: Vec<DroppedColumn>,
     /// Tells the version's message from others, when the answer named such columns: the same answer to another message may hide a
     /// column that was dropped between the two and added again. Without any in `dropped`: the answer to that message turned
-    /// out to be true for its first row. 0 otherwise.
+    /// out to be true for its first row. The transaction's position, and how many messages the session had before; `None` otherwise.
     #[serde(default)]
-    pub asked_for: u64,
+    pub asked_for: Option<(Lsn, u64)>,
     /// It was asked for a transaction that was prepared and not decided: what that did to the relation is not in the answer.
     #[serde(default)]
     pub undecided: bool,

@@ -166,7 +166,7 @@ fn of_apply(error: &ApplyError) -> Code {
 fn of_source(error: &SourceError) -> Code {
     match error {
         SourceError::Gap(_) | SourceError::Identity(_) | SourceError::PublicationChanged(_) => Code::Gap,
-        SourceError::QuotaTooSmall { .. } => Code::DiskFull,
+        SourceError::NoRoom { .. } => Code::DiskFull,
         SourceError::Spool(error) => of_spool(error),
         _ => Code::Source,
     }

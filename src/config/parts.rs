@@ -62,6 +62,7 @@ impl Config {
             split: self.split_limit,
             early: true,
             idle_checkpoint: (self.ack == Ack::Applied).then_some(self.status_interval),
+            stall_timeout: self.stall_timeout,
         }
     }
 }

@@ -174,7 +174,9 @@ impl Options {
 
 /// A database that changes are written to.
 ///
-/// Called by one task, one call at a time. An implementation may block its thread: the applier has one of its own.
+/// Called by one task, one call at a time. An implementation may block its thread: the applier has one of its own. A call
+/// that stands still is dropped (`--stall-timeout`), and [`Destination::connect`] comes next; one that is long and works says so by
+/// raising `destination_steps`.
 #[async_trait]
 pub trait Destination: Send {
     /// What it can do; asked again after each [`Destination::connect`].

@@ -81,6 +81,8 @@ numbers! {
     applied_batches,
     /// Failed batches that are tried again.
     apply_retries,
+    /// Steps inside the destination's calls: while it grows, a long statement is working.
+    destination_steps,
     /// Gauge: 1 while the destination cannot be written.
     destination_down,
     /// Work of open transactions that was rolled back at the destination.

@@ -305,7 +305,7 @@ fn read(json: &str) -> Result<Answered, serde_json::Error> {
         estimated_rows: answer.estimated_rows,
         column_list: answer.column_list,
         dropped: dropped.collect(),
-        asked_for: 0,
+        asked_for: None,
         undecided: false,
         unlogged: answer.unlogged,
         published_by: answer.published_by,

@@ -10,8 +10,8 @@ use super::identity::IdentityMismatch;
 use super::libpq::ServerError;
 use super::publications::PublicationChange;
 use crate::change::DecodeError;
-use crate::position::{Lsn, Xid};
-use crate::spool::SpoolError;
+use crate::position::Lsn;
+use crate::spool::{SpoolError, Unfinished};
 
 /// What follows from an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,18 +112,16 @@ pub enum SourceError {
         /// What the server shows.
         shown: String,
     },
-    /// One transaction does not fit into the spool's quota, and PostgreSQL could not help.
+    /// What fills the spool's room has no end yet, and PostgreSQL could not help.
     #[error(
-        "transaction {xid} holds {bytes} bytes in the spool, whose quota is {quota} bytes, and nothing can be applied before it \
-         ends. Raise the quota (the transaction is sent again from its start)"
+        "there is no room to read on: {reason}. {largest}, and nothing can be applied before it ends. Make more room, or raise \
+         the quota; nothing is lost"
     )]
-    QuotaTooSmall {
-        /// The transaction.
-        xid: Xid,
-        /// What is held of it.
-        bytes: u64,
-        /// The limit.
-        quota: u64,
+    NoRoom {
+        /// The largest transaction that has not ended.
+        largest: Unfinished,
+        /// What is short.
+        reason: String,
     },
     /// The stream stood still for no known reason.
     #[error(

@@ -324,7 +324,7 @@ impl Frames {
         if !catalogue.dropped.is_empty() {
             // The protocol gives the message no position of its own.
             let transaction = self.open.as_ref().map_or(lsn, |open| open.final_lsn);
-            catalogue.asked_for = transaction.0 | self.described << 48;
+            catalogue.asked_for = Some((transaction, self.described));
         }
         self.described += 1;
         let known = intake.knows_relation(&frame);

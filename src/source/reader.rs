@@ -312,11 +312,11 @@ impl Reader {
         loop {
             match self.intake.pressure() {
                 Pressure::None => break,
-                Pressure::NothingAppliable { xid, bytes, quota } => {
-                    if !reception.streaming {
-                        return Err(SourceError::QuotaTooSmall { xid, bytes, quota }.into());
+                Pressure::NothingAppliable { largest, open, reason } => {
+                    if !(reception.streaming && open) {
+                        return Err(SourceError::NoRoom { largest, reason }.into());
                     }
-                    tracing::warn!(xid, bytes, quota, "the spool is full");
+                    tracing::warn!(%largest, reason, "the spool is full");
                     return Err(self.unstreamed(reception, "a streamed transaction fills the spool"));
                 }
                 Pressure::Paused { reason } => {

@@ -16,6 +16,7 @@ use super::layout::{
     FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, PUBLICATIONS_KEY, Store, parse_pending_key,
 };
 use super::options::SpoolOptions;
+use super::pressure::Pressure;
 use super::queue::{Operation, Queue};
 use super::reader::SpoolReader;
 use super::relations::Relations;
@@ -25,7 +26,7 @@ use super::writer::Writer;
 use super::{journal, lock, privacy, record};
 use crate::change::{Relation, RelationVersion};
 use crate::failpoint;
-use crate::position::{Lsn, Position, Xid};
+use crate::position::{Lsn, Position};
 
 /// An LSN up to which everything is fsynced. Only the writer makes one, after the sync: what is acknowledged to
 /// PostgreSQL must be of this type.
@@ -44,33 +45,28 @@ impl DurableLsn {
     }
 }
 
-/// Whether reception should go on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Pressure {
-    /// It should.
-    #[default]
-    None,
-    /// It should wait (and go on with feedback) until applied transactions are released.
-    Paused {
-        /// What is short.
-        reason: String,
-    },
-    /// It would wait for ever: the quota is full, and nothing in it can be applied.
-    NothingAppliable {
-        /// The largest open transaction.
-        xid: Xid,
-        /// Its stored bytes.
-        bytes: u64,
-        /// The quota.
-        quota: u64,
-    },
-}
-
 /// Where appliers are, as far as they said.
 #[derive(Default)]
 pub(crate) struct Cursors {
     pub(crate) positions: BTreeMap<String, Position>,
     pub(crate) changed: Vec<String>,
+}
+
+impl Cursors {
+    pub(crate) fn set(&mut self, name: &str, position: Position) {
+        self.positions.insert(name.to_owned(), position);
+        if !self.changed.iter().any(|changed| changed == name) {
+            self.changed.push(name.to_owned());
+        }
+    }
+
+    /// Everything up to here is applied by every applier.
+    pub(crate) fn applied(&self) -> Lsn {
+        let done = |position: &Position| {
+            if position.is_end() { position.commit_end } else { Lsn(position.commit_end.0.saturating_sub(1)) }
+        };
+        self.positions.values().map(done).min().unwrap_or_default()
+    }
 }
 
 /// Everything that the handles share.
@@ -180,7 +176,7 @@ impl Spool {
         let prepared = load_prepared(&store, &mut segments).map_err(held)?;
         let positions = load_cursors(&store).map_err(held)?;
         let relations = Relations::load(&store).map_err(held)?;
-        let live = Live::new(options.tail_transactions, progress.next_sequence, progress.durable);
+        let live = Live::new(options.tail_transactions, progress.next_sequence, progress.durable, progress.last_commit);
         let core = Arc::new(Core {
             segments: Mutex::new(segments),
             relations,
@@ -262,6 +258,11 @@ impl Spool {
     #[must_use]
     pub fn durable(&self) -> DurableLsn {
         *self.core.durable.borrow()
+    }
+
+    /// The commit end of the newest transaction, durable or not; zero when there never was one.
+    pub(crate) fn newest_commit(&self) -> Lsn {
+        lock(&self.core.live).last_commit
     }
 
     /// Tells when [`Spool::durable`] moves.

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::error::SpoolError;
-use super::handle::{Pressure, Spool};
+use super::handle::Spool;
 use super::header::{CommitInfo, Prepare};
 use super::layout::relation_key;
 use super::lock;
 use super::open::{CHUNK_BYTES, Open};
+use super::pressure::Pressure;
 use super::queue::Operation;
 use super::relations::Retiring;
 use super::session::Descriptions;
@@ -99,11 +100,6 @@ impl Intake {
             self.discard(&open);
         }
         self.publish();
-        // What was said of them is not true any more; the writer looks again when their room is free.
-        let mut pressure = lock(&self.spool.core.pressure);
-        if matches!(*pressure, Pressure::NothingAppliable { .. }) {
-            *pressure = Pressure::Paused { reason: "room of dropped transactions is being made free".to_owned() };
-        }
     }
 
     /// BEGIN of a transaction that comes whole.
@@ -423,6 +419,11 @@ impl Intake {
     fn publish(&mut self) {
         self.outgoing_bytes = 0;
         self.spool.core.publish(self.outgoing.drain(..));
+        // What was said of open transactions may not be true any more; the writer looks again.
+        let mut pressure = lock(&self.spool.core.pressure);
+        if matches!(*pressure, Pressure::NothingAppliable { .. }) {
+            *pressure = Pressure::Paused { reason: "the room of what ended is being made free".to_owned() };
+        }
     }
 
     fn gather(&mut self, operation: Operation) {

@@ -163,10 +163,77 @@ fn a_streamed_transaction_larger_than_the_quota_is_named() {
     let mut intake = spool.intake().unwrap();
     stream(&mut intake, 77, true, 77, &rows(1000));
     until("nothing is appliable", || {
-        matches!(intake.pressure(), Pressure::NothingAppliable { xid: 77, bytes: 50_000.., quota: 50_000 })
+        matches!(
+            intake.pressure(),
+            Pressure::NothingAppliable { largest: Unfinished { xid: 77, bytes: 50_000.., gid: None }, open: true, .. }
+        )
     });
     intake.reconnected();
     block_on(intake.flush()).unwrap();
+    until("its room is free", || intake.pressure() == Pressure::None);
+}
+
+#[test]
+fn what_a_destination_that_went_back_needs_is_kept_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let retain = Duration::from_secs(1);
+    let options = SpoolOptions { headroom_bytes: 0, retain, ..SpoolOptions::new(directory.path()) };
+    let spool = Spool::open(options).unwrap();
+    let mut intake = spool.intake().unwrap();
+    for number in 1..=3_u32 {
+        put(&mut intake, number, u64::from(number) * 100, &["row"]);
+    }
+    block_on(intake.flush()).unwrap();
+    wait_durable(&spool, 300);
+    let mut reader = spool.reader("main");
+    reader.advance(Position::end_of(Lsn(300)));
+    let back = Position::end_of(Lsn(100));
+    assert_eq!(reader.go_back(back), Lsn::ZERO);
+    reader.seek(back);
+    assert_eq!(reader.go_back(Position::end_of(Lsn(200))), Lsn::ZERO, "forward it goes with a commit only");
+    until("the retention is over", || spool.released_up_to() >= Lsn(100));
+    assert_eq!(spool.released_up_to(), Lsn(100));
+    assert_eq!(frames(&mut reader.try_next().unwrap().unwrap()), [insert(1, "row")]);
+}
+
+/// Prepares a transaction of these rows; it ends at `end`.
+fn prepare_rows(intake: &mut Intake, xid: u32, gid: &str, end: u64, count: usize) {
+    stream(intake, xid, true, xid, &rows(count));
+    let (prepare_lsn, prepare_end) = (Lsn(end - 8), Lsn(end));
+    intake
+        .prepare(Prepare { xid, gid: gid.to_owned(), prepare_lsn, prepare_end, prepare_time: PgTimestamp(0) })
+        .unwrap();
+    block_on(intake.flush()).unwrap();
+}
+
+#[test]
+fn a_prepared_transaction_larger_than_the_quota_is_named_and_an_open_one_beside_it_may_be_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SpoolOptions {
+        headroom_bytes: 0,
+        quota_bytes: Some(50_000),
+        segment_bytes: 20_000,
+        ..SpoolOptions::new(directory.path())
+    };
+    let spool = Spool::open(options).unwrap();
+    let mut intake = spool.intake().unwrap();
+    let named = |intake: &Intake, with_open| match intake.pressure() {
+        Pressure::NothingAppliable { largest, open, .. } => {
+            largest.gid.as_deref() == Some("g") && largest.bytes > 50_000 && open == with_open
+        }
+        _ => false,
+    };
+    prepare_rows(&mut intake, 5, "g", 100, 1000);
+    until("the prepared one is named", || named(&intake, false));
+    stream(&mut intake, 6, true, 6, &rows(100));
+    until("an open one is there", || named(&intake, true));
+    intake.reconnected();
+    until("the prepared one stays", || named(&intake, false));
+    intake.commit_prepared("g", commit_at(5, 200)).unwrap();
+    block_on(intake.flush()).unwrap();
+    assert!(matches!(intake.pressure(), Pressure::Paused { .. }), "it is appliable now");
+    wait_durable(&spool, 200);
+    spool.reader("main").advance(Position::end_of(Lsn(200)));
     until("its room is free", || intake.pressure() == Pressure::None);
 }
 

@@ -12,26 +12,35 @@
 //! The engine ignores its own memory and disk limits, and any failed write leaves it unusable, a full disk too. So bytes
 //! are counted here, and reception pauses while there is still room for the journals, the memtables and a segment.
 //!
+//! A pause ends by what is applied. Where only transactions without a COMMIT are left, it would never end: the reader then
+//! drops the open ones and asks for them unstreamed, and stops where that cannot help (a PREPARE was acknowledged: its rows
+//! do not come again).
+//!
 //! Promise 8 (bounded disk) broken, `it::operation::at_the_disk_quota_reading_pauses_feedback_goes_on_and_all_arrives` or
-//! `it::limits::reading_pauses_before_the_disk_under_the_spool_is_full` fails.
+//! `it::limits::reading_pauses_before_the_disk_under_the_spool_is_full` fails; a pause without an end,
+//! `it::limits::a_transaction_larger_than_the_free_disk_is_asked_for_unstreamed_and_then_named` or
+//! `it::limits::a_prepared_transaction_above_the_quota_stops_and_is_named`.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::error::SpoolError;
-use super::handle::Pressure;
 use super::header::decode_pending;
 use super::layout::{parse_pending_key, segment_key};
 use super::lock;
+use super::pressure::{Pressure, Unfinished};
+use super::state::Shared;
 use super::writer::Writer;
 use crate::failpoint;
-use crate::position::{Lsn, Position};
+use crate::position::Lsn;
 
 /// How often this is worth doing under load.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Between two flushes that are to make room: each takes the engine a moment.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// Within this time such a flush has made the room that it can.
+const FLUSHED: Duration = Duration::from_secs(3);
 /// Transactions that are released in one batch, between two groups: some 8 ms.
 const RELEASE: usize = 4096;
 
@@ -43,6 +52,8 @@ pub(crate) struct Maintenance {
     free_bytes: u64,
     /// When memtables were last flushed to make room.
     flushed: Instant,
+    /// Since when the disk has less than the headroom free.
+    short_since: Option<Instant>,
     /// More can be released than one round does.
     more: bool,
 }
@@ -50,7 +61,7 @@ pub(crate) struct Maintenance {
 impl Maintenance {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        Self { last: now, applied: VecDeque::new(), free_bytes: u64::MAX, flushed: now, more: false }
+        Self { last: now, applied: VecDeque::new(), free_bytes: u64::MAX, flushed: now, short_since: None, more: false }
     }
 }
 
@@ -73,14 +84,12 @@ impl Writer {
 
     /// Everything up to here is applied by every applier.
     fn applied(&mut self) -> Lsn {
-        let cursors = lock(&self.core.cursors);
-        let done = |position: &Position| {
-            if position.is_end() { position.commit_end } else { Lsn(position.commit_end.0.saturating_sub(1)) }
-        };
-        let applied = cursors.positions.values().map(done).min().unwrap_or_default();
-        drop(cursors);
+        let applied = lock(&self.core.cursors).applied();
         let retain = self.core.options.retain;
         let samples = &mut self.maintenance.applied;
+        // A destination went back: what it applies again stays for the retention again.
+        samples.retain(|(_, sample)| *sample <= applied);
+        self.expired = self.expired.min(applied);
         let spacing = retain / 64;
         if samples.back().is_none_or(|(at, last)| *last < applied && at.elapsed() >= spacing) {
             samples.push_back((Instant::now(), applied));
@@ -132,9 +141,16 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
+        {
+            // A destination that went back meanwhile needs them.
+            let cursors = lock(&self.core.cursors);
+            if cursors.applied() < progress.released {
+                return Ok(());
+            }
+            // Before the deletes are seen: a reader that is behind gets told so, and no hole.
+            self.core.released.store(progress.released.0, Ordering::Release);
+        }
         self.progress = progress;
-        // Before the deletes are seen: a reader that is behind gets told so, and no hole.
-        self.core.released.store(progress.released.0, Ordering::Release);
         self.add_cursors(&mut batch)?;
         self.add_progress(&mut batch)?;
         batch.commit().map_err(SpoolError::store("releasing applied transactions"))?;
@@ -201,45 +217,58 @@ impl Writer {
             || self.maintenance.free_bytes < options.headroom_bytes
     }
 
-    fn set_pressure(&self) {
+    fn set_pressure(&mut self) {
         let options = &self.core.options;
-        let held = self.held_bytes();
+        let (held, free) = (self.held_bytes(), self.maintenance.free_bytes);
+        let missing = options.headroom_bytes.saturating_sub(free);
+        let since = (missing > 0).then(|| self.maintenance.short_since.unwrap_or_else(Instant::now));
+        self.maintenance.short_since = since;
         options.numbers.spool_held_bytes.set(held);
+        // Taken before anything is looked at: what the intake says afterwards is newer.
+        let mut current = lock(&self.core.pressure);
         let pressure = match options.quota_bytes {
-            Some(quota) if held >= quota => self.at_quota(held, quota),
-            _ if self.maintenance.free_bytes < options.headroom_bytes => Pressure::Paused {
-                reason: format!(
-                    "{} has {} MB free, {} MB are kept as headroom (--disk-headroom)",
-                    options.directory.display(),
-                    self.maintenance.free_bytes >> 20,
+            Some(quota) if held >= quota => {
+                let reason =
+                    format!("the spool holds {} MB, its quota is {} MB (--disk-quota)", held >> 20, quota >> 20);
+                Pressure::short(reason, self.unfinished())
+            }
+            _ if missing > 0 => {
+                // Other programs may fill the disk; then dropping what is held would not make the room.
+                let ours = held >= missing && since.is_some_and(|since| since.elapsed() >= FLUSHED);
+                let directory = options.directory.display();
+                let reason = format!(
+                    "{directory} has {} MB free, {} MB are kept as headroom (--disk-headroom)",
+                    free >> 20,
                     options.headroom_bytes >> 20
-                ),
-            },
+                );
+                Pressure::short(reason, if ours { self.unfinished() } else { Vec::new() })
+            }
             _ => Pressure::None,
         };
         options.numbers.spool_paused.set(u64::from(pressure != Pressure::None));
-        let mut current = lock(&self.core.pressure);
         if *current != pressure {
             *current = pressure;
         }
     }
 
-    fn at_quota(&self, held: u64, quota: u64) -> Pressure {
-        // What is applied and not dropped yet makes room by itself: segments go one at a time.
-        let making_room = !lock(&self.core.segments).drained(self.progress.released, 1).is_empty();
-        let everything_applied = self.progress.released >= self.progress.last_commit && !making_room;
+    /// The transactions without a COMMIT, when the spool holds nothing else; none while room is being made.
+    fn unfinished(&self) -> Vec<Unfinished> {
         let live = lock(&self.core.live);
-        let largest = live
-            .open
-            .values()
-            .map(|transaction| (lock(&transaction.inner).stored_bytes, transaction.xid))
-            .max()
-            .filter(|_| everything_applied && live.last_end <= self.progress.durable);
-        match largest {
-            Some((bytes, xid)) => Pressure::NothingAppliable { xid, bytes, quota },
-            None => Pressure::Paused {
-                reason: format!("the spool holds {} MB, its quota is {} MB (--disk-quota)", held >> 20, quota >> 20),
-            },
+        let open = live.open.values().map(|transaction| (transaction.id, unfinished(transaction, None)));
+        let mut all: HashMap<u64, Unfinished> = open.collect();
+        for (prepare, transaction) in lock(&self.core.prepared).values() {
+            all.insert(transaction.id, unfinished(transaction, Some(prepare.gid.clone())));
         }
+        let segments = lock(&self.core.segments);
+        // Segments that are drained go one at a time, and an end may be on its way to the writer.
+        let nothing_appliable = self.progress.released >= self.progress.last_commit
+            && live.last_end <= self.progress.durable
+            && segments.drained(self.progress.released, 1).is_empty()
+            && segments.unfinished().all(|id| all.contains_key(&id));
+        if nothing_appliable { all.into_values().collect() } else { Vec::new() }
     }
+}
+
+fn unfinished(transaction: &Shared, gid: Option<String>) -> Unfinished {
+    Unfinished { bytes: lock(&transaction.inner).stored_bytes, xid: transaction.xid, gid }
 }

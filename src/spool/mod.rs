@@ -39,6 +39,7 @@ mod maintenance;
 mod model_tests;
 mod open;
 mod options;
+mod pressure;
 mod privacy;
 mod publications;
 mod queue;
@@ -58,12 +59,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use chunk::{Chunk, ChunkCommand};
 pub use error::SpoolError;
-pub use handle::{DurableLsn, Pressure, Spool};
+pub use handle::{DurableLsn, Spool};
 pub use header::{
     AbortedRun, CommitInfo, PendingHeader, Prepare, Progress, Publication, ReceivedHeader, Run, SourceIdentity,
 };
 pub use intake::{Commit, Intake, Skip};
 pub use options::SpoolOptions;
+pub use pressure::{Pressure, Unfinished};
 pub use publications::{PublicationRow, Published};
 pub use reader::SpoolReader;
 pub use repair::{Repair, repair};

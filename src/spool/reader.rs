@@ -152,11 +152,18 @@ impl SpoolReader {
     /// Everything up to here is committed at the destination: becomes the cursor with one of the next groups, and is
     /// released after the retention.
     pub fn advance(&self, position: Position) {
+        lock(&self.spool.core.cursors).set(&self.cursor, position);
+    }
+
+    /// The destination went back to this position, if that is before the cursor: what follows is kept for it again. Returns up
+    /// to where everything was released before that.
+    #[must_use]
+    pub fn go_back(&self, position: Position) -> Lsn {
         let mut cursors = lock(&self.spool.core.cursors);
-        cursors.positions.insert(self.cursor.clone(), position);
-        if !cursors.changed.contains(&self.cursor) {
-            cursors.changed.push(self.cursor.clone());
+        if cursors.positions.get(&self.cursor).is_some_and(|cursor| position < *cursor) {
+            cursors.set(&self.cursor, position);
         }
+        Lsn(self.spool.core.released.load(Ordering::Acquire))
     }
 }
 

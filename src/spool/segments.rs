@@ -198,6 +198,11 @@ impl Segments {
         self.by_number.iter().filter(|(_, segment)| drained(segment)).map(|(number, _)| *number).collect()
     }
 
+    /// Transactions that have not ended, as far as the writer is.
+    pub(crate) fn unfinished(&self) -> impl Iterator<Item = u64> {
+        self.by_number.values().flat_map(|segment| segment.open.iter().copied())
+    }
+
     /// Takes a segment out; the caller removes its record and its keyspace.
     pub(crate) fn remove(&mut self, number: u32) -> Option<Keyspace> {
         self.by_number.remove(&number).map(|segment| segment.keyspace)

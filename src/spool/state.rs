@@ -119,12 +119,14 @@ pub(crate) struct Live {
     tail_bytes: usize,
     pub(crate) next_sequence: u64,
     pub(crate) last_end: Lsn,
+    /// The commit end of the newest transaction.
+    pub(crate) last_commit: Lsn,
     cache: VecDeque<(Weak<Shared>, u32, usize)>,
     cache_bytes: usize,
 }
 
 impl Live {
-    pub(crate) fn new(tail_limit: usize, next_sequence: u64, last_end: Lsn) -> Self {
+    pub(crate) fn new(tail_limit: usize, next_sequence: u64, last_end: Lsn, last_commit: Lsn) -> Self {
         Self {
             open: BTreeMap::new(),
             tail: VecDeque::new(),
@@ -132,6 +134,7 @@ impl Live {
             tail_bytes: 0,
             next_sequence,
             last_end,
+            last_commit,
             cache: VecDeque::new(),
             cache_bytes: 0,
         }
@@ -199,6 +202,7 @@ impl Live {
                 commit.sequence = self.next_sequence;
                 self.next_sequence += 1;
                 self.last_end = self.last_end.max(commit.commit_end);
+                self.last_commit = commit.commit_end;
                 let commit = Arc::new(commit.clone());
                 let mut bytes = 0;
                 let mut inner = lock(&transaction.inner);

@@ -108,6 +108,7 @@ impl Writer {
                 return Ok(());
             }
             if taken.closed && idle {
+                failpoint::pass("spool.closing").map_err(SpoolError::failpoint("syncing for the last time"))?;
                 return self.core.store.db.persist(PersistMode::SyncAll).map_err(SpoolError::store("syncing"));
             }
             self.maintain()?;

@@ -43,6 +43,21 @@ on_each_server! {
         assert_equal(&database, &pipeline);
     }
 
+    fn a_last_sync_that_fails_is_no_good_end(server) {
+        if !failpoints_are_built_in() {
+            return;
+        }
+        let (mut database, pipeline) = arrange(server, TABLE);
+        let mut running = pipeline.start_with(&[("PG2ANY_FAILPOINTS", "spool.closing=fail")], &[]);
+        running.until_caught_up(&pipeline, &mut database);
+        running.signal("TERM");
+        let status = running.wait(crate::driver::PATIENCE);
+        assert_eq!(status.code(), Some(5), "{status}: {}", running.said());
+        assert!(running.said().contains("syncing for the last time"), "{}", running.said());
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
     fn a_part_of_a_transaction_is_committed_only_once_its_commit_is_synced_in_the_spool(server) {
         if !failpoints_are_built_in() {
             return;

@@ -73,6 +73,53 @@ on_each_server! {
         assert_equal(&database, &pipeline);
     }
 
+    fn a_transaction_larger_than_the_free_disk_is_asked_for_unstreamed_and_then_named(server) {
+        let (mut database, mut pipeline) = crate::delivery::arrange_streaming(server, TABLE);
+        let Some(disk) = Filesystem::in_memory(&pipeline.data(), 240) else { return };
+        pipeline.set("PG2ANY_ENABLE_COMPRESSION", "false").set("PG2ANY_DISK_HEADROOM", "100MB").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "8");
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        let mut session = database.session();
+        session.batch_execute("BEGIN").unwrap();
+        let xid: String = session.query_one("SELECT txid_current()::text", &[]).unwrap().get(0);
+        for round in 0..60 {
+            session.batch_execute(&fill("t", round * 100_000 + 1, 20_000)).unwrap();
+        }
+        database.execute("INSERT INTO t VALUES (-1, 'small, beside it')");
+        running.until("the small one", || pipeline.has("SELECT 1 FROM t WHERE id = -1"));
+        session.batch_execute("COMMIT").unwrap();
+        let status = running.wait(PATIENCE);
+        let said = running.said();
+        assert_eq!(status.code(), Some(DISK_FULL), "{said}");
+        for text in ["asking for it unstreamed", &format!("transaction {xid} holds"), "--disk-headroom"] {
+            assert!(said.contains(text), "{text}: {said}");
+        }
+        disk.remount("size=2g");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn a_prepared_transaction_above_the_quota_stops_and_is_named(server) {
+        let mut database = crate::database::Database::new(server);
+        database.execute(TABLE);
+        database.create_slot_with(true);
+        let mut pipeline = crate::driver::Pipeline::new(&database);
+        pipeline.set("PG2ANY_DISK_QUOTA", "4MB").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1").set("PG2ANY_ENABLE_COMPRESSION", "false");
+        pipeline.set("PG2ANY_TWO_PHASE", "true");
+        let gid = format!("{}-large", database.name);
+        // Two that fit alone and not together.
+        for (number, from) in [("1", 1), ("2", 100_001)] {
+            database.execute(&format!("BEGIN; {}; PREPARE TRANSACTION '{gid}{number}'", fill("t", from, 15_000)));
+        }
+        stops(&pipeline, DISK_FULL, &["--disk-quota", &format!("prepared as \"{gid}")]);
+        for number in ["1", "2"] {
+            database.execute(&format!("COMMIT PREPARED '{gid}{number}'"));
+        }
+        pipeline.set("PG2ANY_DISK_QUOTA", "400MB");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
     fn memory_grows_neither_with_a_transaction_nor_with_a_backlog(server) {
         let (mut database, pipeline) = arrange(server, TABLE);
         database.execute("INSERT INTO t VALUES (0, 'x')");
@@ -183,6 +230,40 @@ on_each_server! {
         let file = rusqlite::Connection::open(pipeline.file()).unwrap();
         file.execute_batch("DROP TABLE t; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)").unwrap();
         drop(file);
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn a_failure_inside_the_first_transaction_names_the_command_that_comes_first_at_the_source(server) {
+        let (mut database, pipeline) = arrange(server, &format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"));
+        pipeline.own("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT CHECK (length(v) <= 3))");
+        // By their keys they come the other way round, which is how a batch without a failure is executed.
+        database.execute(
+            "BEGIN; INSERT INTO t SELECT g, CASE WHEN g IN (150, 100) THEN 'abcd' ELSE 'x' END FROM generate_series(200, 1, -1) g;
+             INSERT INTO u VALUES (1); COMMIT",
+        );
+        stops(&pipeline, DESTINATION, &["table t", "id=\"150\""]);
+        pipeline.own("DROP TABLE t; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+    }
+
+    fn a_destination_that_went_back_keeps_its_transactions_until_it_has_them_again(server) {
+        if !failpoints_are_built_in() {
+            return;
+        }
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        database.execute("INSERT INTO t VALUES (0, 'x')");
+        pipeline.catch_up();
+        std::fs::copy(pipeline.file(), pipeline.beside("older.sqlite")).unwrap();
+        for id in 1..=300 {
+            database.execute(&format!("INSERT INTO t VALUES ({id}, 'x')"));
+        }
+        pipeline.catch_up();
+        std::fs::copy(pipeline.beside("older.sqlite"), pipeline.file()).unwrap();
+        // The retention is over before the first commit, and what comes last is read after it.
+        pipeline.set("PG2ANY_RETAIN", "400ms").set("PG2ANY_BATCH_TRANSACTIONS", "100");
+        pipeline.set("PG2ANY_FAILPOINTS", "apply.executed=pause,sqlite.executed=pause,sqlite.prepared=pause");
         pipeline.catch_up();
         assert_equal(&database, &pipeline);
     }

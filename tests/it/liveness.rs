@@ -131,3 +131,38 @@ on_each_server! {
         assert!(said.contains("the next message") && said.contains("bytes have arrived and were not read"), "{said}");
     }
 }
+
+#[cfg(feature = "failpoints")]
+on_each_server! {
+    fn an_applier_that_misses_its_wake_up_gets_a_new_connection(server) {
+        let (mut database, mut pipeline) = crate::delivery::arrange(server, "CREATE TABLE t (id int PRIMARY KEY)");
+        pipeline.set("PG2ANY_FAILPOINTS", "apply.deaf=fail").set("PG2ANY_STALL_TIMEOUT", "1s");
+        let mut running = pipeline.start();
+        running.until_streaming(&mut database);
+        running.mark_until_said(&mut database, "applying has not moved");
+        running.until_caught_up(&pipeline, &mut database);
+        let said = running.terminate();
+        assert!(said.contains("waiting for transactions") && said.contains("newest_in_spool"), "{said}");
+    }
+}
+
+on_each_server! {
+    fn a_long_statement_at_the_destination_is_no_standstill(server) {
+        let (mut database, mut pipeline) = crate::delivery::arrange(server, "CREATE TABLE t (id int PRIMARY KEY)");
+        database.execute("INSERT INTO t VALUES (1)");
+        pipeline.set("PG2ANY_STALL_TIMEOUT", "1s").set("CDC_QUERY_TIMEOUT", "60s").set("PG2ANY_ENFORCE_CONSTRAINTS", "true");
+        pipeline.catch_up();
+        pipeline.own(
+            "CREATE TABLE seen (n); CREATE TABLE many (n);
+             WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 500) INSERT INTO many SELECT n FROM c;
+             CREATE TRIGGER slow AFTER INSERT ON t BEGIN
+               INSERT INTO seen SELECT count(*) FROM (SELECT a.n + b.n + c.n AS n FROM many a, many b, many c) WHERE n > 5;
+             END",
+        );
+        database.execute("INSERT INTO t VALUES (2)");
+        let started = Instant::now();
+        let said = pipeline.catch_up();
+        assert!(started.elapsed() > Duration::from_secs(3), "the statement was not long: {:?}", started.elapsed());
+        assert!(!said.contains("while executing"), "{said}");
+    }
+}

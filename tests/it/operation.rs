@@ -369,7 +369,7 @@ on_each_server! {
             database.execute(&fill("t", round * 10_000 + 1, 8000));
         }
         database.execute("COMMIT");
-        let said = stops(&pipeline, 6, &["quota", &format!("transaction {xid}"), "4194304"]);
+        let said = stops(&pipeline, 6, &["quota", &format!("transaction {xid}"), "4 MB (--disk-quota)"]);
         assert!(said.contains("asking for it unstreamed"), "{said}");
         pipeline.set("PG2ANY_DISK_QUOTA", "400MB");
         pipeline.catch_up();

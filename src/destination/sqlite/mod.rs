@@ -160,7 +160,7 @@ impl Destination for Sqlite {
         connection
             .busy_timeout(BUSY.min(self.options.query_timeout))
             .doing(|| "setting a timeout failed".to_owned())?;
-        let limit = Limit::new(&connection, self.options.query_timeout)
+        let limit = Limit::new(&connection, self.options.query_timeout, Arc::clone(&self.options.numbers))
             .doing(|| "setting the query timeout failed".to_owned())?;
         let copying = self.connection().doing(|| "opening the SQLite file a second time failed".to_owned())?;
         let copier = Copier::start(copying, Lengths::default())?;

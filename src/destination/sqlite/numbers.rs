@@ -140,7 +140,7 @@ fn possible(relation: &Relation) -> Vec<Vec<i16>> {
 /// column of which it cannot be told whether it is the one that the table has.
 pub(super) fn settle(known: &TableFacts, relation: &Relation, new: &mut [ColumnFacts]) -> Result<(), String> {
     let catalogue = &relation.catalogue;
-    let turned_out = catalogue.dropped.is_empty() && catalogue.asked_for != 0;
+    let turned_out = catalogue.dropped.is_empty() && catalogue.asked_for.is_some();
     let mut untold = None;
     for column in new {
         let Some(before) = known.active().find(|before| before.name == column.name) else {
