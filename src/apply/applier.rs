@@ -1,5 +1,8 @@
 //! The loop that carries transactions from the spool to the destination: what is next, and the one way back from every
-//! failure. What becomes of a transaction's commands is in `work.rs`, of one whose COMMIT has not come in `early.rs`.
+//! failure. While nothing waits the checkpoint moves along with the spool's end: broken,
+//! `it::gaps::a_lost_data_directory_is_no_gap_when_the_source_wrote_only_what_is_of_no_interest` fails.
+//!
+//! What becomes of a transaction's commands is in `work.rs`, of one whose COMMIT has not come in `early.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -104,7 +107,7 @@ impl Applier {
         let reader = spool.reader(&options.cursor);
         let durable = spool.durable_changes();
         let splits = options.split.is_some() || destination.capabilities().longest_transaction.is_some();
-        let digest = (splits && options.idle_checkpoint.is_some()).then(Digest::default);
+        let digest = (splits && options.sent_again).then(Digest::default);
         Self {
             spool,
             reader,
@@ -266,12 +269,16 @@ impl Applier {
     }
 
     async fn step(&mut self) -> Result<(), Failure> {
-        if self.shutdown.is_cancelled() {
+        let ending = self.shutdown.is_cancelled();
+        if ending && self.work.transactions > 0 {
             return Err(Failure::Shutdown);
         }
         // Read before the reader is asked: when it has nothing, everything up to here was handed out.
         let received = self.durable.borrow_and_update().lsn();
         if let Some(mut transaction) = self.reader.try_next()? {
+            if ending {
+                return Err(Failure::Shutdown);
+            }
             if let TransactionState::Committed(info) = transaction.state() {
                 let mut index = 0;
                 self.take_rest(&mut transaction, &info, &mut index).await?;
@@ -280,17 +287,29 @@ impl Applier {
             return Ok(());
         }
         self.commit_work().await?;
-        self.settle(received).await?;
+        if ending {
+            // It is a convenience: the end does not wait for a destination that refuses.
+            if let Err(Failure::Destination(error)) = self.settle(received, Duration::ZERO).await {
+                warn!(%error, "the checkpoint was not moved along at the end");
+            }
+            return Err(Failure::Shutdown);
+        }
+        self.settle(received, self.options.idle_checkpoint).await?;
         if self.may_execute_early()
             && let Some(open) = self.reader.try_open().filter(|open| !self.shunned.contains(&open.xid()))
         {
             return self.follow(open).await;
         }
-        self.wait().await
+        match self.wait().await {
+            // Nothing is open: once more, for the checkpoint.
+            Err(Failure::Shutdown) => Ok(()),
+            waited => waited,
+        }
     }
 
     pub(super) async fn wait(&mut self) -> Result<(), Failure> {
-        let idle = self.options.idle_checkpoint.unwrap_or(Duration::from_secs(3600));
+        let interval = self.options.idle_checkpoint;
+        let idle = interval.checked_sub(self.checkpoint_moved.elapsed()).unwrap_or(interval);
         let Self { activity, shutdown, reader, durable, .. } = self;
         let news = async {
             if failpoint::pass("apply.deaf").is_err() {
@@ -307,13 +326,10 @@ impl Applier {
         activity.during(Doing::Waiting, news).await?
     }
 
-    /// Nothing waits: everything that was received up to `received` is at the destination.
-    async fn settle(&mut self, received: Lsn) -> Result<(), Failure> {
-        let behind = self.position.is_none_or(|position| position.commit_end < received) && received > Lsn::ZERO;
-        if let Some(interval) = self.options.idle_checkpoint
-            && behind
-            && self.checkpoint_moved.elapsed() >= interval
-        {
+    /// Nothing waits: everything that was received up to `received` is at the destination. The
+    /// checkpoint moves along unless it moved within `pause`.
+    async fn settle(&mut self, received: Lsn, pause: Duration) -> Result<(), Failure> {
+        if moves_along(self.position, received, self.checkpoint_moved.elapsed(), pause) {
             self.commit(Position::end_of(received)).await?;
         }
         self.applied.send_if_modified(|applied| {
@@ -323,6 +339,12 @@ impl Applier {
         });
         Ok(())
     }
+}
+
+/// Whether the checkpoint, which moved so long ago, is to be moved to `received`: nothing waits, and
+/// it says less than is true.
+fn moves_along(position: Option<Position>, received: Lsn, moved: Duration, pause: Duration) -> bool {
+    received > Lsn::ZERO && position.is_none_or(|position| position.commit_end < received) && moved >= pause
 }
 
 #[cfg(test)]
@@ -335,6 +357,23 @@ mod tests {
             [(0, 0, false), (1, 0, true), (160_000, 0, true), (1, 1, false), (0, 1, false)]
         {
             assert_eq!(is_judged_again(commands, careful), again, "{commands} {careful}");
+        }
+    }
+
+    #[test]
+    fn an_idle_checkpoint_moves_forward_only_and_not_before_its_pause_is_over() {
+        let at = |text: &str| Some(text.parse::<Position>().unwrap());
+        for (position, received, seconds, moves) in [
+            (None, 0, 60, false),
+            (None, 0x10, 60, true),
+            (at("0/F"), 0x10, 60, true),
+            (at("0/F"), 0x10, 59, false),
+            (at("0/10"), 0x10, 60, false),
+            // Ahead of the spool: applied while its sync was under way.
+            (at("0/11"), 0x10, 60, false),
+        ] {
+            let (moved, pause) = (Duration::from_secs(seconds), Duration::from_secs(60));
+            assert_eq!(moves_along(position, Lsn(received), moved, pause), moves, "{position:?} {received} {seconds}");
         }
     }
 }

@@ -38,9 +38,13 @@ pub struct ApplyOptions {
     pub split: Option<u64>,
     /// Execute the transaction that will probably commit next while it is received.
     pub early: bool,
-    /// Move the destination's checkpoint along while nothing is to be applied, at most this often (`--ack applied`, where
-    /// the source may forget only what the checkpoint has); `None`: leave it.
-    pub idle_checkpoint: Option<Duration>,
+    /// Move the destination's checkpoint along while nothing is to be applied, at most this often. The
+    /// slot's position moves too when the source writes only what is of no interest: were the
+    /// checkpoint left behind and the data directory lost, that would look like a gap. With `--ack
+    /// applied` the source may forget only what the checkpoint has.
+    pub idle_checkpoint: Duration,
+    /// A transaction whose beginning is at the destination may be sent again (`--ack applied`).
+    pub sent_again: bool,
     /// How long nothing may move, with something to apply and no reason known, before a new connection is made.
     pub stall_timeout: Duration,
 }

@@ -25,7 +25,8 @@ Example, after pg_upgrade (the slot has to exist in the new cluster; PostgreSQL 
 The next `run` gives the destination's checkpoint the new source's name, in the transaction that takes it.
 
 Nothing can be checked across two clusters: what was committed between the spool's end and the slot's start is lost to the
-destination if there is any. Stop the writers before the upgrade, and let pg2any catch up first.";
+destination if there is any. Stop the writers before the upgrade, and let pg2any catch up first. In one cluster it
+can be checked, and adopting passes no gap over: `run --accept-gap FROM..TO` does, with the positions that the refusal names.";
 
 /// Bind the data directory to the source as it is now.
 ///
@@ -63,13 +64,13 @@ pub fn adopt(arguments: &AdoptArguments) -> Result<Code, Failure> {
     let adopted = runtime.block_on(source::adopt(&config.source_options(numbers), &spool));
     spool.close();
     let adopted = adopted?;
-    if adopted.before.as_ref() == Some(&adopted.after) {
-        println!("The source is still the same.");
+    if adopted.before == adopted.after {
+        println!("The source is still the same: nothing was changed.");
     } else {
         println!("It belongs to this source now:\n{}", describe(Some(&adopted.after)));
     }
     println!("The spool ends at {}; it ended at {} before.", adopted.durable_after, adopted.durable_before);
-    Ok(Code::Success)
+    adopted.gap.map_or(Ok(Code::Success), |gap| Err(Failure::from(source::SourceError::from(gap))))
 }
 
 fn describe(identity: Option<&SourceIdentity>) -> String {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Ack, Config, ConfigError, DestinationFactory, DestinationType, LogFormat, OnPublicationChange, Origin, Purpose,
-    Secret, Until,
+    Ack, Config, ConfigError, DestinationFactory, DestinationType, GapRange, LogFormat, OnPublicationChange, Origin,
+    Purpose, Secret, Until,
 };
 use crate::destination::kafka::KafkaSettings;
 use crate::destination::{
@@ -48,6 +48,7 @@ impl ConfigBuilder {
             origin: Origin::Any,
             on_publication_change: OnPublicationChange::Warn,
             create_slot: true,
+            accept_gap: None,
             ack: Ack::Spooled,
             status_interval: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
@@ -339,6 +340,8 @@ calls! {
     on_publication_change: OnPublicationChange,
     /// Whether the slot is created on the first run.
     create_slot: bool,
+    /// The gap that may be passed over.
+    accept_gap: GapRange,
     /// When PostgreSQL may forget what it sent.
     ack: Ack,
     /// The longest pause between two reports to PostgreSQL.

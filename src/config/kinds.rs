@@ -7,7 +7,7 @@ pub use crate::destination::DestinationType;
 use crate::destination::kafka::Delivery;
 use crate::destination::{OnDroppedColumn, OnMissingRow, OnRewrite, Unrepresentable};
 use crate::position::Lsn;
-pub use crate::source::{Ack, OnPublicationChange, Origin};
+pub use crate::source::{Ack, GapRange, OnPublicationChange, Origin};
 
 /// A setting's words: how they are written, what they mean, and the error for another one.
 macro_rules! words {

@@ -27,7 +27,9 @@ pub use ancestor::{ColumnTransformation, TableMapping, TransformationType};
 pub use builder::ConfigBuilder;
 pub use environment::{Purpose, load_config_from_env, resolve};
 pub use error::ConfigError;
-pub use kinds::{Ack, DestinationType, LogFormat, OnPublicationChange, Origin, Origin as OriginFilter, Until};
+pub use kinds::{
+    Ack, DestinationType, GapRange, LogFormat, OnPublicationChange, Origin, Origin as OriginFilter, Until,
+};
 pub use quantity::{human_size, parse_duration, parse_size, parse_switch};
 pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
@@ -81,6 +83,8 @@ pub struct Config {
     pub on_publication_change: OnPublicationChange,
     /// Whether the slot is created on the first run.
     pub create_slot: bool,
+    /// The gap that may be passed over.
+    pub accept_gap: Option<GapRange>,
     /// When PostgreSQL may forget what it sent.
     pub ack: Ack,
     /// The longest pause between two reports to PostgreSQL.
@@ -192,6 +196,7 @@ impl fmt::Debug for Config {
             .field("origin", &self.origin)
             .field("on_publication_change", &self.on_publication_change)
             .field("create_slot", &self.create_slot)
+            .field("accept_gap", &self.accept_gap)
             .field("ack", &self.ack)
             .field("status_interval", &self.status_interval)
             .field("stall_timeout", &self.stall_timeout)

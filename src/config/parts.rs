@@ -1,12 +1,17 @@
 //! What each part of the pipeline is made from, out of all settings.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Ack, Config};
 use crate::apply::{ApplyOptions, BatchLimits};
 use crate::metrics::Numbers;
 use crate::source::SourceOptions;
 use crate::spool::SpoolOptions;
+
+/// With `--ack spooled` nobody waits for the checkpoint of an idle destination: once a minute is a
+/// write that nobody notices.
+const IDLE_CHECKPOINT: Duration = Duration::from_secs(60);
 
 impl Config {
     /// What the source is made from.
@@ -21,6 +26,7 @@ impl Config {
             ack: self.ack,
             on_publication_change: self.on_publication_change,
             create_slot: self.create_slot,
+            accept_gap: self.accept_gap,
             status_interval: self.status_interval,
             stall_timeout: self.stall_timeout,
             numbers,
@@ -61,7 +67,8 @@ impl Config {
             },
             split: self.split_limit,
             early: true,
-            idle_checkpoint: (self.ack == Ack::Applied).then_some(self.status_interval),
+            idle_checkpoint: if self.ack == Ack::Applied { self.status_interval } else { IDLE_CHECKPOINT },
+            sent_again: self.ack == Ack::Applied,
             stall_timeout: self.stall_timeout,
         }
     }

@@ -110,6 +110,9 @@ settings! {
     "create-slot", "PG2ANY_CREATE_SLOT", "create_slot", Switch, Some("true"), Run,
         "Create the slot when there is nothing in the spool and nothing at the destination yet.",
         |b, t| b.config.create_slot = parse_switch(t)?;
+    "accept-gap", "PG2ANY_ACCEPT_GAP", "accept_gap", Value("FROM..TO"), None, Run,
+        "What was committed between these two positions is missing and never comes: go on without it. The refusal names the positions; another gap still stops.",
+        |b, t| b.config.accept_gap = Some(t.parse()?);
     "ack", "PG2ANY_ACK", "ack", Value("spooled|applied"), Some("spooled"), Run,
         "When PostgreSQL may forget what it sent: once it is durable in the spool, or once it is committed at the destination.",
         |b, t| b.config.ack = Word::parse_word(t)?;

@@ -38,6 +38,7 @@ pub fn create_slot(options: &SourceOptions, export_snapshot: bool) -> Result<Hel
             "A snapshot can only be taken while a slot is created: drop it first if nobody reads it, or choose another name",
         ));
     }
+    slot::check_room(&mut connection)?;
     let created = slot::create(&mut connection, &options.slot, options.two_phase, export_snapshot)?;
     Ok(HeldSlot { consistent: created.consistent, snapshot: created.snapshot, _connection: connection })
 }
@@ -46,13 +47,15 @@ pub fn create_slot(options: &SourceOptions, export_snapshot: bool) -> Result<Hel
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adoption {
     /// What the spool was bound to.
-    pub before: Option<SourceIdentity>,
+    pub before: SourceIdentity,
     /// What it is bound to now.
     pub after: SourceIdentity,
     /// The spool's durable end before.
     pub durable_before: Lsn,
-    /// And now: raised to the slot's position when that is ahead of it.
+    /// And now: raised to the position of another cluster's slot when that is ahead of it.
     pub durable_after: Lsn,
+    /// In the same cluster positions can be compared, and adopting passes no gap over.
+    pub gap: Option<Gap>,
 }
 
 /// Binds the spool to whatever the connection string, slot and publications lead to now. The caller says with it that this source
@@ -62,7 +65,8 @@ pub struct Adoption {
 ///
 /// # Errors
 ///
-/// [`SourceError`]: no slot, a server whose WAL ends before the spool's durable end, or a failing connection or spool.
+/// [`SourceError`]: a spool that belongs to nobody yet, no slot, a server whose WAL ends before the spool's durable end, or a
+/// failing connection or spool.
 pub async fn adopt(options: &SourceOptions, spool: &Spool) -> Result<Adoption, SourceError> {
     let string = ConnectionString::parse(&options.connection_string)?;
     let asked = options.clone();
@@ -73,14 +77,22 @@ pub async fn adopt(options: &SourceOptions, spool: &Spool) -> Result<Adoption, S
         Ok((facts, state))
     })
     .await?;
-    let (before, durable_before) = (spool.identity()?, spool.durable().lsn());
+    let durable_before = spool.durable().lsn();
+    let Some(before) = spool.identity()? else {
+        return Err(SourceError::setup(
+            "the data directory belongs to no source yet, so there is nothing that another one could continue",
+            "Start `pg2any run`, which binds it",
+        ));
+    };
     let behind = KnownEnd::Spool(durable_before);
     let state = state.ok_or_else(|| Gap::SlotMissing { slot: options.slot.clone(), behind, server: facts.server })?;
     slot::check(&state, &options.slot, &facts.identity.database, behind)?;
     if facts.server < durable_before {
         return Err(Gap::ServerBehindSpool { server: facts.server, durable: durable_before }.into());
     }
-    if state.confirmed > durable_before {
+    let ahead = state.confirmed > durable_before;
+    let same_cluster = before.system_identifier == facts.identity.system_identifier;
+    if ahead && !same_cluster {
         let mut intake = spool.intake()?;
         let never = CancellationToken::new();
         let raised = reader::make_durable(spool, &mut intake, state.confirmed, &never);
@@ -93,6 +105,15 @@ pub async fn adopt(options: &SourceOptions, spool: &Spool) -> Result<Adoption, S
             }
         }
     }
-    spool.adopt(&facts.identity)?;
-    Ok(Adoption { before, after: facts.identity, durable_before, durable_after: spool.durable().lsn() })
+    if before != facts.identity {
+        spool.adopt(&facts.identity)?;
+    }
+    let gap = Gap::SlotAheadOfSpool { confirmed: state.confirmed, durable: durable_before };
+    Ok(Adoption {
+        before,
+        after: facts.identity,
+        durable_before,
+        durable_after: spool.durable().lsn(),
+        gap: (ahead && same_cluster).then_some(gap),
+    })
 }

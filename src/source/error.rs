@@ -155,7 +155,7 @@ pub enum SourceError {
 }
 
 /// SQLSTATEs after which a new attempt is useless, whatever was being done.
-const PERMANENT_STATES: [&str; 12] = [
+const PERMANENT_STATES: [&str; 13] = [
     "28000", // invalid authorization
     "28P01", // invalid password
     "42501", // insufficient privilege
@@ -168,6 +168,7 @@ const PERMANENT_STATES: [&str; 12] = [
     "0A000", // feature not supported (a standby before PostgreSQL 16 reports it too, and stays one for long)
     "42883", // undefined function
     "42P01", // undefined table
+    "58P01", // undefined file: WAL that was removed, pgoutput that is not installed
 ];
 
 impl SourceError {
@@ -202,12 +203,14 @@ impl SourceError {
     }
 
     /// From the end of the open stream. PostgreSQL before 18 ends it with "publication does not exist" when there was
-    /// none at the position that is being *decoded*, which says nothing about the present one.
+    /// none at the position that is being *decoded*, which says nothing about the present one. A file that is missing there is WAL.
     pub(crate) fn stream(error: ServerError) -> Self {
-        if error.sqlstate == "42704" {
-            return Gap::PublicationMissing { message: one_line(&error.message) }.into();
+        let message = one_line(&error.message);
+        match error.sqlstate.as_str() {
+            "42704" => Gap::PublicationMissing { message }.into(),
+            "58P01" => Gap::WalRemoved { message }.into(),
+            _ => Self::server("reading the replication stream", error),
         }
-        Self::server("reading the replication stream", error)
     }
 
     /// From a refused connection; `message` must not hold a password.
@@ -271,7 +274,7 @@ mod tests {
             assert_eq!(of(sqlstate).kind(), ErrorKind::Transient, "{sqlstate}");
         }
         // No slot, an invalidated slot, no right.
-        for sqlstate in ["42704", "55000", "42501"] {
+        for sqlstate in ["42704", "55000", "42501", "58P01"] {
             assert_eq!(of(sqlstate).kind(), ErrorKind::Permanent, "{sqlstate}");
         }
         assert_eq!(of("55006").sqlstate(), Some("55006"));

@@ -223,13 +223,14 @@ impl Frames {
             }
             Message::Prepare(ending, gid) => {
                 let open = self.open.take().filter(|open| open.prepared && open.xid == ending.xid);
-                open.ok_or_else(|| misplaced("this transaction is not being prepared"))?;
-                return Self::prepare(intake, &ending, gid);
+                let open = open.ok_or_else(|| misplaced("this transaction is not being prepared"))?;
+                return Self::prepare(intake, &ending, gid, open.origin);
             }
             Message::StreamPrepare(ending, gid) => {
                 self.must_be_outside(misplaced)?;
                 self.early.remove(&ending.xid);
-                return Self::prepare(intake, &ending, gid);
+                let origin = self.origins.remove(&ending.xid);
+                return Self::prepare(intake, &ending, gid, origin);
             }
             Message::CommitPrepared(ending, gid) => {
                 self.must_be_outside(misplaced)?;
@@ -270,13 +271,15 @@ impl Frames {
         Ok(Step::Ended(ending.end, ending.time))
     }
 
-    fn prepare(intake: &mut Intake, ending: &Ending, gid: &str) -> Result<Step, SourceError> {
+    /// The origin comes with the rows, not with COMMIT PREPARED.
+    fn prepare(intake: &mut Intake, ending: &Ending, gid: &str, origin: Option<String>) -> Result<Step, SourceError> {
         intake.prepare(Prepare {
             xid: ending.xid,
             gid: gid.to_owned(),
             prepare_lsn: ending.lsn,
             prepare_end: ending.end,
             prepare_time: ending.time,
+            origin,
         })?;
         Ok(Step::Ended(ending.end, ending.time))
     }
@@ -424,5 +427,22 @@ mod tests {
         assert!(matches!(unknown, SourceError::UnknownMessage { byte: b'?', lsn: Lsn(9), .. }), "{unknown}");
         let outside = take(b"I\0\0\0\x01N\0\0");
         assert!(matches!(outside, SourceError::OutOfPlace { tag: 'I', lsn: Lsn(9), .. }), "{outside}");
+    }
+
+    #[test]
+    fn the_origin_of_a_streamed_transaction_is_not_kept_once_it_is_prepared() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(SpoolOptions { headroom_bytes: 0, ..SpoolOptions::new(directory.path()) }).unwrap();
+        let mut intake = spool.intake().unwrap();
+        let mut frames = Frames::default();
+        let mut take = |message: &[&[u8]]| {
+            frames.take(&mut intake, &Numbers::default(), Lsn(9), &Bytes::from(message.concat())).unwrap();
+            frames.origins.len()
+        };
+        let (xid, ending) = (7_u32.to_be_bytes(), [10_u64.to_be_bytes(), 20_u64.to_be_bytes(), [0; 8]].concat());
+        take(&[b"S", &xid, b"\x01"]);
+        assert_eq!(take(&[b"O", &[0; 8], b"elsewhere\0"]), 1);
+        take(&[b"E"]);
+        assert_eq!(take(&[b"p\0", &ending, &xid, b"gid\0"]), 0);
     }
 }

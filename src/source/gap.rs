@@ -81,6 +81,15 @@ pub enum Gap {
         /// D, or C where the spool is empty.
         behind: KnownEnd,
     },
+    /// The server has not kept what the slot still needs.
+    #[error(
+        "gap: the server has removed WAL that the slot still needs: {message}. What was committed in it cannot be sent. Put the \
+         segment back into the server's pg_wal if an archive has it. {START_ANEW}"
+    )]
+    WalRemoved {
+        /// The server's words.
+        message: String,
+    },
     /// There was no publication at a position that has to be decoded.
     #[error(
         "gap: the server cannot decode its changes: {message}. A publication must have existed at every position that is read: \
@@ -96,7 +105,8 @@ pub enum Gap {
         "gap: the slot's confirmed position {confirmed} is past the spool's durable end {durable}: the commits in between will \
          never be sent. Somebody else consumed or advanced the slot, it was dropped and created again, or the data directory \
          went back to an older state. Restore the data directory, or load the tables anew: drop the slot, empty the data directory \
-         and the destination, and start from a new slot (pg2any slot create --export-snapshot)"
+         and the destination, and start from a new slot (pg2any slot create --export-snapshot). To go on without those commits: \
+         pg2any run --accept-gap {durable}..{confirmed}"
     )]
     SlotAheadOfSpool {
         /// F.
@@ -108,7 +118,8 @@ pub enum Gap {
     #[error(
         "gap: the data directory is empty, and the slot's confirmed position {confirmed} is past the destination's checkpoint \
          {checkpoint}: the commits in between will never be sent. Restore the data directory, or load the tables anew: drop the slot, \
-         empty the destination, and start from a new slot (pg2any slot create --export-snapshot)"
+         empty the destination, and start from a new slot (pg2any slot create --export-snapshot). To go on without those commits: \
+         pg2any run --accept-gap {checkpoint}..{confirmed}"
     )]
     SlotAheadOfDestination {
         /// F.

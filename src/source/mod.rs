@@ -11,6 +11,7 @@
 //! Whatever a later attempt can cure (the network, a restarting server, a slot that its last walsender still holds) is tried
 //! again for ever, with growing pauses; everything else ends [`run`] with an error that says what to do.
 
+mod acceptance;
 mod admin;
 mod catalogue;
 mod connection;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use acceptance::GapRange;
 pub use admin::{Adoption, HeldSlot, adopt, create_slot};
 pub use connection::ConnectionString;
 pub use error::{ErrorKind, SourceError};
@@ -72,6 +74,9 @@ pub async fn run(
 ) -> Result<(), SourceError> {
     let string = Arc::new(ConnectionString::parse(&options.connection_string)?);
     let intake = spool.intake()?;
+    for gap in spool.accepted_gaps()? {
+        tracing::warn!(from = %gap.from, to = %gap.to, accepted_at = %gap.accepted_at, "there is an accepted gap: what was committed in it is not at the destination");
+    }
     let mut reader = Reader {
         options: Arc::new(options),
         string,

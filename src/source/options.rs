@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::acceptance::GapRange;
 use super::feedback::Ack;
 use crate::metrics::Numbers;
 
@@ -51,6 +52,8 @@ pub struct SourceOptions {
     pub ack: Ack,
     /// Whether the first run may create the slot.
     pub create_slot: bool,
+    /// The gap that may be passed over.
+    pub accept_gap: Option<GapRange>,
     /// The longest time between two status updates (a third of `wal_sender_timeout` if that is shorter).
     pub status_interval: Duration,
     /// How long the stream may stand still, with bytes at the socket, before a new connection is made.
@@ -82,6 +85,7 @@ impl SourceOptions {
             connect_timeout: Duration::from_secs(30),
             ack: Ack::Spooled,
             create_slot: true,
+            accept_gap: None,
             status_interval: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
             publication_check_interval: Duration::from_secs(2),

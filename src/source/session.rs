@@ -11,17 +11,18 @@
 
 use std::time::Duration;
 
+use super::acceptance;
 use super::connection::{Connection, ConnectionString, Session, literal};
 use super::error::SourceError;
-use super::gap::{self, Checkpoint, Gap, KnownEnd, Positions};
+use super::gap::{Checkpoint, Gap, KnownEnd, Positions};
 use super::identity::{self, Comparison};
 use super::options::{Origin, SourceOptions};
 use super::progress::Progress;
 use super::publications::Watch;
 use super::slot::{self, SlotState};
 use crate::failpoint;
-use crate::position::Lsn;
-use crate::spool::{Publication, SourceIdentity, Spool};
+use crate::position::{Lsn, PgTimestamp};
+use crate::spool::{AcceptedGap, Publication, SourceIdentity, Spool};
 
 /// What the server says of itself.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ pub(crate) struct Prepared {
     pub(crate) slot: SlotState,
     /// To be written into the spool before the stream starts: it is not bound yet, or the timeline is new.
     pub(crate) bind: bool,
-    /// To be made durable before that: the spool has no position yet.
+    /// To be made durable before that: the spool has no position yet, or a gap behind it was accepted.
     pub(crate) baseline: Option<Lsn>,
     pub(crate) protocol: u32,
     pub(crate) watch: Watch,
@@ -205,11 +206,12 @@ pub(crate) fn prepare(
     let watch = Watch::begin(&mut connection, &options.publications, policy, spool, published)?;
 
     let behind = KnownEnd::new(durable, checkpoint);
+    let first_run = bound.is_none() && !has_position && checkpoint == Checkpoint::Known(None);
     let found = slot::look_up(&mut connection, &options.slot)?;
+    let existed = found.is_some();
     let slot = match found {
         Some(state) => state,
         None => {
-            let first_run = bound.is_none() && !has_position && checkpoint == Checkpoint::Known(None);
             if !first_run {
                 return Err(Gap::SlotMissing { slot: options.slot.clone(), behind, server: facts.server }.into());
             }
@@ -227,14 +229,27 @@ pub(crate) fn prepare(
     // A slot that was just made is ahead of what the server said before.
     let server = facts.server.max(if found_is_new(durable, &slot) { slot.confirmed } else { Lsn::ZERO });
     let released = spool.released_up_to();
-    gap::check(&Positions { confirmed: slot.confirmed, durable, checkpoint, released, server })?;
+    let positions = Positions { confirmed: slot.confirmed, durable, checkpoint, released, server };
+    let accepted = acceptance::check_with(&positions, options.accept_gap)?;
+    if let Some(gap) = accepted {
+        spool.accept_gap(AcceptedGap { from: gap.from, to: gap.to, accepted_at: PgTimestamp::now() })?;
+        tracing::warn!(from = %gap.from, to = %gap.to, "the gap is accepted: what was committed in it is not at the destination");
+    }
+    if first_run && existed {
+        tracing::warn!(
+            slot = options.slot, position = %slot.confirmed,
+            "the data directory and the destination are empty, and the slot exists: this first run starts from its position. What was \
+             committed before is not sent; if the slot was used before, the destination lacks it: load the tables anew from a new slot \
+             (`pg2any slot create --export-snapshot`)"
+        );
+    }
     let facts = Facts { server, ..facts };
     Ok(Prepared {
         connection,
         facts,
         slot: slot.clone(),
         bind,
-        baseline: durable.is_none().then_some(slot.confirmed),
+        baseline: (durable.is_none() || accepted.is_some()).then_some(slot.confirmed),
         protocol,
         watch,
     })
@@ -252,6 +267,7 @@ fn create_slot(connection: &mut Connection, options: &SourceOptions) -> Result<S
             "Run: pg2any slot create",
         ));
     }
+    slot::check_room(connection)?;
     tracing::info!(
         slot = options.slot,
         "creating the replication slot; this waits for the transactions that are running now"

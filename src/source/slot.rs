@@ -2,7 +2,9 @@
 //!
 //! The *first run* is: no identity in the spool, nothing durable in it, and no checkpoint at the destination. A slot that exists then is used as
 //! it is (made by `pg2any slot create`, or by a run that was killed before it could bind the spool: such a slot still
-//! stands where it was created, so nothing is lost). On any later run a missing slot is a gap and is never created again.
+//! stands where it was created, so nothing is lost). One that was used before looks the same, so the position that it starts
+//! from is a warning (`it::gaps::a_first_run_on_a_used_slot_says_the_position_that_it_starts_from`). On any later run a
+//! missing slot is a gap and is never created again.
 
 use super::connection::{Connection, identifier, literal};
 use super::error::SourceError;
@@ -88,6 +90,24 @@ pub(crate) fn check_idle(state: &SlotState, slot: &str) -> Result<(), SourceErro
                 "slot {slot:?} is read by process {pid} of the server; if that is no leftover of this pipeline, stop it"
             ),
             sqlstate: "55006".to_owned(),
+        }),
+    }
+}
+
+/// Whether the server has room for one more slot. Somebody may drop one, so it is tried again.
+pub(crate) fn check_room(connection: &mut Connection) -> Result<(), SourceError> {
+    const DOING: &str = "creating the replication slot";
+    let sql = "SELECT pg_catalog.current_setting('max_replication_slots') FROM pg_catalog.pg_replication_slots
+               HAVING pg_catalog.count(*) >= pg_catalog.current_setting('max_replication_slots')::pg_catalog.int4";
+    match connection.one(DOING, sql)? {
+        None => Ok(()),
+        Some(slots) => Err(SourceError::Server {
+            doing: DOING,
+            message: format!(
+                "the server has no free replication slot (max_replication_slots = {slots}): drop one that nobody reads \
+                 (SELECT slot_name FROM pg_replication_slots WHERE NOT active), or raise max_replication_slots and restart the server"
+            ),
+            sqlstate: "53400".to_owned(),
         }),
     }
 }

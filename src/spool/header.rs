@@ -3,7 +3,7 @@
 //! A `pending` value is
 //!
 //! ```text
-//! version u8 = 1 | header length u32 LE | header (an envelope of [`super::record`]) | the only chunk, when it is small
+//! version u8 = 2 | header length u32 LE | header (an envelope of [`super::record`]) | the only chunk, when it is small
 //! ```
 //!
 //! The other headers are an envelope alone.
@@ -18,7 +18,7 @@ use crate::position::{Lsn, PgTimestamp, Xid};
 
 pub(crate) type Batch = OwnedWriteBatch;
 
-pub(crate) const HEADER_VERSION: u8 = 1;
+pub(crate) const HEADER_VERSION: u8 = 2;
 
 /// The publication of a source, and which one it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +123,8 @@ pub struct Prepare {
     pub prepare_end: Lsn,
     /// When, by the source's clock.
     pub prepare_time: PgTimestamp,
+    /// Where it came from, when it was itself replicated.
+    pub origin: Option<String>,
 }
 
 /// The header of a transaction that has not committed.

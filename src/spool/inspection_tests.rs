@@ -28,7 +28,8 @@ fn fill(spool: &Spool) -> Intake {
     assert!(intake.abort_sub(3, 300).unwrap());
     intake.commit(commit_at(3, 300)).unwrap();
     let (prepare_lsn, prepare_end) = (Lsn(300), Lsn(310));
-    let prepare = Prepare { xid: 4, gid: "g".to_owned(), prepare_lsn, prepare_end, prepare_time: PgTimestamp(0) };
+    let prepare =
+        Prepare { xid: 4, gid: "g".to_owned(), prepare_lsn, prepare_end, prepare_time: PgTimestamp(0), origin: None };
     intake.prepare(prepare).unwrap();
     block_on(intake.flush()).unwrap();
     wait_durable(spool, 310);

@@ -321,6 +321,7 @@ impl Intake {
             None if commit.commit_end <= self.seen => {}
             Some((prepare, transaction)) if prepare.xid == commit.xid => {
                 self.seen = commit.commit_end;
+                let commit = Commit { origin: commit.origin.or(prepare.origin), ..commit };
                 self.gather(Operation::Commit { transaction, commit: commit.into(), inline: None });
                 return Ok(());
             }

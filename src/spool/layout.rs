@@ -6,6 +6,7 @@
 //! | `meta` | `identity` | [`SourceIdentity`](super::SourceIdentity) |
 //! | `meta` | `former` | the [`SourceIdentity`](super::SourceIdentity)s that were adopted away from, oldest first |
 //! | `meta` | `publications` | [`Published`](super::Published): the publications' rows as they were last seen |
+//! | `meta` | `accepted-gaps` | the [`AcceptedGap`](super::AcceptedGap)s, oldest first |
 //! | `meta` | `progress` | [`Progress`](super::header::Progress), rewritten by every batch |
 //! | `meta` | `segment/` number u32 BE | [`SegmentRecord`](super::segments::SegmentRecord) |
 //! | `relations` | version u32 BE | the Relation frame and the catalogue's answer, and the table's latest file node ([`super::relations`]) |
@@ -35,6 +36,7 @@ pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const IDENTITY_KEY: &[u8] = b"identity";
 pub(crate) const FORMER_KEY: &[u8] = b"former";
 pub(crate) const PUBLICATIONS_KEY: &[u8] = b"publications";
+pub(crate) const ACCEPTED_GAPS_KEY: &[u8] = b"accepted-gaps";
 pub(crate) const PROGRESS_KEY: &[u8] = b"progress";
 pub(crate) const SEGMENT_PREFIX: &[u8] = b"segment/";
 const DATA_PREFIX: &str = "data-";

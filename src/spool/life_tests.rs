@@ -201,7 +201,14 @@ fn prepare_rows(intake: &mut Intake, xid: u32, gid: &str, end: u64, count: usize
     stream(intake, xid, true, xid, &rows(count));
     let (prepare_lsn, prepare_end) = (Lsn(end - 8), Lsn(end));
     intake
-        .prepare(Prepare { xid, gid: gid.to_owned(), prepare_lsn, prepare_end, prepare_time: PgTimestamp(0) })
+        .prepare(Prepare {
+            xid,
+            gid: gid.to_owned(),
+            prepare_lsn,
+            prepare_end,
+            prepare_time: PgTimestamp(0),
+            origin: None,
+        })
         .unwrap();
     block_on(intake.flush()).unwrap();
 }
@@ -257,7 +264,14 @@ fn a_prepared_transaction_survives_a_reconnect_and_a_restart_and_commits_with_it
         stream(&mut intake, 5, true, 5, &rows[..50]);
         stream(&mut intake, 5, false, 51, &rows[50..]);
         intake.abort_sub(5, 51).unwrap();
-        let prepare = Prepare { xid: 5, gid: "g".to_owned(), prepare_lsn, prepare_end, prepare_time: PgTimestamp(0) };
+        let prepare = Prepare {
+            xid: 5,
+            gid: "g".to_owned(),
+            prepare_lsn,
+            prepare_end,
+            prepare_time: PgTimestamp(0),
+            origin: None,
+        };
         intake.prepare(prepare).unwrap();
         block_on(intake.flush()).unwrap();
         wait_durable(&spool, 100);

@@ -20,6 +20,7 @@
 //! fjall does not promise is checked here: our own checksum on every value, a contiguous number on every committed
 //! transaction, and a walk over the journals before they are opened, as the engine cuts them in silence.
 
+mod accepted;
 mod chunk;
 #[cfg(test)]
 mod damage_tests;
@@ -57,6 +58,7 @@ mod writer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use accepted::AcceptedGap;
 pub use chunk::{Chunk, ChunkCommand};
 pub use error::SpoolError;
 pub use handle::{DurableLsn, Spool};

@@ -219,6 +219,39 @@ on_each_server! {
         assert_eq!(pipeline.lines("SELECT count(*) FROM t"), ["2002"]);
     }
 
+    fn a_prepared_transaction_keeps_its_origin_through_a_restart(server) {
+        let mut database = Database::streaming(server);
+        database.execute(TABLE);
+        database.create_slot_with(true);
+        let mut pipeline = Pipeline::new(&database);
+        pipeline.set("PG2ANY_TWO_PHASE", "true");
+        let name = database.name.clone();
+        database.execute(&format!("SELECT pg_replication_origin_create('{name}')"));
+        let mut elsewhere = database.session();
+        elsewhere.batch_execute(&format!("SELECT pg_replication_origin_session_setup('{name}')")).unwrap();
+        for (gid, rows) in [("small", "INSERT INTO t VALUES (1, 'x')".to_owned()), ("streamed", fill("t", 100, 2000))] {
+            for sql in ["BEGIN", rows.as_str(), &format!("PREPARE TRANSACTION '{name}-{gid}'")] {
+                elsewhere.batch_execute(sql).unwrap();
+            }
+        }
+        drop(elsewhere);
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        running.kill();
+        database.execute("INSERT INTO t VALUES (2, 'own')");
+        for gid in ["small", "streamed"] {
+            database.execute(&format!("COMMIT PREPARED '{name}-{gid}'"));
+        }
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+        let (_, shown, _) = pipeline.run(&["inspect", "--json", "transactions"]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let committed = shown["committed"].as_array().unwrap();
+        let origins: Vec<_> = committed.iter().map(|transaction| transaction["origin"].as_str()).collect();
+        assert_eq!(origins[origins.len() - 3..], [None, Some(name.as_str()), Some(name.as_str())], "{shown:#}");
+        database.execute(&format!("SELECT pg_replication_origin_drop('{name}')"));
+    }
+
     fn a_prepared_transaction_of_a_slot_without_two_phase_arrives_at_its_commit(server) {
         let (mut database, pipeline) = arrange(server, TABLE);
         let name = database.name.clone();

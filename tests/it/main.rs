@@ -28,6 +28,7 @@ mod durability;
 mod early;
 mod evolution;
 mod failover;
+mod gaps;
 mod harness;
 #[cfg(feature = "kafka")]
 mod kafka;

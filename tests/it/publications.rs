@@ -135,6 +135,8 @@ on_each_server! {
 
     fn a_publication_that_stays_as_it_is_is_no_news(server) {
         let (mut database, pipeline) = arrange(server, TABLE);
+        // The first run warns of a slot that it did not make.
+        pipeline.catch_up();
         let mut running = pipeline.start();
         for id in 0..3 {
             database.execute(&format!("INSERT INTO t VALUES ({id}, 'x')"));

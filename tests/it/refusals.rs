@@ -14,7 +14,7 @@ pub const GAP: i32 = 4;
 pub const DESTINATION: i32 = 8;
 const LOCKED: i32 = 9;
 
-const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
+pub const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
 
 /// It stops by itself with this code, and says each of these.
 #[track_caller]
@@ -30,7 +30,7 @@ pub fn stops(pipeline: &Pipeline, code: i32, says: &[&str]) -> String {
 }
 
 /// A database whose first row has arrived.
-fn delivered(server: &'static Server) -> (Database, Pipeline) {
+pub fn delivered(server: &'static Server) -> (Database, Pipeline) {
     let (mut database, pipeline) = arrange(server, TABLE);
     database.execute("INSERT INTO t VALUES (1, 'x')");
     pipeline.catch_up();

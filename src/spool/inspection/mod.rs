@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::accepted::{self, AcceptedGap};
 use super::error::SpoolError;
 use super::handle::Spool;
 use super::header::{HEADER_VERSION, PendingHeader, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending};
@@ -63,6 +64,8 @@ pub struct Summary {
     pub held_bytes: u64,
     /// Bytes on the disk, journals and tables.
     pub disk_bytes: u64,
+    /// Gaps that were accepted: what was committed in them is not at the destination.
+    pub accepted_gaps: Vec<AcceptedGap>,
     /// Damage of the journals, when a directory at rest has some.
     pub damage: Option<String>,
 }
@@ -233,6 +236,7 @@ impl Inspector {
             segments: segments.len() as u64,
             held_bytes: segments.iter().map(|segment| segment.stored_bytes).sum::<u64>() + progress.pending_bytes,
             disk_bytes: self.store().db.disk_space().map_err(reading)?,
+            accepted_gaps: accepted::load(self.store())?,
             damage: self.damage().map(str::to_owned),
         })
     }
