@@ -8,10 +8,10 @@
 //!
 //! Dependencies point one way: `cli` → (`source`, `apply`) → `spool` → `change` → `position`.
 
-mod ancestor;
 pub mod apply;
 mod backoff;
 pub mod change;
+mod compat;
 pub mod config;
 pub mod destination;
 pub mod failpoint;
@@ -22,7 +22,7 @@ mod position;
 pub mod source;
 pub mod spool;
 
-pub use ancestor::{CdcApp, CdcAppConfig, CdcError, CdcResult};
+pub use compat::{CdcApp, CdcAppConfig, CdcError, CdcResult};
 pub use config::{Config, ConfigBuilder, ConfigError, DestinationType, load_config_from_env};
 pub use pipeline::{RunOptions, run_cdc_app};
 pub use position::{CommandIndex, Lsn, ParsePositionError, PgTimestamp, Position, Xid};

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::apply::{Applied, Applier, ApplyError};
 use crate::config::{Config, DestinationType, Until};
 use crate::destination::Destination;
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 use crate::position::{Lsn, Position};
 use crate::source::{self, Progress, SourceError};
 use crate::spool::{SourceIdentity, Spool, SpoolError};
@@ -32,7 +32,7 @@ pub struct RunOptions {
     /// Ends the run in order when it is cancelled.
     pub cancellation: CancellationToken,
     /// Where the run counts; shared with whoever shows the numbers.
-    pub numbers: Arc<Numbers>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// How a run ended without an error.
@@ -91,10 +91,10 @@ pub async fn run(config: &Config, options: RunOptions) -> Result<Outcome, Error>
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let RunOptions { cancellation, numbers } = options;
-    let spool = Spool::open(config.spool_options(Arc::clone(&numbers)))?;
+    let RunOptions { cancellation, metrics } = options;
+    let spool = Spool::open(config.spool_options(Arc::clone(&metrics)))?;
     let failure = spool.failure();
-    let result = run_with(config, &cancellation, &numbers, &spool).await;
+    let result = run_with(config, &cancellation, &metrics, &spool).await;
     spool.close();
     // The last sync may fail too.
     let failed = failure.borrow().clone();
@@ -104,10 +104,10 @@ pub async fn run(config: &Config, options: RunOptions) -> Result<Outcome, Error>
 async fn run_with(
     config: &Config,
     cancellation: &CancellationToken,
-    numbers: &Arc<Numbers>,
+    metrics: &Arc<Metrics>,
     spool: &Spool,
 ) -> Result<Outcome, Error> {
-    let destination = destination_of(config, spool, numbers)?;
+    let destination = destination_of(config, spool, metrics)?;
     let shutdown = cancellation.child_token();
     let progress = Arc::new(Progress::new());
     let (applied_sender, mut applied) = watch::channel(Applied::default());
@@ -116,18 +116,18 @@ async fn run_with(
         spool.clone(),
         destination,
         config.apply_options(),
-        Arc::clone(numbers),
+        Arc::clone(metrics),
         applied_sender,
         shutdown.clone(),
     );
     let mut watchdog = applier.watchdog();
     let mut apply_thread = on_own_thread("apply", move || applier.run());
-    let source_options = config.source_options(Arc::clone(numbers));
+    let source_options = config.source_options(Arc::clone(metrics));
     let mut source_thread = {
         let (spool, progress, shutdown) = (spool.clone(), Arc::clone(&progress), shutdown.clone());
         on_own_thread("source", move || source::run(source_options, spool, progress, shutdown))
     };
-    let inspection = crate::inspect::start(spool, &config.data_directory, numbers, shutdown.clone());
+    let inspection = crate::inspect::start(spool, &config.data_directory, metrics, shutdown.clone());
     let mut failure = spool.failure();
     let mut status = progress.watch_status();
     let (mut source_done, mut apply_done) = (false, false);
@@ -233,8 +233,8 @@ where
 /// # Errors
 ///
 /// [`Error::NoSuchDestination`], [`Error::Spool`].
-pub fn destination_of(config: &Config, spool: &Spool, numbers: &Arc<Numbers>) -> Result<Box<dyn Destination>, Error> {
-    let mut options = config.destination_options(Arc::clone(numbers));
+pub fn destination_of(config: &Config, spool: &Spool, metrics: &Arc<Metrics>) -> Result<Box<dyn Destination>, Error> {
+    let mut options = config.destination_options(Arc::clone(metrics));
     options.source = spool.identity()?.map(|identity| identity.key());
     options.former_sources = spool.former_identities()?.iter().map(SourceIdentity::key).collect();
     if let Some(factory) = &config.custom_destination {

@@ -16,12 +16,12 @@ use super::digest::Digest;
 use super::error::ApplyError;
 use super::options::{Applied, ApplyOptions};
 use super::stall::{Activity, Doing, Watchdog};
-use super::work::Work;
+use super::work::UncommittedWork;
 use crate::backoff::Backoff;
 use crate::change::{Batch, Relation, RelationVersion};
 use crate::destination::{Destination, DestinationError, FailureKind};
 use crate::failpoint;
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 use crate::position::{Lsn, Position, Xid};
 use crate::spool::{DurableLsn, Spool, SpoolError, SpoolReader, TransactionState};
 
@@ -32,7 +32,7 @@ pub struct Applier {
     pub(super) durable: watch::Receiver<DurableLsn>,
     pub(super) destination: Box<dyn Destination>,
     pub(super) options: ApplyOptions,
-    pub(super) numbers: Arc<Numbers>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) applied: watch::Sender<Applied>,
     pub(super) shutdown: CancellationToken,
     /// How long the destination lets a transaction stay open.
@@ -47,17 +47,17 @@ pub struct Applier {
     /// Commands that were read but not executed.
     pub(super) batch: Batch,
     /// What was executed, or waits in `batch`, since the last commit.
-    pub(super) work: Work,
+    pub(super) work: UncommittedWork,
     pub(super) relations: HashMap<RelationVersion, Arc<Relation>>,
     /// The version that the destination was prepared for, by the relation's OID.
     pub(super) prepared: HashMap<u32, RelationVersion>,
     /// Open transactions whose early execution failed once: left alone until they commit.
-    pub(super) shunned: HashSet<Xid>,
+    pub(super) no_early_execution: HashSet<Xid>,
     /// How often the early execution of open transactions was rolled back for others.
     pub(super) repeated: HashMap<Xid, u32>,
     /// After a permanent failure: so many transactions get a destination transaction each, so that those before the one
     /// that fails arrive and the failure names it alone.
-    pub(super) careful: u64,
+    pub(super) one_by_one: u64,
     pub(super) backoff: Backoff,
     pub(super) activity: Arc<Activity>,
 }
@@ -89,8 +89,8 @@ impl From<std::io::Error> for Failure {
 
 /// Whether a refusal is judged again by a run in the source's order: it names the right command only there. So many commands
 /// were taken, and so many transactions are still to run in that order.
-const fn is_judged_again(commands: u64, careful: u64) -> bool {
-    commands > 0 && careful == 0
+const fn is_judged_again(commands: u64, one_by_one: u64) -> bool {
+    commands > 0 && one_by_one == 0
 }
 
 impl Applier {
@@ -100,7 +100,7 @@ impl Applier {
         spool: Spool,
         destination: Box<dyn Destination>,
         options: ApplyOptions,
-        numbers: Arc<Numbers>,
+        metrics: Arc<Metrics>,
         applied: watch::Sender<Applied>,
         shutdown: CancellationToken,
     ) -> Self {
@@ -114,7 +114,7 @@ impl Applier {
             durable,
             destination,
             options,
-            numbers,
+            metrics,
             applied,
             shutdown,
             longest: None,
@@ -123,12 +123,12 @@ impl Applier {
             named: false,
             digest,
             batch: Batch::default(),
-            work: Work::default(),
+            work: UncommittedWork::default(),
             relations: HashMap::new(),
             prepared: HashMap::new(),
-            shunned: HashSet::new(),
+            no_early_execution: HashSet::new(),
             repeated: HashMap::new(),
-            careful: 0,
+            one_by_one: 0,
             backoff: Backoff::new("the destination"),
             activity: Arc::new(Activity::new()),
         }
@@ -137,9 +137,9 @@ impl Applier {
     /// Looks whether this applier moves; to be asked on another thread.
     #[must_use]
     pub fn watchdog(&self) -> Watchdog {
-        let (spool, numbers) = (self.spool.clone(), Arc::clone(&self.numbers));
+        let (spool, metrics) = (self.spool.clone(), Arc::clone(&self.metrics));
         let activity = Arc::clone(&self.activity);
-        Watchdog::new(self.options.stall_timeout, activity, spool, numbers, self.applied.subscribe())
+        Watchdog::new(self.options.stall_timeout, activity, spool, metrics, self.applied.subscribe())
     }
 
     /// Applies until shutdown or a failure that another try does not mend. Needs a thread of its own: a destination may
@@ -177,19 +177,19 @@ impl Applier {
             };
             match error.kind() {
                 FailureKind::Fenced => return Err(ApplyError::Fenced(error)),
-                FailureKind::Permanent if !is_judged_again(self.work.commands, self.careful) => {
+                FailureKind::Permanent if !is_judged_again(self.work.commands, self.one_by_one) => {
                     return Err(ApplyError::Destination(error));
                 }
                 FailureKind::Permanent => {
-                    self.careful = self.work.transactions + 1;
+                    self.one_by_one = self.work.transactions + 1;
                     connected = self.start_over().await;
                     continue;
                 }
                 FailureKind::Retry => connected = connected && self.start_over().await,
                 FailureKind::Reconnect => connected = false,
             }
-            self.numbers.apply_retries.add(1);
-            self.numbers.destination_down.set(1);
+            self.metrics.apply_retries.add(1);
+            self.metrics.destination_down.set(1);
             let wait = self.backoff.failed(&error.to_string());
             let pause = async {
                 tokio::select! {
@@ -229,7 +229,7 @@ impl Applier {
         }
         self.position = checkpoint.position;
         self.forget();
-        self.numbers.destination_down.set(0);
+        self.metrics.destination_down.set(0);
         if let Some(digest) = &mut self.digest {
             digest.expect(checkpoint.position, checkpoint.digest);
         }
@@ -254,7 +254,7 @@ impl Applier {
     /// Forgets everything since the last commit.
     pub(super) fn forget(&mut self) {
         self.batch.clear();
-        self.work = Work::default();
+        self.work = UncommittedWork::default();
         self.prepared.clear();
         self.reader.seek(self.position.unwrap_or_default());
     }
@@ -296,7 +296,7 @@ impl Applier {
         }
         self.settle(received, self.options.idle_checkpoint).await?;
         if self.may_execute_early()
-            && let Some(open) = self.reader.try_open().filter(|open| !self.shunned.contains(&open.xid()))
+            && let Some(open) = self.reader.try_open().filter(|open| !self.no_early_execution.contains(&open.xid()))
         {
             return self.follow(open).await;
         }
@@ -353,10 +353,10 @@ mod tests {
 
     #[test]
     fn a_refusal_is_judged_again_unless_nothing_was_taken_or_it_ran_in_the_sources_order() {
-        for (commands, careful, again) in
+        for (commands, one_by_one, again) in
             [(0, 0, false), (1, 0, true), (160_000, 0, true), (1, 1, false), (0, 1, false)]
         {
-            assert_eq!(is_judged_again(commands, careful), again, "{commands} {careful}");
+            assert_eq!(is_judged_again(commands, one_by_one), again, "{commands} {one_by_one}");
         }
     }
 

@@ -25,7 +25,7 @@ impl Applier {
     /// Everything up to the destination's checkpoint was received (see the head of `mod.rs`), and nothing forbids it.
     pub(super) fn may_execute_early(&self) -> bool {
         self.options.early
-            && self.careful == 0
+            && self.one_by_one == 0
             && self.destination.capabilities().early_execution
             && self
                 .position
@@ -52,14 +52,14 @@ impl Applier {
                 return self.give_up().await;
             }
             if open.aborts() != aborts {
-                self.shunned.insert(open.xid());
+                self.no_early_execution.insert(open.xid());
                 return self.give_up().await;
             }
             let step = match open.next_chunk()? {
                 ChunkRead::Ready(chunk) => self.take_chunk(&open, &chunk, None, &mut index).await,
                 ChunkRead::NotYet | ChunkRead::End => {
                     let Ok(waited) = tokio::time::timeout(IDLE, self.wait()).await else {
-                        self.shunned.insert(open.xid());
+                        self.no_early_execution.insert(open.xid());
                         return self.give_up().await;
                     };
                     waited
@@ -82,7 +82,7 @@ impl Applier {
         match self.repeated.entry(xid) {
             Entry::Occupied(count) if *count.get() + 1 >= REPEATS => {
                 count.remove();
-                self.shunned.insert(xid);
+                self.no_early_execution.insert(xid);
             }
             count => *count.or_default() += 1,
         }
@@ -93,7 +93,7 @@ impl Applier {
     async fn abandon(&mut self, xid: Xid, failure: Failure) -> Result<(), Failure> {
         match failure {
             Failure::Destination(error) if matches!(error.kind(), FailureKind::Permanent | FailureKind::Retry) => {
-                self.shunned.insert(xid);
+                self.no_early_execution.insert(xid);
                 self.give_up().await
             }
             other => Err(other),
@@ -104,7 +104,7 @@ impl Applier {
     /// in its order.
     async fn give_up(&mut self) -> Result<(), Failure> {
         if self.work.commands > 0 {
-            self.numbers.early_rollbacks.add(1);
+            self.metrics.early_rollbacks.add(1);
             self.activity.call("rolling back", self.destination.rollback()).await?;
         }
         self.forget();

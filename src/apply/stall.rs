@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use super::applier::Failure;
 use super::options::Applied;
 use crate::destination::{DestinationError, FailureKind};
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 use crate::position::Position;
 use crate::spool::Spool;
 
@@ -158,7 +158,7 @@ impl StallClock {
 pub struct Watchdog {
     pub(super) activity: Arc<Activity>,
     pub(super) spool: Spool,
-    pub(super) numbers: Arc<Numbers>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) applied: watch::Receiver<Applied>,
     clock: StallClock,
 }
@@ -168,10 +168,10 @@ impl Watchdog {
         limit: Duration,
         activity: Arc<Activity>,
         spool: Spool,
-        numbers: Arc<Numbers>,
+        metrics: Arc<Metrics>,
         applied: watch::Receiver<Applied>,
     ) -> Self {
-        Self { activity, spool, numbers, applied, clock: StallClock::new(limit, Instant::now()) }
+        Self { activity, spool, metrics, applied, clock: StallClock::new(limit, Instant::now()) }
     }
 
     /// How often it wants to look.
@@ -187,15 +187,15 @@ impl Watchdog {
         let checkpoint = self.applied.borrow().checkpoint.flatten();
         let appliable =
             Position::end_of(newest) > checkpoint.unwrap_or_default() && newest > crate::position::Lsn::ZERO;
-        let steps = self.numbers.destination_steps.get();
+        let steps = self.metrics.destination_steps.get();
         let (verdict, still) = self.clock.judge(doing, moves + steps, appliable, Instant::now());
         if verdict == Verdict::Fine {
             return;
         }
         tracing::warn!(
             checkpoint = %checkpoint.unwrap_or_default(), newest_in_spool = %newest,
-            durable = %self.spool.durable().lsn(), transactions = self.numbers.applied_transactions.get(),
-            commands = self.numbers.applied_commands.get(), retries = self.numbers.apply_retries.get(), steps,
+            durable = %self.spool.durable().lsn(), transactions = self.metrics.applied_transactions.get(),
+            commands = self.metrics.applied_commands.get(), retries = self.metrics.apply_retries.get(), steps,
             "applying has not moved for {} s while {}{}",
             still.as_secs(),
             doing.name(),

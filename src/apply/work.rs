@@ -24,7 +24,7 @@ const EXECUTE_LARGE_COMMANDS: usize = 4096;
 
 /// What was done since the last commit.
 #[derive(Debug, Default)]
-pub(super) struct Work {
+pub(super) struct UncommittedWork {
     pub(super) transactions: u64,
     pub(super) commands: u64,
     /// Those among them of the transaction that is being taken.
@@ -34,7 +34,7 @@ pub(super) struct Work {
     pub(super) last_commit: Option<CommitInfo>,
 }
 
-impl Work {
+impl UncommittedWork {
     /// Whether a source transaction is committed in parts from here: so many commands of its own, or open for so long.
     fn is_over(&self, commands: Option<u64>, time: Option<Duration>) -> bool {
         commands.is_some_and(|limit| self.open >= limit)
@@ -158,7 +158,7 @@ impl Applier {
     /// Executes what waits in the batch.
     async fn execute(&mut self) -> Result<(), Failure> {
         if !self.batch.is_empty() {
-            self.batch.in_order(self.careful > 0);
+            self.batch.in_order(self.one_by_one > 0);
             let result = self.activity.call("executing changes", self.destination.execute(&self.batch)).await;
             self.batch.clear();
             result?;
@@ -169,7 +169,7 @@ impl Applier {
 
     /// A source transaction was taken whole: commit when a limit says so.
     pub(super) async fn finish(&mut self, info: CommitInfo) -> Result<(), Failure> {
-        self.shunned.remove(&info.xid);
+        self.no_early_execution.remove(&info.xid);
         self.repeated.remove(&info.xid);
         self.work.transactions += 1;
         self.work.open = 0;
@@ -183,7 +183,7 @@ impl Applier {
                 .work
                 .since
                 .is_some_and(|since| since.elapsed() >= limits.time.min(self.longest.unwrap_or(limits.time) / 2));
-        if full || self.careful > 0 {
+        if full || self.one_by_one > 0 {
             self.commit_work().await?;
         }
         Ok(())
@@ -194,8 +194,8 @@ impl Applier {
         let Some(info) = self.work.last_commit.take() else { return Ok(()) };
         self.commit(Position::end_of(info.commit_end)).await?;
         let lag = PgTimestamp::now().0.saturating_sub(info.commit_time.0);
-        self.numbers.replication_lag_micros.set(u64::try_from(lag).unwrap_or(0));
-        self.careful = self.careful.saturating_sub(1);
+        self.metrics.replication_lag_micros.set(u64::try_from(lag).unwrap_or(0));
+        self.one_by_one = self.one_by_one.saturating_sub(1);
         Ok(())
     }
 
@@ -231,10 +231,10 @@ impl Applier {
         self.reader.advance(position);
         failpoint::pass("apply.advanced")?;
         let work = std::mem::take(&mut self.work);
-        self.numbers.applied_commands.add(work.commands);
-        self.numbers.applied_transactions.add(work.transactions);
-        self.numbers.applied_batches.add(1);
-        self.numbers.destination_down.set(0);
+        self.metrics.applied_commands.add(work.commands);
+        self.metrics.applied_transactions.add(work.transactions);
+        self.metrics.applied_batches.add(1);
+        self.metrics.destination_down.set(0);
         self.backoff.reset();
         self.applied.send_modify(|applied| {
             applied.checkpoint = Some(Some(position));
@@ -262,7 +262,7 @@ mod tests {
             (0, None, None, Some(second), false),
         ] {
             // Earlier transactions of the same commit do not count.
-            let work = Work { commands: open + 1000, open, since, ..Work::default() };
+            let work = UncommittedWork { commands: open + 1000, open, since, ..UncommittedWork::default() };
             assert_eq!(work.is_over(split, longest), over, "{open} {split:?} {longest:?}");
         }
     }

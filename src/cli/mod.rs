@@ -3,7 +3,6 @@
 //! Every setting comes from the library's table ([`pg2any_lib::config::SETTINGS`]), so that help, flags and variables
 //! agree. A command returns a [`exit::Failure`]: what went wrong, what to try, and the exit code that scripts can rely on.
 
-mod conceal;
 mod cursors;
 mod exit;
 mod flags;
@@ -12,6 +11,7 @@ mod logging;
 mod render;
 mod repair;
 mod run;
+mod secret_args;
 mod skip;
 mod slot;
 mod source;
@@ -49,7 +49,7 @@ enum Command {
 
 /// Parses, runs, reports.
 pub fn main() -> ExitCode {
-    if let Err(failure) = conceal::move_secrets_to_the_environment() {
+    if let Err(failure) = secret_args::move_secrets_to_the_environment() {
         return failure.report();
     }
     let cli = match Cli::try_parse() {

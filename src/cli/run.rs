@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pg2any_lib::metrics::Numbers;
+use pg2any_lib::metrics::Metrics;
 use pg2any_lib::pipeline::{self, Outcome, RunOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
         .build()
         .map_err(|error| Failure::new(Code::Other, format!("no threads to run with: {error}")))?;
     let cancellation = CancellationToken::new();
-    let options = RunOptions { cancellation: cancellation.clone(), numbers: Arc::new(Numbers::default()) };
+    let options = RunOptions { cancellation: cancellation.clone(), metrics: Arc::new(Metrics::default()) };
     let result = runtime.block_on(async {
         // Before anything is opened: whoever sees the data directory may signal.
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pg2any_lib::Position;
-use pg2any_lib::metrics::Numbers;
+use pg2any_lib::metrics::Metrics;
 use pg2any_lib::pipeline;
 use pg2any_lib::spool::{Spool, Transaction, TransactionState};
 
@@ -43,9 +43,9 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     if !config.data_directory.is_dir() {
         return Err(Failure::no_directory(&config.data_directory));
     }
-    let numbers = Arc::new(Numbers::default());
-    let spool = Spool::open(config.spool_options(Arc::clone(&numbers)))?;
-    let mut destination = pipeline::destination_of(&config, &spool, &numbers)?;
+    let metrics = Arc::new(Metrics::default());
+    let spool = Spool::open(config.spool_options(Arc::clone(&metrics)))?;
+    let mut destination = pipeline::destination_of(&config, &spool, &metrics)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::Subcommand;
-use pg2any_lib::metrics::Numbers;
+use pg2any_lib::metrics::Metrics;
 use pg2any_lib::source;
 use pg2any_lib::spool::{SourceIdentity, Spool};
 
@@ -49,8 +49,8 @@ pub fn adopt(arguments: &AdoptArguments) -> Result<Code, Failure> {
     if !config.data_directory.is_dir() {
         return Err(Failure::no_directory(&config.data_directory));
     }
-    let numbers = Arc::<Numbers>::default();
-    let spool = Spool::open(config.spool_options(Arc::clone(&numbers)))?;
+    let metrics = Arc::<Metrics>::default();
+    let spool = Spool::open(config.spool_options(Arc::clone(&metrics)))?;
     println!("The data directory belongs to:\n{}", describe(spool.identity()?.as_ref()));
     if !arguments.yes {
         println!("Say --yes to bind it to what --source, --slot and --publication lead to now.");
@@ -61,7 +61,7 @@ pub fn adopt(arguments: &AdoptArguments) -> Result<Code, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Code::Other, error.to_string()))?;
-    let adopted = runtime.block_on(source::adopt(&config.source_options(numbers), &spool));
+    let adopted = runtime.block_on(source::adopt(&config.source_options(metrics), &spool));
     spool.close();
     let adopted = adopted?;
     if adopted.before == adopted.after {

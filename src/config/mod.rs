@@ -7,38 +7,38 @@
 //!   (an unknown variable, one that an older program needed) becomes a warning in [`Config::warnings`].
 //! * Connection strings are [`Secret`]s: they print without their passwords.
 
-mod ancestor;
 mod builder;
 mod check;
+mod compat;
 mod environment;
 mod error;
-mod kinds;
+mod options;
 mod parts;
-mod quantity;
 mod secret;
 mod settings;
+mod units;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use ancestor::{ColumnTransformation, TableMapping, TransformationType};
 pub use builder::ConfigBuilder;
+pub use compat::{ColumnTransformation, TableMapping, TransformationType};
 pub use environment::{Purpose, load_config_from_env, resolve};
 pub use error::ConfigError;
-pub use kinds::{
+pub use options::{
     Ack, DestinationType, GapRange, LogFormat, OnPublicationChange, Origin, Origin as OriginFilter, Until,
 };
-pub use quantity::{human_size, parse_duration, parse_size, parse_switch};
 pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
+pub use units::{human_size, parse_duration, parse_size, parse_switch};
 
 use crate::destination::kafka::KafkaSettings;
 use crate::destination::{
     Destination, OnDroppedColumn, OnMissingRow, OnRewrite, Options, SchemaMapping, Unrepresentable,
 };
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 
 /// Makes a destination that is not built in.
 #[derive(Clone)]
@@ -158,7 +158,7 @@ impl Config {
 
     /// What a destination is made from; which source it is for, the spool knows.
     #[must_use]
-    pub fn destination_options(&self, numbers: Arc<Numbers>) -> Options {
+    pub fn destination_options(&self, metrics: Arc<Metrics>) -> Options {
         Options {
             schema_mapping: self.schema_mapping.clone(),
             unrepresentable: self.unrepresentable,
@@ -169,7 +169,7 @@ impl Config {
             enforce_constraints: self.enforce_constraints,
             on_missing_row: self.on_missing_row,
             kafka: self.kafka.clone(),
-            numbers,
+            metrics,
             ..Options::new(self.destination_uri(), &self.cursor_name)
         }
     }

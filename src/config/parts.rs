@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Ack, Config};
 use crate::apply::{ApplyOptions, BatchLimits};
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 use crate::source::SourceOptions;
 use crate::spool::SpoolOptions;
 
@@ -16,7 +16,7 @@ const IDLE_CHECKPOINT: Duration = Duration::from_secs(60);
 impl Config {
     /// What the source is made from.
     #[must_use]
-    pub fn source_options(&self, numbers: Arc<Numbers>) -> SourceOptions {
+    pub fn source_options(&self, metrics: Arc<Metrics>) -> SourceOptions {
         SourceOptions {
             protocol_version: self.protocol_version,
             streaming: self.streaming,
@@ -29,7 +29,7 @@ impl Config {
             accept_gap: self.accept_gap,
             status_interval: self.status_interval,
             stall_timeout: self.stall_timeout,
-            numbers,
+            metrics,
             ..SourceOptions::new(
                 self.source_connection_string.expose(),
                 &self.replication_slot_name,
@@ -40,7 +40,7 @@ impl Config {
 
     /// What the spool is made from.
     #[must_use]
-    pub fn spool_options(&self, numbers: Arc<Numbers>) -> SpoolOptions {
+    pub fn spool_options(&self, metrics: Arc<Metrics>) -> SpoolOptions {
         SpoolOptions {
             compression: self.compression,
             segment_bytes: self.transaction_segment_size_bytes,
@@ -49,7 +49,7 @@ impl Config {
             retain: self.retain,
             retain_bytes: self.retain_bytes,
             tail_transactions: self.buffer_size,
-            numbers,
+            metrics,
             ..SpoolOptions::new(&self.data_directory)
         }
     }

@@ -1,10 +1,10 @@
 //! The table of all settings.
 
 use super::builder::ConfigBuilder;
-use super::kinds::{Until, Word};
+use super::options::{Until, Word};
 use crate::destination::kafka::{parse_pairs, parse_properties};
 
-use super::quantity::{parse_count, parse_duration, parse_size, parse_switch};
+use super::units::{parse_count, parse_duration, parse_size, parse_switch};
 
 /// Which commands a setting is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,7 +32,7 @@ pub use kind::DestinationType;
 pub use names::SchemaMapping;
 
 use crate::change::{Batch, Relation};
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 use crate::position::Position;
 
 /// What a destination holds of a pipeline: how far it came, and who may write.
@@ -137,7 +137,7 @@ pub struct Options {
     /// What only Kafka has to be told.
     pub kafka: kafka::KafkaSettings,
     /// Where counted things are counted.
-    pub numbers: Arc<Numbers>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Options {
@@ -158,7 +158,7 @@ impl Options {
             query_timeout: Duration::from_secs(10),
             enforce_constraints: false,
             kafka: kafka::KafkaSettings::default(),
-            numbers: Arc::new(Numbers::default()),
+            metrics: Arc::new(Metrics::default()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::Query;
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 use crate::position::Lsn;
 use crate::spool::SpoolError;
 use crate::spool::inspection::{Inspector, Verification};
@@ -15,14 +15,14 @@ use crate::spool::inspection::{Inspector, Verification};
 /// # Errors
 ///
 /// [`SpoolError`] when something cannot be read.
-pub fn answer_live(inspector: &Inspector, numbers: &Numbers, query: &Query) -> Result<Value, SpoolError> {
+pub fn answer_live(inspector: &Inspector, metrics: &Metrics, query: &Query) -> Result<Value, SpoolError> {
     let mut answer = answer(inspector, query)?;
     if *query == Query::Summary
         && let Value::Object(fields) = &mut answer
     {
-        let counted = numbers.all().into_iter().filter(|(_, _, value)| *value != 0);
+        let counted = metrics.all().into_iter().filter(|(_, _, value)| *value != 0);
         let counted: Map<String, Value> = counted.map(|(name, _, value)| (name.to_owned(), value.into())).collect();
-        fields.insert("numbers".to_owned(), counted.into());
+        fields.insert("metrics".to_owned(), counted.into());
     }
     Ok(answer)
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answers::answer_live;
 use super::socket::listen;
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::spool::inspection::Inspector;
 
@@ -19,14 +19,14 @@ use crate::spool::inspection::Inspector;
 pub fn start(
     spool: &Spool,
     directory: &Path,
-    numbers: &Arc<Numbers>,
+    metrics: &Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> oneshot::Receiver<()> {
     let (ended, receiver) = oneshot::channel();
-    let (inspector, directory, numbers) = (Inspector::live(spool.clone()), directory.to_owned(), Arc::clone(numbers));
+    let (inspector, directory, metrics) = (Inspector::live(spool.clone()), directory.to_owned(), Arc::clone(metrics));
     let thread = std::thread::Builder::new().name("pg2any-inspect".to_owned()).spawn(move || {
         let served = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
-            let answer = move |query| answer_live(&inspector, &numbers, &query).map_err(|error| error.to_string());
+            let answer = move |query| answer_live(&inspector, &metrics, &query).map_err(|error| error.to_string());
             runtime.block_on(listen(&directory, shutdown, answer))
         });
         if let Err(error) = served {

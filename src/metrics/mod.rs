@@ -24,15 +24,15 @@ impl Number {
     }
 }
 
-macro_rules! numbers {
+macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// Every number of a pipeline; counters since the start, gauges where the text says so.
         #[derive(Debug, Default)]
-        pub struct Numbers {
+        pub struct Metrics {
             $($(#[doc = $doc])+ pub $name: Number,)+
         }
 
-        impl Numbers {
+        impl Metrics {
             /// Name, meaning and present value of each number.
             #[must_use]
             pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
@@ -42,7 +42,7 @@ macro_rules! numbers {
     };
 }
 
-numbers! {
+counters! {
     /// Bytes of replication messages received.
     received_bytes,
     /// Frames received (one a row).

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Connection, ConnectionString, Session};
 use super::error::SourceError;
 use super::gap::{Gap, KnownEnd};
-use super::link::Interrupt;
 use super::options::SourceOptions;
+use super::replication_stream::Interrupt;
 use super::{reader, session, slot};
 use crate::position::Lsn;
 use crate::spool::{SourceIdentity, Spool};
@@ -70,7 +70,7 @@ pub struct Adoption {
 pub async fn adopt(options: &SourceOptions, spool: &Spool) -> Result<Adoption, SourceError> {
     let string = ConnectionString::parse(&options.connection_string)?;
     let asked = options.clone();
-    let (facts, state) = super::side::blocking("asking the source who it is", move || {
+    let (facts, state) = super::catalog_client::blocking("asking the source who it is", move || {
         let mut connection = session::connect(&string, Session::Replication, asked.connect_timeout)?;
         let facts = session::facts(&mut connection, &asked)?;
         let state = slot::look_up(&mut connection, &asked.slot)?;

@@ -93,12 +93,12 @@ pub enum SourceError {
     #[error("{0}. To go on from here, run once with --on-publication-change warn")]
     PublicationChanged(PublicationChange),
     /// The server, the slot or the publication is not as it must be.
-    #[error("{what}. {way_out}")]
+    #[error("{what}. {remedy}")]
     Setup {
         /// What is wrong.
         what: String,
         /// What to do.
-        way_out: String,
+        remedy: String,
     },
     /// A session setting did not take the pinned value.
     #[error(
@@ -193,8 +193,8 @@ impl SourceError {
     }
 
     /// Something that a person has to set right first.
-    pub(crate) fn setup(what: impl Into<String>, way_out: impl Into<String>) -> Self {
-        Self::Setup { what: what.into(), way_out: way_out.into() }
+    pub(crate) fn setup(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Setup { what: what.into(), remedy: remedy.into() }
     }
 
     /// From a failure on an open connection.

@@ -19,14 +19,14 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::catalogue::{Answered, Asker};
+use super::drift_warnings::Notices;
 use super::error::SourceError;
-use super::notice::Notices;
 use super::protocol::{Ending, Message, cut_xid};
 use crate::change::{
     Catalogue, ColumnCatalogue, DecodeError, FrameReader, Relation, RelationRecord, RelationVersion, TypeInfo,
     TypeKind, relation_oids,
 };
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 use crate::position::{Lsn, PgTimestamp, Xid};
 use crate::spool::{Commit, Intake, Prepare, Skip, Spool};
 
@@ -124,7 +124,7 @@ impl Frames {
     pub(crate) fn take(
         &mut self,
         intake: &mut Intake,
-        numbers: &Numbers,
+        metrics: &Metrics,
         lsn: Lsn,
         bytes: &Bytes,
     ) -> Result<Step, SourceError> {
@@ -167,11 +167,11 @@ impl Frames {
                 let open = self.open.take().filter(|open| !open.prepared);
                 let open = open.ok_or_else(|| misplaced("no transaction is open"))?;
                 if open.skip {
-                    numbers.skipped_transactions.add(1);
+                    metrics.skipped_transactions.add(1);
                 }
                 let (xid, origin) = (open.xid, open.origin);
                 intake.commit(Commit { xid, commit_lsn, commit_end: end, commit_time: time, origin })?;
-                numbers.received_transactions.add(1);
+                metrics.received_transactions.add(1);
                 return Ok(Step::Ended(end, time));
             }
             Message::Origin(name) => match (self.stream, &mut self.open) {
@@ -185,7 +185,7 @@ impl Frames {
                 self.types.insert(oid, (schema.to_owned(), name.to_owned()));
             }
             // Not asked for, and no destination has a place for it.
-            Message::Logical => numbers.logical_messages.add(1),
+            Message::Logical => metrics.logical_messages.add(1),
             Message::StreamStart { xid, first } => {
                 self.must_be_outside(misplaced)?;
                 intake.stream_start(xid, first)?;
@@ -203,7 +203,7 @@ impl Frames {
                 }
                 let origin = self.origins.remove(&ending.xid);
                 let end = self.commit(&ending, origin, |commit| intake.commit(commit))?;
-                numbers.received_transactions.add(1);
+                metrics.received_transactions.add(1);
                 return Ok(end);
             }
             Message::StreamAbort { xid, subxid } => {
@@ -237,13 +237,13 @@ impl Frames {
                 let prepared = intake.prepared_at(gid);
                 let end = self.commit(&ending, None, |commit| intake.commit_prepared(gid, commit))?;
                 self.decided.extend(prepared.map(|prepared| (prepared, ending.end)));
-                numbers.received_transactions.add(1);
+                metrics.received_transactions.add(1);
                 return Ok(end);
             }
             Message::RollbackPrepared(ending, gid) => {
                 self.must_be_outside(misplaced)?;
                 if !intake.rollback_prepared(gid, ending.xid) {
-                    numbers.rollback_prepared_unknown.add(1);
+                    metrics.rollback_prepared_unknown.add(1);
                 }
                 return Ok(Step::Ended(ending.end, ending.time));
             }
@@ -421,7 +421,7 @@ mod tests {
         let mut intake = spool.intake().unwrap();
         let mut take = |message: &'static [u8]| {
             let message = Bytes::from_static(message);
-            Frames::default().take(&mut intake, &Numbers::default(), Lsn(9), &message).unwrap_err()
+            Frames::default().take(&mut intake, &Metrics::default(), Lsn(9), &message).unwrap_err()
         };
         let unknown = take(b"?1234");
         assert!(matches!(unknown, SourceError::UnknownMessage { byte: b'?', lsn: Lsn(9), .. }), "{unknown}");
@@ -436,7 +436,7 @@ mod tests {
         let mut intake = spool.intake().unwrap();
         let mut frames = Frames::default();
         let mut take = |message: &[&[u8]]| {
-            frames.take(&mut intake, &Numbers::default(), Lsn(9), &Bytes::from(message.concat())).unwrap();
+            frames.take(&mut intake, &Metrics::default(), Lsn(9), &Bytes::from(message.concat())).unwrap();
             frames.origins.len()
         };
         let (xid, ending) = (7_u32.to_be_bytes(), [10_u64.to_be_bytes(), 20_u64.to_be_bytes(), [0; 8]].concat());

@@ -5,7 +5,7 @@
 //! twice). Values are printed under pinned session settings (`connection.rs`). Nothing that arrives is left out in silence
 //! (`frames.rs`, `protocol.rs`). Feedback goes on whatever else waits (`link.rs`).
 //!
-//! **How.** One thread with a runtime of its own runs [`run`]; libpq's blocking calls happen on helper threads (`side.rs`). libpq
+//! **How.** One thread with a runtime of its own runs [`run`]; libpq's blocking calls happen on helper threads (`catalog_client.rs`). libpq
 //! is called through `libpq.rs`, which also says why no published wrapper stands in between.
 //!
 //! Whatever a later attempt can cure (the network, a restarting server, a slot that its last walsender still holds) is tried
@@ -13,23 +13,23 @@
 
 mod acceptance;
 mod admin;
+mod catalog_client;
 mod catalogue;
 mod connection;
+mod drift_warnings;
 mod error;
 mod feedback;
 mod frames;
 mod gap;
 mod identity;
 mod libpq;
-mod link;
-mod notice;
 mod options;
 mod progress;
 mod protocol;
 mod publications;
 mod reader;
+mod replication_stream;
 mod session;
-mod side;
 mod slot;
 mod stall;
 mod window;
@@ -53,8 +53,8 @@ pub use publications::PublicationChange;
 
 use crate::backoff::Backoff;
 use crate::spool::Spool;
-use link::Interrupt;
 use reader::Reader;
+use replication_stream::Interrupt;
 
 /// A stream that lived shorter than this, and brought nothing, did not cure the failure before it.
 const CURED: Duration = Duration::from_secs(2);

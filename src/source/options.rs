@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::acceptance::GapRange;
 use super::feedback::Ack;
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 
 /// Which changes PostgreSQL sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub struct SourceOptions {
     /// What a change of them leads to.
     pub on_publication_change: OnPublicationChange,
     /// Where things are counted.
-    pub numbers: Arc<Numbers>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl SourceOptions {
@@ -90,7 +90,7 @@ impl SourceOptions {
             stall_timeout: Duration::from_secs(30),
             publication_check_interval: Duration::from_secs(2),
             on_publication_change: OnPublicationChange::Warn,
-            numbers: Arc::default(),
+            metrics: Arc::default(),
         }
     }
 }

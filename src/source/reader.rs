@@ -1,9 +1,9 @@
 //! One session: from the first connection attempt to its end.
 //!
-//! **Reading in gulps.** The walsender sends message by message, and waking for each costs both sides a context switch:
+//! **Coalesced reads.** The walsender sends message by message, and waking for each costs both sides a context switch:
 //! twice the time and ten times the CPU for a backlog. So when messages come fast *and* the reader is behind (in the middle
 //! of a transaction, or the last commit was [`BEHIND`] old when it was sent, by the server's own clock), a reader that has
-//! emptied the socket lets [`GULP`] pass before it looks again (`window.rs`). When caught up it reads at once, so latency does not pay. (The
+//! emptied the socket lets [`COALESCE`] pass before it looks again (`window.rs`). When caught up it reads at once, so latency does not pay. (The
 //! server's WAL end in the message header cannot tell: in logical replication it is the message's own position.)
 //!
 //! Everything that the socket holds is read before the spool's intake is flushed: that makes groups for the writer.
@@ -15,24 +15,24 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::catalog_client::{CatalogClient, Watched, blocking, watch_catalogue};
 use super::connection::ConnectionString;
+use super::drift_warnings::Unsaid;
 use super::error::SourceError;
 use super::feedback::{Ack, FeedbackClock, Held};
 use super::frames::{Frames, Step};
 use super::gap::Checkpoint;
-use super::link::{Interrupt, Link, LinkParts};
-use super::notice::Unsaid;
 use super::options::{Origin, SourceOptions};
 use super::progress::Progress;
 use super::protocol::Envelope;
+use super::replication_stream::{Interrupt, ReplicationStream, ReplicationStreamParts};
 use super::session::{self, Prepared, passed};
-use super::side::{Side, Watched, blocking, watch_catalogue};
 use super::stall::Wait;
 use crate::position::{Lsn, PgTimestamp};
 use crate::spool::{Intake, Pressure, Spool};
 
 /// How long a reader with backlog lets the kernel's buffers fill.
-const GULP: Duration = Duration::from_millis(8);
+const COALESCE: Duration = Duration::from_millis(8);
 /// Messages in a gulp's time that are fast: 20 000 a second.
 const FAST: u32 = 160;
 /// A commit older than this when it was sent is backlog, in microseconds.
@@ -61,9 +61,9 @@ pub(crate) struct Reader {
 
 /// What a session keeps while it reads.
 struct Reception {
-    link: Link,
+    link: ReplicationStream,
     frames: Frames,
-    side: Side,
+    client: CatalogClient,
     streaming: bool,
     /// Bytes and messages since the last flush.
     bytes: usize,
@@ -71,7 +71,7 @@ struct Reception {
     /// The last keepalive's position, when it is not in the spool yet.
     keepalive: Option<Lsn>,
     keepalive_at: Instant,
-    pace: Pace,
+    pacing: ReadPacing,
 }
 
 impl Reader {
@@ -154,7 +154,7 @@ impl Reader {
         connection.start_replication(&options.slot, durable, &parameters)?;
         passed("source.started")?;
 
-        options.numbers.source_connections.add(1);
+        options.metrics.source_connections.add(1);
         self.streamed = true;
         tracing::info!(
             slot = options.slot, from = %durable, server = %facts.server, protocol, streaming, two_phase,
@@ -169,11 +169,11 @@ impl Reader {
         let watched = Watched { bound: facts.identity, watch, unsaid };
         let watcher = watch_catalogue(Arc::clone(&self.string), options, watched, &self.spool)?;
         let now = Instant::now();
-        let link = Link::new(LinkParts {
+        let link = ReplicationStream::new(ReplicationStreamParts {
             connection,
             progress: Arc::clone(&self.progress),
             shutdown: self.shutdown.clone(),
-            numbers: Arc::clone(&options.numbers),
+            metrics: Arc::clone(&options.metrics),
             spool: self.spool.clone(),
             ack: options.ack,
             held: (two_phase && options.ack == Ack::Applied).then(|| Held::new(slot.confirmed, durable)),
@@ -182,17 +182,17 @@ impl Reader {
             server_end: facts.server,
             watcher,
         });
-        let side = Side::new(Arc::clone(&self.string), Arc::clone(options));
+        let side = CatalogClient::new(Arc::clone(&self.string), Arc::clone(options));
         Ok(Reception {
             link,
             frames: Frames::new(&self.spool),
-            side,
+            client,
             streaming,
             bytes: 0,
             messages: 0,
             keepalive: None,
             keepalive_at: now.checked_sub(KEEPALIVE_PAUSE).unwrap_or(now),
-            pace: Pace::new(now),
+            pacing: ReadPacing::new(now),
         })
     }
 
@@ -207,9 +207,9 @@ impl Reader {
             }
             self.flush(reception).await?;
             let now = Instant::now();
-            let waits = if reception.pace.gulp(now, reception.frames.at_boundary()) {
+            let waits = if reception.pacing.coalesces(now, reception.frames.at_boundary()) {
                 // Not the runtime's sleep: its reactor would wake for every segment that arrives.
-                std::thread::sleep(GULP);
+                std::thread::sleep(COALESCE);
                 None
             } else {
                 // Inside a transaction it is not handed over: waiting for that moment would not wait at all.
@@ -233,20 +233,20 @@ impl Reader {
             Envelope::Data { start, sent, message } => {
                 reception.bytes += length;
                 reception.messages += 1;
-                reception.pace.message();
+                reception.pacing.message();
                 let lsn = if start == Lsn::ZERO { position } else { start };
                 reception.link.server_end = reception.link.server_end.max(start);
-                let numbers = &self.options.numbers;
-                let mut step = reception.frames.take(&mut self.intake, numbers, lsn, &message)?;
+                let metrics = &self.options.metrics;
+                let mut step = reception.frames.take(&mut self.intake, metrics, lsn, &message)?;
                 if let Step::AskAgain(early) = step {
                     for asked in early {
-                        let again = reception.side.look_up(asked.oid, asked.asker);
-                        let answered = reception.link.serve(Wait::Catalogue, again).await??;
+                        let again = reception.client.look_up(asked.oid, asked.asker);
+                        let answered = reception.link.run_with_feedback(Wait::Catalogue, again).await??;
                         if !asked.holds(&answered.catalogue) {
                             return Err(self.unstreamed(reception, CHANGED));
                         }
                     }
-                    step = reception.frames.take(&mut self.intake, &self.options.numbers, lsn, &message)?;
+                    step = reception.frames.take(&mut self.intake, &self.options.metrics, lsn, &message)?;
                 }
                 match step {
                     Step::Done | Step::AskAgain(_) => {}
@@ -255,11 +255,11 @@ impl Reader {
                             reception.link.decided(prepared, end);
                         }
                         reception.link.received = reception.link.received.max(end);
-                        reception.pace.committed(sent, time);
+                        reception.pacing.committed(sent, time);
                     }
                     Step::Describe(description) => {
-                        let asked = reception.side.look_up(description.oid, description.asker);
-                        let answered = reception.link.serve(Wait::Catalogue, asked).await??;
+                        let asked = reception.client.look_up(description.oid, description.asker);
+                        let answered = reception.link.run_with_feedback(Wait::Catalogue, asked).await??;
                         if !reception.frames.described(&mut self.intake, description, answered)? {
                             return Err(self.unstreamed(reception, CHANGED));
                         }
@@ -299,10 +299,10 @@ impl Reader {
     /// Hands over what was read, and waits while the spool has no room; feedback goes on.
     async fn flush(&mut self, reception: &mut Reception) -> Result<(), Interrupt> {
         self.keepalive(reception, false);
-        let numbers = &self.options.numbers;
-        numbers.received_bytes.add(std::mem::take(&mut reception.bytes) as u64);
-        numbers.received_frames.add(std::mem::take(&mut reception.messages));
-        reception.link.serve(Wait::Spool, self.intake.flush()).await??;
+        let metrics = &self.options.metrics;
+        metrics.received_bytes.add(std::mem::take(&mut reception.bytes) as u64);
+        metrics.received_frames.add(std::mem::take(&mut reception.messages));
+        reception.link.run_with_feedback(Wait::Spool, self.intake.flush()).await??;
         passed("source.flushed")?;
         reception.link.feedback_if_due().await?;
         if self.shutdown.is_cancelled() {
@@ -325,7 +325,7 @@ impl Reader {
                         reception.link.progress.update(|status| status.paused = true);
                         paused = true;
                     }
-                    reception.link.serve(Wait::Room, tokio::time::sleep(Duration::from_millis(50))).await?;
+                    reception.link.run_with_feedback(Wait::Room, tokio::time::sleep(Duration::from_millis(50))).await?;
                 }
             }
         }
@@ -389,14 +389,14 @@ pub(crate) async fn make_durable(
 
 /// Whether to let the socket fill.
 #[derive(Debug)]
-struct Pace {
+struct ReadPacing {
     since: Instant,
     messages: u32,
     fast: bool,
     behind: bool,
 }
 
-impl Pace {
+impl ReadPacing {
     fn new(now: Instant) -> Self {
         Self { since: now, messages: 0, fast: false, behind: false }
     }
@@ -410,10 +410,10 @@ impl Pace {
     }
 
     /// Called when the socket is empty.
-    fn gulp(&mut self, now: Instant, at_boundary: bool) -> bool {
+    fn coalesces(&mut self, now: Instant, at_boundary: bool) -> bool {
         let elapsed = now.saturating_duration_since(self.since);
-        if elapsed >= GULP {
-            let allowed = u128::from(FAST) * elapsed.as_micros() / GULP.as_micros();
+        if elapsed >= COALESCE {
+            let allowed = u128::from(FAST) * elapsed.as_micros() / COALESCE.as_micros();
             self.fast = u128::from(self.messages) >= allowed;
             self.since = now;
             self.messages = 0;
@@ -426,26 +426,26 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn after(pace: &mut Pace, start: Instant, messages: u32, at_boundary: bool) -> bool {
+    fn after(pacing: &mut ReadPacing, start: Instant, messages: u32, at_boundary: bool) -> bool {
         for _ in 0..messages {
-            pace.message();
+            pacing.message();
         }
-        pace.gulp(start + GULP, at_boundary)
+        pacing.coalesces(start + COALESCE, at_boundary)
     }
 
     #[test]
     fn backlog_is_read_in_gulps_and_a_caught_up_stream_at_once() {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
-        pace.committed(PgTimestamp(1_000_000), PgTimestamp(0));
-        assert!(after(&mut pace, start, 1_000, true), "old commits, fast");
-        let mut pace = Pace::new(start);
-        pace.committed(PgTimestamp(1_000_000), PgTimestamp(999_000));
-        assert!(!after(&mut pace, start, 1_000, true), "fresh commits, fast");
-        let mut pace = Pace::new(start);
-        assert!(after(&mut pace, start, 1_000, false), "inside a big transaction");
-        let mut pace = Pace::new(start);
-        pace.committed(PgTimestamp(1_000_000), PgTimestamp(0));
-        assert!(!after(&mut pace, start, 5, true), "old commits, but slow");
+        let mut pacing = ReadPacing::new(start);
+        pacing.committed(PgTimestamp(1_000_000), PgTimestamp(0));
+        assert!(after(&mut pacing, start, 1_000, true), "old commits, fast");
+        let mut pacing = ReadPacing::new(start);
+        pacing.committed(PgTimestamp(1_000_000), PgTimestamp(999_000));
+        assert!(!after(&mut pacing, start, 1_000, true), "fresh commits, fast");
+        let mut pacing = ReadPacing::new(start);
+        assert!(after(&mut pacing, start, 1_000, false), "inside a big transaction");
+        let mut pacing = ReadPacing::new(start);
+        pacing.committed(PgTimestamp(1_000_000), PgTimestamp(0));
+        assert!(!after(&mut pacing, start, 5, true), "old commits, but slow");
     }
 }

@@ -283,12 +283,12 @@ fn describe_journal_damage(
         (None, Some(to)) => format!(" The transactions up to {to} are affected."),
         (None, None) => String::new(),
     };
-    let way_out = if sealed {
+    let remedy = if sealed {
         "It was synced and closed long ago, so the disk has lost data: restore the disk, or start with an empty data directory and a destination that is loaded anew"
     } else {
         "Nothing was changed. Run `pg2any repair`: it keeps a copy, cuts the journal after its last whole batch, and lets PostgreSQL send the rest again, if it still can"
     };
-    format!("the spool's journal {} is damaged at byte {offset}.{range} {way_out}", path.display())
+    format!("the spool's journal {} is damaged at byte {offset}.{range} {remedy}", path.display())
 }
 
 #[cfg(test)]

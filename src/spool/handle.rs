@@ -21,7 +21,7 @@ use super::queue::{Operation, Queue};
 use super::reader::SpoolReader;
 use super::relations::Relations;
 use super::segments::Segments;
-use super::state::{Live, Phase, Shared};
+use super::state::{Phase, RecentTransactions, Shared};
 use super::writer::Writer;
 use super::{journal, lock, privacy, record};
 use crate::change::{Relation, RelationVersion};
@@ -75,7 +75,7 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) segments: Mutex<Segments>,
     pub(crate) relations: Relations,
-    pub(crate) live: Mutex<Live>,
+    pub(crate) live: Mutex<RecentTransactions>,
     pub(crate) prepared: Mutex<HashMap<String, (Prepare, Arc<Shared>)>>,
     pub(crate) cursors: Mutex<Cursors>,
     pub(crate) queue: Queue,
@@ -176,7 +176,12 @@ impl Spool {
         let prepared = load_prepared(&store, &mut segments).map_err(held)?;
         let positions = load_cursors(&store).map_err(held)?;
         let relations = Relations::load(&store).map_err(held)?;
-        let live = Live::new(options.tail_transactions, progress.next_sequence, progress.durable, progress.last_commit);
+        let live = RecentTransactions::new(
+            options.tail_transactions,
+            progress.next_sequence,
+            progress.durable,
+            progress.last_commit,
+        );
         let core = Arc::new(Core {
             segments: Mutex::new(segments),
             relations,

@@ -208,7 +208,7 @@ impl Intake {
             if !open.shared.streamed {
                 return Err(SpoolError::OutOfOrder { xid: commit.xid, commit_end: commit.commit_end, last: self.seen });
             }
-            self.spool.core.options.numbers.skipped_transactions.add(1);
+            self.spool.core.options.metrics.skipped_transactions.add(1);
             self.session.merge(open.layer);
             return Ok(());
         }
@@ -235,7 +235,7 @@ impl Intake {
         match self.take(xid) {
             Ok(Some(open)) => self.discard(&open),
             Ok(None) => {}
-            Err(_) => self.spool.core.options.numbers.abort_unknown.add(1),
+            Err(_) => self.spool.core.options.metrics.abort_unknown.add(1),
         }
     }
 
@@ -246,7 +246,7 @@ impl Intake {
     /// None today.
     pub fn abort_sub(&mut self, xid: Xid, subxid: Xid) -> Result<bool, SpoolError> {
         let Ok(open) = self.find(xid) else {
-            self.spool.core.options.numbers.abort_unknown.add(1);
+            self.spool.core.options.metrics.abort_unknown.add(1);
             return Ok(false);
         };
         if open.abort_sub(subxid) {
@@ -333,7 +333,7 @@ impl Intake {
                 return Err(SpoolError::PreparedMissing { gid: gid.to_owned(), xid, commit_lsn });
             }
         }
-        self.spool.core.options.numbers.skipped_transactions.add(1);
+        self.spool.core.options.metrics.skipped_transactions.add(1);
         Ok(())
     }
 

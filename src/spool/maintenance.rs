@@ -99,7 +99,7 @@ impl Writer {
 
     fn release(&mut self, applied: Lsn) -> Result<(), SpoolError> {
         let options = &self.core.options;
-        let squeezed = self.squeezed();
+        let under_pressure = self.under_pressure();
         let samples = &mut self.maintenance.applied;
         let mut expired = Lsn::ZERO;
         while let Some((at, lsn)) = samples.front()
@@ -124,7 +124,7 @@ impl Writer {
             if commit_end > applied {
                 break;
             }
-            if commit_end > self.expired && !squeezed {
+            if commit_end > self.expired && !under_pressure {
                 let (header, _) = decode_pending(commit_end, &value)?;
                 if applied_total.saturating_sub(header.stored_total) < options.retain_bytes {
                     break;
@@ -169,7 +169,7 @@ impl Writer {
     }
 
     fn drop_segments(&mut self) -> Result<(), SpoolError> {
-        let worth = if self.squeezed() { 1 } else { (self.core.options.segment_bytes / 4).max(1) };
+        let worth = if self.under_pressure() { 1 } else { (self.core.options.segment_bytes / 4).max(1) };
         let drained = lock(&self.core.segments).drained(self.progress.released, worth);
         let Some(first) = drained.first().copied() else { return self.let_journals_go() };
         // One at a time: each costs some 40 ms in which no commit goes on.
@@ -187,7 +187,8 @@ impl Writer {
     /// of dropped segments; while reception pauses nothing is written that would flush them.
     fn let_journals_go(&mut self) -> Result<(), SpoolError> {
         let store = &self.core.store;
-        if !self.squeezed() || store.db.journal_count() < 2 || self.maintenance.flushed.elapsed() < FLUSH_INTERVAL {
+        if !self.under_pressure() || store.db.journal_count() < 2 || self.maintenance.flushed.elapsed() < FLUSH_INTERVAL
+        {
             return Ok(());
         }
         self.maintenance.flushed = Instant::now();
@@ -211,7 +212,7 @@ impl Writer {
     }
 
     /// Room is short: what is applied goes at once, whatever the retention.
-    fn squeezed(&self) -> bool {
+    fn under_pressure(&self) -> bool {
         let options = &self.core.options;
         options.quota_bytes.is_some_and(|quota| self.held_bytes() >= quota / 10 * 9)
             || self.maintenance.free_bytes < options.headroom_bytes
@@ -223,7 +224,7 @@ impl Writer {
         let missing = options.headroom_bytes.saturating_sub(free);
         let since = (missing > 0).then(|| self.maintenance.short_since.unwrap_or_else(Instant::now));
         self.maintenance.short_since = since;
-        options.numbers.spool_held_bytes.set(held);
+        options.metrics.spool_held_bytes.set(held);
         // Taken before anything is looked at: what the intake says afterwards is newer.
         let mut current = lock(&self.core.pressure);
         let pressure = match options.quota_bytes {
@@ -245,7 +246,7 @@ impl Writer {
             }
             _ => Pressure::None,
         };
-        options.numbers.spool_paused.set(u64::from(pressure != Pressure::None));
+        options.metrics.spool_paused.set(u64::from(pressure != Pressure::None));
         if *current != pressure {
             *current = pressure;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::layout::JOURNAL_BYTES;
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 
 /// Settings of a spool; [`SpoolOptions::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct SpoolOptions {
     /// How many recent small transactions stay in memory, so that an applier that keeps up reads no disk.
     pub tail_transactions: usize,
     /// Where things are counted.
-    pub numbers: Arc<Numbers>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl SpoolOptions {
@@ -47,7 +47,7 @@ impl SpoolOptions {
             retain: Duration::from_secs(15 * 60),
             retain_bytes: 1 << 30,
             tail_transactions: 4096,
-            numbers: Arc::default(),
+            metrics: Arc::default(),
         }
     }
 

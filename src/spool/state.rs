@@ -2,7 +2,7 @@
 //!
 //! A transaction's chunks are visible to a reader from the moment they are handed to the writer, and stay in memory at least
 //! until they are written: nobody waits for the disk but the acknowledgement. Locks are taken in the order
-//! [`Live`], [`Transaction`](Shared), queue, and none is held while the disk is touched.
+//! [`RecentTransactions`], [`Transaction`](Shared), queue, and none is held while the disk is touched.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,7 +110,7 @@ pub(crate) struct TailEntry {
 }
 
 /// What is in memory of the newest transactions.
-pub(crate) struct Live {
+pub(crate) struct RecentTransactions {
     /// Transactions whose COMMIT has not been handed over, of which chunks have; by our number, so oldest first.
     pub(crate) open: BTreeMap<u64, Arc<Shared>>,
     /// The newest committed transactions without a hole, oldest first.
@@ -125,7 +125,7 @@ pub(crate) struct Live {
     cache_bytes: usize,
 }
 
-impl Live {
+impl RecentTransactions {
     pub(crate) fn new(tail_limit: usize, next_sequence: u64, last_end: Lsn, last_commit: Lsn) -> Self {
         Self {
             open: BTreeMap::new(),
@@ -183,7 +183,7 @@ impl Live {
     }
 }
 
-impl Live {
+impl RecentTransactions {
     /// Makes an operation visible to the readers; a commit gets its number here.
     pub(crate) fn apply(&mut self, operation: &mut Operation) {
         match operation {

@@ -156,9 +156,9 @@ impl Writer {
         let start = Instant::now();
         self.core.store.db.persist(PersistMode::SyncData).map_err(SpoolError::store("syncing"))?;
         failpoint::pass("spool.synced").map_err(SpoolError::failpoint("after a sync"))?;
-        let numbers = &self.core.options.numbers;
-        numbers.spool_syncs.add(1);
-        numbers.spool_sync_micros.set(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let metrics = &self.core.options.metrics;
+        metrics.spool_syncs.add(1);
+        metrics.spool_sync_micros.set(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
         let durable = DurableLsn::synced(self.progress.durable);
         self.core.durable.send_if_modified(|now| std::mem::replace(now, durable) != durable);
         Ok(())
@@ -206,7 +206,7 @@ impl Writer {
         inner.add_run(segment, number);
         inner.stored_bytes += self.scratch.len() as u64;
         drop(inner);
-        self.core.options.numbers.spooled_bytes.add(self.scratch.len() as u64);
+        self.core.options.metrics.spooled_bytes.add(self.scratch.len() as u64);
         group.batch.insert(&keyspace, chunk_key(transaction.id, number), self.scratch.as_slice());
         group.chunks.push((Arc::downgrade(transaction), number, raw.len()));
         group.touched.insert(transaction.id, Arc::clone(transaction));
@@ -262,7 +262,7 @@ impl Writer {
         header.stored_total += inline.as_ref().map_or(0, |(raw, _)| raw.len() as u64);
         let inline = inline.as_ref().map(|(raw, commands)| (raw.as_ref(), *commands));
         let value = encode_pending(&header, inline, &mut self.encoder)?;
-        self.core.options.numbers.spooled_bytes.add(value.len() as u64);
+        self.core.options.metrics.spooled_bytes.add(value.len() as u64);
         self.progress.pending_bytes += value.len() as u64;
         group.batch.insert(&self.core.store.pending, pending_key(commit_end, xid), value);
         self.end(group, transaction, Some(commit_end));

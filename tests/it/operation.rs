@@ -186,7 +186,7 @@ on_each_server! {
                 database.execute(&format!("COMMIT PREPARED '{gid}'"));
                 running.until("the commit is in the spool", || summary(&pipeline)["pending"] != 0);
             }
-            let reports = || summary(&pipeline)["numbers"]["feedback_sent"].as_u64();
+            let reports = || summary(&pipeline)["metrics"]["feedback_sent"].as_u64();
             let before = reports();
             running.until("three more reports", || reports() >= before.map(|before| before + 3));
             let behind = format!("confirmed_flush_lsn > '{prepare}'::pg_lsn + 4096");

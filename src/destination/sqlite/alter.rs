@@ -5,10 +5,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
 
 use super::facts::TableFacts;
+use super::lookup_index::index_name;
 use super::names::{free_name, quote, same};
 use super::retype::Conversion;
 use super::schema::create_sql;
-use super::seek::index_name;
 use super::table::Table;
 use super::value::{bound, form, postgres_text, storage};
 

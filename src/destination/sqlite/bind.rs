@@ -62,11 +62,11 @@ impl<'p> Binder<'p> {
         let clamped = if text == b"NaN" { Bound::Null } else { Bound::Real(0.0) };
         match self.options.unrepresentable {
             Unrepresentable::Null => {
-                self.options.numbers.values_nulled.add(1);
+                self.options.metrics.values_nulled.add(1);
                 Ok(Bound::Null)
             }
             Unrepresentable::Clamp if clamped != Bound::Null => {
-                self.options.numbers.values_clamped.add(1);
+                self.options.metrics.values_clamped.add(1);
                 Ok(clamped)
             }
             _ => Err(self.refuse(index, text, "a number column of a STRICT table cannot hold it")),
@@ -81,16 +81,16 @@ impl<'p> Binder<'p> {
         match self.options.unrepresentable {
             Unrepresentable::Error => Err(self.refuse(index, text, "it is not UTF-8")),
             Unrepresentable::Null => {
-                self.options.numbers.values_nulled.add(1);
+                self.options.metrics.values_nulled.add(1);
                 Ok(Bound::Null)
             }
             Unrepresentable::Clamp => {
-                self.options.numbers.values_clamped.add(1);
+                self.options.metrics.values_clamped.add(1);
                 *self.scratch = String::from_utf8_lossy(text).into_owned().into_bytes();
                 Ok(Bound::Text(self.scratch))
             }
             Unrepresentable::Text => {
-                self.options.numbers.values_as_text.add(1);
+                self.options.metrics.values_as_text.add(1);
                 Ok(Bound::Blob(text))
             }
         }

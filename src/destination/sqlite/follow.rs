@@ -15,7 +15,7 @@ use super::key::key_after;
 use super::names::{free_name, same, table_name};
 use super::numbers;
 use super::retype::{Conversion, retyping, widening};
-use super::schema::{check_column, column_facts, highest_number, unsent, way_out};
+use super::schema::{check_column, column_facts, highest_number, remedy, unsent};
 use super::table::{Table, is_empty};
 use crate::change::Relation;
 use crate::destination::value::type_name;
@@ -57,7 +57,7 @@ pub(super) fn follow(
     waiting: u64,
 ) -> Result<Followed, DestinationError> {
     let stop =
-        |change: String, what: &str| DestinationError::permanent(change).hint(way_out(&known.target, known.oid, what));
+        |change: String, what: &str| DestinationError::permanent(change).hint(remedy(&known.target, known.oid, what));
     if (&known.schema, &known.table) != (&relation.schema, &relation.name) {
         return Err(stop(
             format!("{} was renamed to {} at the source", known.full_name(), relation.full_name()),

@@ -11,19 +11,19 @@
 mod alter;
 mod bind;
 mod checkpoint;
+mod deferred;
 mod error;
+mod execute;
 mod facts;
 mod follow;
 mod key;
 mod limit;
+mod lookup_index;
 mod names;
 mod numbers;
-mod parked;
 mod plan;
 mod retype;
-mod rows;
 mod schema;
-mod seek;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -43,7 +43,7 @@ use self::error::{Doing, cannot_open, failed};
 use self::limit::Limit;
 use self::schema::Schema;
 pub use self::value::{NotOurs, SqliteColumn, Storage, postgres_text, storage};
-use self::wal::{Copier, Lengths};
+use self::wal::{Lengths, WalCheckpointer};
 use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options};
 use crate::change::{Batch, Relation};
 use crate::failpoint;
@@ -64,7 +64,7 @@ pub struct Sqlite {
 
 struct Session {
     // Before the connection, because it has to be dropped first.
-    copier: Copier,
+    wal_checkpointer: WalCheckpointer,
     connection: Connection,
     schema: Schema,
     epoch: u64,
@@ -160,11 +160,11 @@ impl Destination for Sqlite {
         connection
             .busy_timeout(BUSY.min(self.options.query_timeout))
             .doing(|| "setting a timeout failed".to_owned())?;
-        let limit = Limit::new(&connection, self.options.query_timeout, Arc::clone(&self.options.numbers))
+        let limit = Limit::new(&connection, self.options.query_timeout, Arc::clone(&self.options.metrics))
             .doing(|| "setting the query timeout failed".to_owned())?;
         let copying = self.connection().doing(|| "opening the SQLite file a second time failed".to_owned())?;
-        let copier = Copier::start(copying, Lengths::default())?;
-        self.session = Some(Session { copier, connection, schema, epoch: checkpoint.epoch, limit });
+        let wal_checkpointer = WalCheckpointer::start(copying, Lengths::default())?;
+        self.session = Some(Session { wal_checkpointer, connection, schema, epoch: checkpoint.epoch, limit });
         Ok(checkpoint)
     }
 
@@ -190,7 +190,7 @@ impl Destination for Sqlite {
         let options = self.options.clone();
         let Session { connection, schema, epoch, limit, .. } = self.session()?;
         begin(connection, &options.cursor, *epoch)?;
-        rows::execute(connection, schema, &options, limit, batch)?;
+        execute::execute(connection, schema, &options, limit, batch)?;
         pass("sqlite.executed")
     }
 
@@ -201,7 +201,7 @@ impl Destination for Sqlite {
         digest: Option<u64>,
     ) -> Result<(), DestinationError> {
         let options = self.options.clone();
-        let Session { copier, connection, schema, epoch, .. } = self.session()?;
+        let Session { wal_checkpointer, connection, schema, epoch, .. } = self.session()?;
         begin(connection, &options.cursor, *epoch)?;
         if position.is_end() {
             schema.end_of_transaction(connection).map_err(|error| error.at(position))?;
@@ -210,7 +210,7 @@ impl Destination for Sqlite {
         pass("sqlite.checkpoint_written")?;
         connection.execute_batch("COMMIT").doing(|| format!("committing up to {position} failed"))?;
         schema.committed();
-        copier.committed(connection);
+        wal_checkpointer.committed(connection);
         pass("sqlite.committed")
             .map_err(|_| DestinationError::new(FailureKind::Reconnect, "a failpoint failed after the commit"))
     }
@@ -228,7 +228,7 @@ impl Destination for Sqlite {
         if !session.connection.is_autocommit() {
             session.connection.execute_batch("ROLLBACK").doing(|| "rolling back failed".to_owned())?;
         }
-        drop(session.copier);
+        drop(session.wal_checkpointer);
         session.connection.close().map_err(|(_, error)| failed("closing the SQLite file failed", error))
     }
 }

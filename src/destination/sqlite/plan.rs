@@ -15,9 +15,9 @@ use crate::destination::value::Family;
 
 /// A set of a row's columns, one bit each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Mask(SmallVec<[u64; 1]>);
+pub(super) struct ColumnSet(SmallVec<[u64; 1]>);
 
-impl Mask {
+impl ColumnSet {
     /// The empty set for so many columns.
     pub fn none(columns: usize) -> Self {
         Self(SmallVec::from_elem(0, columns.div_ceil(64).max(1)))
@@ -74,12 +74,12 @@ pub(super) enum Matching {
 }
 
 /// What the table for the rows of a table that wait aside is called.
-pub(super) fn parking_name(target: &str) -> String {
-    format!("{PARKING}{target}")
+pub(super) fn deferred_name(target: &str) -> String {
+    format!("{DEFERRED}{target}")
 }
 
 /// How such a table's name begins.
-pub(super) const PARKING: &str = "_pg2any_parked_";
+pub(super) const DEFERRED: &str = "_pg2any_deferred_";
 
 /// How the rows of one relation version are written.
 #[derive(Clone, Debug)]
@@ -94,12 +94,12 @@ pub(super) struct Plan {
     /// Every column here that can be written, quoted, whether the source sends it or not.
     pub all: Vec<String>,
     /// What an UPDATE sets that leaves the key alone and has every value.
-    pub common: Mask,
+    pub common: ColumnSet,
     pub insert: String,
     pub update: String,
     pub delete: String,
-    /// The table for rows that wait for their unique value (see `parked`).
-    pub parked: String,
+    /// The table for rows that wait for their unique value (see `deferred`).
+    pub deferred: String,
     /// The columns whose values tell rows apart that cannot meet: nothing else in the table is unique, and values that are
     /// written differently are different here. Empty: the table has no key at all.
     pub independent: Option<Key>,
@@ -177,7 +177,7 @@ impl Plan {
             Matching::Nothing => unique.is_empty().then(Vec::new),
             Matching::Whole { .. } => None,
         };
-        let mut common = Mask::none(columns.len());
+        let mut common = ColumnSet::none(columns.len());
         for (index, _) in columns.iter().enumerate().filter(|(_, column)| column.writable) {
             common.insert(index);
         }
@@ -195,7 +195,7 @@ impl Plan {
             insert: String::new(),
             update: String::new(),
             delete: String::new(),
-            parked: parking_name(&table.name),
+            deferred: deferred_name(&table.name),
             independent,
         };
         plan.insert = plan.insert_sql(&plan.target);
@@ -216,7 +216,7 @@ impl Plan {
     }
 
     /// `UPDATE` that sets the columns of the mask; parameters: those in the row's order, then the old row's.
-    pub fn update_sql(&self, table: &str, set: &Mask) -> String {
+    pub fn update_sql(&self, table: &str, set: &ColumnSet) -> String {
         let mut sql = format!("UPDATE OR ABORT {} SET ", quote(table));
         let mut number = 0;
         for (index, column) in self.columns.iter().enumerate() {
@@ -245,12 +245,12 @@ impl Plan {
         format!("SELECT 1 FROM {}{}", quote(&self.target), self.where_sql(&self.target, 0))
     }
 
-    /// Moves the old row out of the table into the parking table.
-    pub fn park_sql(&self) -> String {
+    /// Moves the old row out of the table into the deferred table.
+    pub fn defer_sql(&self) -> String {
         let all = self.all.join(",");
         format!(
             "INSERT INTO {} ({all}) SELECT {all} FROM {}{}",
-            quote(&self.parked),
+            quote(&self.deferred),
             quote(&self.target),
             self.where_sql(&self.target, 0)
         )

@@ -12,7 +12,7 @@ use super::follow;
 use super::key::key_of;
 use super::names::{free_name, quote, same, table_name};
 use super::numbers::attribute_numbers;
-use super::plan::{Matching, PARKING, Plan, parking_name};
+use super::plan::{DEFERRED, Matching, Plan, deferred_name};
 use super::table::{Table, is_empty};
 use super::value::storage;
 use crate::change::{Key, Relation, RelationVersion};
@@ -22,7 +22,7 @@ use crate::position::{Lsn, Position};
 
 /// Rows of a table that wait aside.
 #[derive(Debug, Default)]
-struct Parking {
+struct Deferred {
     exists: bool,
     waiting: u64,
     /// Changes since they were last tried.
@@ -38,7 +38,7 @@ pub(super) struct Schema {
     plans: HashMap<RelationVersion, Arc<Plan>>,
     /// The version that each table fits now.
     current: HashMap<u32, RelationVersion>,
-    parking: HashMap<u32, Parking>,
+    deferred: HashMap<u32, Deferred>,
     generation: u64,
     /// Of the last command.
     at: Position,
@@ -53,7 +53,7 @@ impl Schema {
             facts: Facts::default(),
             plans: HashMap::new(),
             current: HashMap::new(),
-            parking: HashMap::new(),
+            deferred: HashMap::new(),
             generation: 0,
             at: Position::default(),
             changed: true,
@@ -72,22 +72,22 @@ impl Schema {
         self.facts = Facts::load(connection, &self.options.cursor)?;
         self.plans.clear();
         self.current.clear();
-        self.parking.clear();
+        self.deferred.clear();
         self.generation += 1;
         let reading = || "reading the rows that wait aside failed".to_owned();
         let mut statement = connection
-            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE '\\_pg2any\\_parked\\_%' ESCAPE '\\'")
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE '\\_pg2any\\_deferred\\_%' ESCAPE '\\'")
             .doing(reading)?;
         let names: Vec<String> =
             statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).doing(reading)?;
         for name in names {
-            let target = name.strip_prefix(PARKING).unwrap_or_default();
+            let target = name.strip_prefix(DEFERRED).unwrap_or_default();
             let Some(oid) = self.facts.owner(target).map(|facts| facts.oid) else { continue };
             let waiting: i64 = connection
                 .query_row(&format!("SELECT count(*) FROM {}", quote(&name)), [], |row| row.get(0))
                 .doing(reading)?;
-            let parking = Parking { exists: true, waiting: waiting.unsigned_abs(), ..Parking::default() };
-            self.parking.insert(oid, parking);
+            let deferred = Deferred { exists: true, waiting: waiting.unsigned_abs(), ..Deferred::default() };
+            self.deferred.insert(oid, deferred);
         }
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Schema {
         let facts = match self.facts.tables.get(&relation.oid).cloned() {
             None => self.first_seen(connection, relation).map_err(described)?,
             Some(known) => {
-                let waiting = self.parking.get(&relation.oid).map_or(0, |parking| parking.waiting);
+                let waiting = self.deferred.get(&relation.oid).map_or(0, |deferred| deferred.waiting);
                 let followed =
                     follow::follow(connection, &self.options, known, relation, waiting).map_err(described)?;
                 if followed.reshaped {
@@ -156,7 +156,7 @@ impl Schema {
                 "{source} was dropped and created again at the source (OID {} became {}), and the stream does not say what became of its rows",
                 old.oid, relation.oid
             ))
-            .hint(way_out(&old.target, old.oid, "empty, drop or rename the destination's table, so that it holds what the new table held when it was created")));
+            .hint(remedy(&old.target, old.oid, "empty, drop or rename the destination's table, so that it holds what the new table held when it was created")));
         }
         let wanted = table_name(&self.options.schema_mapping, &relation.schema, &relation.name);
         if let Some(owner) = self.facts.owner(&wanted).filter(|owner| owner.target == wanted) {
@@ -247,14 +247,14 @@ impl Schema {
     /// See [`Plan::independent`]; nothing is independent where triggers and foreign keys are in force, or rows wait aside.
     pub fn independent_key(&self, relation: &Relation) -> Option<Key> {
         let plan =
-            self.plans.get(&relation.version).filter(|_| !self.options.enforce_constraints && !self.has_parked());
+            self.plans.get(&relation.version).filter(|_| !self.options.enforce_constraints && !self.has_deferred());
         plan?.independent.clone()
     }
 
     /// Rows of any table wait aside.
     #[inline]
-    pub fn has_parked(&self) -> bool {
-        !self.parking.is_empty()
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
     }
 
     /// The table was emptied, which gave it a new file at the source.
@@ -268,42 +268,42 @@ impl Schema {
     }
 
     /// How many rows of the table wait aside.
-    pub fn parked(&self, plan: &Plan) -> u64 {
-        self.parking.get(&plan.relation.oid).map_or(0, |parking| parking.waiting)
+    pub fn deferred(&self, plan: &Plan) -> u64 {
+        self.deferred.get(&plan.relation.oid).map_or(0, |deferred| deferred.waiting)
     }
 
     /// Whether it is time to try all that wait.
-    pub fn parked_turn(&mut self, plan: &Plan, waiting: u64) -> bool {
-        self.parking.get_mut(&plan.relation.oid).is_some_and(|parking| {
-            parking.turns += 1;
-            parking.turns % waiting == 0
+    pub fn deferred_turn(&mut self, plan: &Plan, waiting: u64) -> bool {
+        self.deferred.get_mut(&plan.relation.oid).is_some_and(|deferred| {
+            deferred.turns += 1;
+            deferred.turns % waiting == 0
         })
     }
 
     /// Whether the table for rows aside is there.
-    pub fn parking_exists(&self, plan: &Plan) -> bool {
-        self.parking.get(&plan.relation.oid).is_some_and(|parking| parking.exists)
+    pub fn deferred_exists(&self, plan: &Plan) -> bool {
+        self.deferred.get(&plan.relation.oid).is_some_and(|deferred| deferred.exists)
     }
 
     /// It is now.
-    pub fn parking_made(&mut self, plan: &Plan) {
+    pub fn deferred_made(&mut self, plan: &Plan) {
         self.changed = true;
-        self.parking.entry(plan.relation.oid).or_default().exists = true;
+        self.deferred.entry(plan.relation.oid).or_default().exists = true;
     }
 
     /// One more row waits.
-    pub fn parked_more(&mut self, plan: &Plan) {
+    pub fn deferred_more(&mut self, plan: &Plan) {
         self.changed = true;
         let at = self.at;
-        let parking = self.parking.entry(plan.relation.oid).or_default();
-        parking.waiting += 1;
-        parking.position.get_or_insert(at);
+        let deferred = self.deferred.entry(plan.relation.oid).or_default();
+        deferred.waiting += 1;
+        deferred.position.get_or_insert(at);
     }
 
     /// So many rows wait no longer.
-    pub fn parked_less(&mut self, plan: &Plan, rows: usize) {
-        if let Some(parking) = self.parking.get_mut(&plan.relation.oid) {
-            parking.waiting = parking.waiting.saturating_sub(rows as u64);
+    pub fn deferred_less(&mut self, plan: &Plan, rows: usize) {
+        if let Some(deferred) = self.deferred.get_mut(&plan.relation.oid) {
+            deferred.waiting = deferred.waiting.saturating_sub(rows as u64);
         }
     }
 
@@ -311,28 +311,28 @@ impl Schema {
     #[inline]
     pub fn begins(&mut self, position: Position) -> bool {
         let last = std::mem::replace(&mut self.at, position).commit_end;
-        last != position.commit_end && last != Lsn::ZERO && self.has_parked()
+        last != position.commit_end && last != Lsn::ZERO && self.has_deferred()
     }
 
     /// At the end of a source transaction nothing may be left aside; the tables for it go.
     pub fn end_of_transaction(&mut self, connection: &Connection) -> Result<(), DestinationError> {
-        let tables: Vec<u32> = self.parking.keys().copied().collect();
+        let tables: Vec<u32> = self.deferred.keys().copied().collect();
         for oid in tables {
             let plan = self.current.get(&oid).and_then(|version| self.plans.get(version)).cloned();
             if let Some(plan) = &plan {
-                super::parked::settle_all(connection, self, plan)?;
+                super::deferred::settle_all(connection, self, plan)?;
             }
-            if let Some(parking) = self.parking.get(&oid).filter(|parking| parking.waiting > 0) {
+            if let Some(deferred) = self.deferred.get(&oid).filter(|deferred| deferred.waiting > 0) {
                 let target = self.facts.tables.get(&oid).map(|facts| facts.target.clone()).unwrap_or_default();
-                let keys = plan.as_ref().map_or(Ok(String::new()), |plan| super::parked::keys(connection, plan))?;
+                let keys = plan.as_ref().map_or(Ok(String::new()), |plan| super::deferred::keys(connection, plan))?;
                 let error = DestinationError::permanent(format!(
                     "{} row(s) cannot be written: the destination has other rows with their key or unique value",
-                    parking.waiting
+                    deferred.waiting
                 ))
                 .table(target)
                 .key(keys)
                 .hint("The destination has rows that the source does not have, or a unique constraint that the source does not have: remove them");
-                return Err(match parking.position {
+                return Err(match deferred.position {
                     Some(position) => error.at(position),
                     None => error,
                 });
@@ -343,11 +343,11 @@ impl Schema {
     }
 
     fn drop_parking(&mut self, connection: &Connection, oid: u32) -> Result<(), DestinationError> {
-        if self.parking.remove(&oid).is_some() {
+        if self.deferred.remove(&oid).is_some() {
             self.changed = true;
             let target = self.facts.tables.get(&oid).map(|facts| facts.target.as_str()).unwrap_or_default();
             connection
-                .execute(&format!("DROP TABLE IF EXISTS {}", quote(&parking_name(target))), [])
+                .execute(&format!("DROP TABLE IF EXISTS {}", quote(&deferred_name(target))), [])
                 .doing(|| "dropping the table of rows that wait aside failed".to_owned())?;
         }
         Ok(())
@@ -360,7 +360,7 @@ pub(super) fn highest_number(relation: &Relation) -> i16 {
 }
 
 /// The way out of a change that is not followed: the same for each of them.
-pub(super) fn way_out(target: &str, oid: u32, what: &str) -> String {
+pub(super) fn remedy(target: &str, oid: u32, what: &str) -> String {
     format!(
         "Way out: {what}; then run DELETE FROM _pg2any_tables WHERE oid = {oid} in the SQLite file (table {target:?} is then looked at as if seen for the first time) and start again"
     )

@@ -43,7 +43,7 @@ enum Request {
 
 /// The thread that copies. Dropping it joins the thread; that must come before the connection beside it is closed, for the last
 /// connection to be closed removes the log.
-pub(super) struct Copier {
+pub(super) struct WalCheckpointer {
     requests: SyncSender<Request>,
     thread: Option<JoinHandle<()>>,
     /// How many frames there were when a copy was last asked for.
@@ -51,7 +51,7 @@ pub(super) struct Copier {
     lengths: Lengths,
 }
 
-impl Copier {
+impl WalCheckpointer {
     /// Starts the thread; `copying` is a connection of its own to the file.
     pub fn start(copying: Connection, lengths: Lengths) -> Result<Self, DestinationError> {
         let (requests, wanted) = sync_channel(1);
@@ -90,7 +90,7 @@ impl Copier {
     }
 }
 
-impl Drop for Copier {
+impl Drop for WalCheckpointer {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         // Either fails only when the thread is gone already.
@@ -145,9 +145,9 @@ mod tests {
         connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?))).unwrap()
     }
 
-    fn insert(connection: &Connection, copier: &mut Copier) -> (i64, i64) {
+    fn insert(connection: &Connection, wal_checkpointer: &mut WalCheckpointer) -> (i64, i64) {
         connection.execute("INSERT INTO t VALUES (randomblob(6000))", []).unwrap();
-        copier.committed(connection);
+        wal_checkpointer.committed(connection);
         log(connection)
     }
 
@@ -157,10 +157,10 @@ mod tests {
         let path = directory.path().join("a.db");
         let connection = open(&path);
         connection.execute_batch("CREATE TABLE t (a)").unwrap();
-        let mut copier = Copier::start(open(&path), SHORT).unwrap();
-        let longest = (0..1000).map(|_| insert(&connection, &mut copier).0).max().unwrap();
+        let mut wal_checkpointer = WalCheckpointer::start(open(&path), SHORT).unwrap();
+        let longest = (0..1000).map(|_| insert(&connection, &mut wal_checkpointer).0).max().unwrap();
         assert!((SHORT.copy..SHORT.wait + 20).contains(&longest), "{longest} frames");
-        drop(copier);
+        drop(wal_checkpointer);
         connection.close().unwrap();
         assert!(!directory.path().join("a.db-wal").exists());
         let rows = open(&path).query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap();
@@ -174,9 +174,9 @@ mod tests {
         let connection = open(&path);
         connection.execute_batch("CREATE TABLE t (a)").unwrap();
         let (requests, wanted) = sync_channel(1);
-        let mut copier = Copier { requests, thread: None, asked: 0, lengths: SHORT };
+        let mut wal_checkpointer = WalCheckpointer { requests, thread: None, asked: 0, lengths: SHORT };
         while log(&connection).0 < SHORT.wait - 10 {
-            insert(&connection, &mut copier);
+            insert(&connection, &mut wal_checkpointer);
         }
         assert!(matches!(wanted.try_recv(), Ok(Request::Copy)));
     }
@@ -189,12 +189,12 @@ mod tests {
         connection.execute_batch("CREATE TABLE t (a)").unwrap();
         let reader = open(&path);
         reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
-        let mut copier = Copier::start(open(&path), SHORT).unwrap();
-        let (frames, copied) = (0..100).map(|_| insert(&connection, &mut copier)).last().unwrap();
+        let mut wal_checkpointer = WalCheckpointer::start(open(&path), SHORT).unwrap();
+        let (frames, copied) = (0..100).map(|_| insert(&connection, &mut wal_checkpointer)).last().unwrap();
         assert!(frames > SHORT.wait && copied < SHORT.copy, "{copied} of {frames} frames copied");
         reader.execute_batch("COMMIT").unwrap();
         for _ in 0..20 {
-            insert(&connection, &mut copier);
+            insert(&connection, &mut wal_checkpointer);
         }
         assert!(log(&connection).0 < SHORT.wait);
     }

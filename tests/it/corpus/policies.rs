@@ -42,7 +42,7 @@ on_each_server! {
             let (code, said, error) = pipeline.run(&["inspect", "--json"]);
             assert_eq!(code, 0, "{error}");
             let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-            assert_eq!(said["numbers"][counter], 2, "{policy}: {said}");
+            assert_eq!(said["metrics"][counter], 2, "{policy}: {said}");
             running.terminate();
         }
     }

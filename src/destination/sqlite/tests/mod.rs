@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod changes;
+mod execute;
 mod frames;
 mod names;
 mod net;
-mod rows;
 mod speed;
 mod unique;
 mod values;

@@ -203,6 +203,6 @@ fn what_is_not_utf8_is_handled_by_policy() {
         fixture.apply(&[(frame, relations.clone())]).unwrap();
         assert_eq!(fixture.query(&format!("SELECT v FROM t WHERE id = {}", id as char)), [stored]);
     }
-    let numbers = &fixture.options.numbers;
+    let numbers = &fixture.options.metrics;
     assert_eq!((numbers.values_nulled.get(), numbers.values_clamped.get(), numbers.values_as_text.get()), (1, 1, 1));
 }

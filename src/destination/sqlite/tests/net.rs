@@ -114,7 +114,7 @@ fn applied(tables: &[Arc<Relation>], batches: &[Vec<Built>], in_order: bool) -> 
         fixture.commit().unwrap();
     }
     let rows = |table: usize| fixture.query(&format!("SELECT * FROM t{table} ORDER BY id, more, third, v, w"));
-    ((0..tables.len()).flat_map(rows).collect(), fixture.options.numbers.overwritten_commands.get())
+    ((0..tables.len()).flat_map(rows).collect(), fixture.options.metrics.overwritten_commands.get())
 }
 
 proptest! {

@@ -19,7 +19,7 @@ fn slots(fixture: &mut Fixture) -> Arc<Relation> {
 }
 
 fn leftovers(fixture: &Fixture) -> Vec<String> {
-    fixture.query("SELECT name FROM sqlite_schema WHERE name LIKE '%parked%'")
+    fixture.query("SELECT name FROM sqlite_schema WHERE name LIKE '%deferred%'")
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn an_update_or_delete_that_finds_nothing_stops_and_names_position_table_and_key
     fixture.options.on_missing_row = OnMissingRow::Skip;
     fixture.reconnect().unwrap();
     fixture.apply(&[update(&t, &[Some("2"), Some("b")]), delete(&t, &[Some("2"), None])]).unwrap();
-    assert_eq!(fixture.options.numbers.rows_not_found.get(), 2);
+    assert_eq!(fixture.options.metrics.rows_not_found.get(), 2);
 }
 
 #[test]

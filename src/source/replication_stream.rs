@@ -1,6 +1,6 @@
 //! The open stream, and the feedback that never stops while it is open.
 //!
-//! [`Link::serve`] waits for something (room in the spool, an answer from the catalogue, more bytes) and goes on sending
+//! [`ReplicationStream::run_with_feedback`] waits for something (room in the spool, an answer from the catalogue, more bytes) and goes on sending
 //! status updates meanwhile (promise 10). Everything in the reader that waits, waits through it.
 //!
 //! Broken, `it::operation::at_the_disk_quota_reading_pauses_feedback_goes_on_and_all_arrives` or
@@ -15,15 +15,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::catalog_client::Watcher;
 use super::connection::Connection;
+use super::drift_warnings::{self, server_warning};
 use super::error::SourceError;
 use super::feedback::{Ack, Acknowledgement, FeedbackClock, Held};
 use super::gap::{self, Checkpoint, Positions};
-use super::notice::{self, server_warning};
 use super::progress::Progress;
-use super::side::Watcher;
 use super::stall::{StallClock, Verdict, Wait};
-use crate::metrics::Numbers;
+use crate::metrics::Metrics;
 use crate::position::Lsn;
 use crate::spool::{DurableLsn, Spool, SpoolError};
 
@@ -51,7 +51,7 @@ impl From<SpoolError> for Interrupt {
 }
 
 /// The stream's connection and all that feedback is made from.
-pub(crate) struct Link {
+pub(crate) struct ReplicationStream {
     pub(crate) connection: Connection,
     pub(crate) progress: Arc<Progress>,
     pub(crate) shutdown: CancellationToken,
@@ -59,7 +59,7 @@ pub(crate) struct Link {
     pub(crate) received: Lsn,
     /// The highest position that the server named.
     pub(crate) server_end: Lsn,
-    numbers: Arc<Numbers>,
+    metrics: Arc<Metrics>,
     spool: Spool,
     ack: Ack,
     /// What prepared transactions hold back under `--ack applied`.
@@ -78,11 +78,11 @@ pub(crate) struct Link {
 }
 
 /// What a link is made from.
-pub(crate) struct LinkParts {
+pub(crate) struct ReplicationStreamParts {
     pub(crate) connection: Connection,
     pub(crate) progress: Arc<Progress>,
     pub(crate) shutdown: CancellationToken,
-    pub(crate) numbers: Arc<Numbers>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) spool: Spool,
     pub(crate) ack: Ack,
     pub(crate) held: Option<Held>,
@@ -92,8 +92,8 @@ pub(crate) struct LinkParts {
     pub(crate) watcher: Watcher,
 }
 
-impl Link {
-    pub(crate) fn new(parts: LinkParts) -> Self {
+impl ReplicationStream {
+    pub(crate) fn new(parts: ReplicationStreamParts) -> Self {
         let durable = parts.spool.durable_changes();
         let mut checkpoint = parts.progress.watch_checkpoint();
         let known = *checkpoint.borrow_and_update();
@@ -105,7 +105,7 @@ impl Link {
             shutdown: parts.shutdown,
             received: durable_now.lsn(),
             server_end: parts.server_end,
-            numbers: parts.numbers,
+            metrics: parts.metrics,
             spool: parts.spool,
             ack: parts.ack,
             held: parts.held,
@@ -160,9 +160,11 @@ impl Link {
         for notice in self.connection.notices() {
             let (severity, sqlstate) = (notice.severity, notice.sqlstate);
             match server_warning(&sqlstate, &severity, &notice.message) {
-                notice::Verdict::Gap(gap) => return Err(SourceError::from(gap).into()),
-                notice::Verdict::Warn => tracing::warn!(severity, sqlstate, "the source says: {}", notice.message),
-                notice::Verdict::Ignore => {}
+                drift_warnings::Verdict::Gap(gap) => return Err(SourceError::from(gap).into()),
+                drift_warnings::Verdict::Warn => {
+                    tracing::warn!(severity, sqlstate, "the source says: {}", notice.message)
+                }
+                drift_warnings::Verdict::Ignore => {}
             }
         }
         Ok(())
@@ -223,7 +225,11 @@ impl Link {
     }
 
     /// Waits for `future`; feedback goes on.
-    pub(crate) async fn serve<T>(&mut self, wait: Wait, future: impl Future<Output = T>) -> Result<T, Interrupt> {
+    pub(crate) async fn run_with_feedback<T>(
+        &mut self,
+        wait: Wait,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Interrupt> {
         let mut future = std::pin::pin!(future);
         loop {
             tokio::select! {
@@ -261,7 +267,7 @@ impl Link {
         self.connection.send_status(now)?;
         self.last = now;
         self.clock.sent(Instant::now());
-        self.numbers.feedback_sent.add(1);
+        self.metrics.feedback_sent.add(1);
         let (received, server_end) = (self.received, self.server_end);
         self.progress.update(|status| {
             status.reported = now.flush();

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, Connection};
 
 use super::bind::Binder;
+use super::deferred;
 use super::error::{failed, is_duplicate, shortened};
 use super::limit::Limit;
+use super::lookup_index;
 use super::names::quote;
-use super::parked;
-use super::plan::{Mask, Matching, Plan};
+use super::plan::{ColumnSet, Matching, Plan};
 use super::schema::Schema;
-use super::seek;
 use crate::change::{Batch, Cell, Command, DecodeError, Identity, Relation, RelationVersion, Row, net_effect};
 use crate::destination::{DestinationError, OnMissingRow, Options};
 use crate::position::Position;
@@ -28,7 +28,7 @@ struct Run<'c> {
     plan: Arc<Plan>,
     insert: Option<CachedStatement<'c>>,
     update: Option<CachedStatement<'c>>,
-    updates: HashMap<Mask, CachedStatement<'c>>,
+    updates: HashMap<ColumnSet, CachedStatement<'c>>,
     delete: Option<CachedStatement<'c>>,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn execute(
         rows.command(schema, &command).map_err(|error| error.at(position))
     };
     let Some(order) = order else { return batch.commands().try_for_each(row) };
-    options.numbers.overwritten_commands.add((batch.len() - order.len()) as u64);
+    options.metrics.overwritten_commands.add((batch.len() - order.len()) as u64);
     order.into_iter().try_for_each(|index| row(batch.command(index as usize)))?;
     if let Some(last) = batch.len().checked_sub(1) {
         schema.begins(batch.command(last).0);
@@ -97,7 +97,7 @@ impl<'c> Rows<'c> {
                     self.connection
                         .execute(&format!("DELETE FROM {}", quote(&plan.target)), [])
                         .map_err(|error| failed("emptying a table failed", error).table(&plan.target))?;
-                    parked::clear(self.connection, schema, plan)?;
+                    deferred::clear(self.connection, schema, plan)?;
                 }
                 Ok(())
             }
@@ -157,13 +157,14 @@ impl<'c> Rows<'c> {
                 if self.is_key_taken(&plan, new)? {
                     return Err(key_taken("INSERT", error, &plan, new));
                 }
-                let mut statement = parked::statement(self.connection, schema, &plan, &plan.insert_sql(&plan.parked))?;
+                let mut statement =
+                    deferred::statement(self.connection, schema, &plan, &plan.insert_sql(&plan.deferred))?;
                 let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
                 for index in (0..new.len()).filter(|index| plan.columns[*index].writable) {
                     binder.bind(&mut statement, index, &new[index])?;
                 }
                 statement.raw_execute().map_err(|error| refused("INSERT", error, &plan, new))?;
-                schema.parked_more(&plan);
+                schema.deferred_more(&plan);
                 return Ok(());
             }
             Err(error) => return Err(refused("INSERT", error, plan, new)),
@@ -199,12 +200,12 @@ impl<'c> Rows<'c> {
             };
             (statement, &mask)
         };
-        seek::watch(self.connection, plan, statement)?;
+        lookup_index::watch(self.connection, plan, statement)?;
         bind_update(plan, self.options, &mut self.scratch, statement, set, new, old)?;
         match statement.raw_execute() {
             Ok(1) => {
-                return if schema.has_parked() {
-                    parked::settle(self.connection, schema, &self.runs[run].plan)
+                return if schema.has_deferred() {
+                    deferred::settle(self.connection, schema, &self.runs[run].plan)
                 } else {
                     Ok(())
                 };
@@ -218,32 +219,32 @@ impl<'c> Rows<'c> {
                 if is_key_changed(&plan, old, new) && self.is_key_taken(&plan, new)? {
                     return Err(key_taken("UPDATE", error, &plan, old));
                 }
-                for sql in [plan.park_sql(), plan.delete_sql(&plan.target)] {
-                    let mut statement = parked::statement(self.connection, schema, &plan, &sql)?;
+                for sql in [plan.defer_sql(), plan.delete_sql(&plan.target)] {
+                    let mut statement = deferred::statement(self.connection, schema, &plan, &sql)?;
                     let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
                     bind_old(&mut binder, &mut statement, old)?;
                     statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
                 }
-                let sql = plan.update_sql(&plan.parked, &set);
-                let mut statement = parked::statement(self.connection, schema, &plan, &sql)?;
+                let sql = plan.update_sql(&plan.deferred, &set);
+                let mut statement = deferred::statement(self.connection, schema, &plan, &sql)?;
                 bind_update(&plan, self.options, &mut self.scratch, &mut statement, &set, new, old)?;
                 statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
-                schema.parked_more(&plan);
-                return parked::settle(self.connection, schema, &plan);
+                schema.deferred_more(&plan);
+                return deferred::settle(self.connection, schema, &plan);
             }
             Err(error) => return Err(refused("UPDATE", error, plan, old)),
         }
         // Not in the table: it may be waiting aside.
         let plan = Arc::clone(plan);
-        if schema.parked(&plan) > 0 {
+        if schema.deferred(&plan) > 0 {
             let set = set.clone();
             let mut statement =
-                parked::statement(self.connection, schema, &plan, &plan.update_sql(&plan.parked, &set))?;
+                deferred::statement(self.connection, schema, &plan, &plan.update_sql(&plan.deferred, &set))?;
             bind_update(&plan, self.options, &mut self.scratch, &mut statement, &set, new, old)?;
             let matched = statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
             drop(statement);
             if matched > 0 {
-                return parked::settle(self.connection, schema, &plan);
+                return deferred::settle(self.connection, schema, &plan);
             }
         }
         self.missing("UPDATE", &plan, old)
@@ -253,13 +254,13 @@ impl<'c> Rows<'c> {
         let Run { plan, delete, .. } = &mut self.runs[run];
         let old = old_row("DELETE", plan, identity, None)?;
         let statement = prepared(self.connection, delete, plan, || plan.delete.clone())?;
-        seek::watch(self.connection, plan, statement)?;
+        lookup_index::watch(self.connection, plan, statement)?;
         let mut binder = Binder::new(plan, self.options, &mut self.scratch);
         bind_old(&mut binder, statement, old)?;
         match statement.raw_execute() {
             Ok(1) => {
-                return if schema.has_parked() {
-                    parked::settle(self.connection, schema, &self.runs[run].plan)
+                return if schema.has_deferred() {
+                    deferred::settle(self.connection, schema, &self.runs[run].plan)
                 } else {
                     Ok(())
                 };
@@ -269,15 +270,15 @@ impl<'c> Rows<'c> {
             Err(error) => return Err(refused("DELETE", error, plan, old)),
         }
         let plan = Arc::clone(plan);
-        if schema.parked(&plan) > 0 {
-            let mut statement = parked::statement(self.connection, schema, &plan, &plan.delete_sql(&plan.parked))?;
+        if schema.deferred(&plan) > 0 {
+            let mut statement = deferred::statement(self.connection, schema, &plan, &plan.delete_sql(&plan.deferred))?;
             let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
             bind_old(&mut binder, &mut statement, old)?;
             let matched = statement.raw_execute().map_err(|error| refused("DELETE", error, &plan, old))?;
             drop(statement);
             if matched > 0 {
-                schema.parked_less(&plan, matched);
-                return parked::settle(self.connection, schema, &plan);
+                schema.deferred_less(&plan, matched);
+                return deferred::settle(self.connection, schema, &plan);
             }
         }
         self.missing("DELETE", &plan, old)
@@ -299,7 +300,7 @@ impl<'c> Rows<'c> {
 
     fn missing(&self, verb: &str, plan: &Plan, old: &Row<'_>) -> Result<(), DestinationError> {
         if self.options.on_missing_row == OnMissingRow::Skip {
-            self.options.numbers.rows_not_found.add(1);
+            self.options.metrics.rows_not_found.add(1);
             return Ok(());
         }
         Err(DestinationError::permanent(format!("{verb} found no row: the destination differs from the source"))
@@ -328,7 +329,7 @@ fn prepared<'s, 'c>(
 }
 
 /// Which columns an UPDATE sets: not those whose value was not sent, and the key only when it may have changed.
-fn set_mask(plan: &Plan, identity: &Identity<'_>, new: &Row<'_>) -> Mask {
+fn set_mask(plan: &Plan, identity: &Identity<'_>, new: &Row<'_>) -> ColumnSet {
     let mut mask = plan.common.clone();
     if let (Matching::Key(key), Identity::Key(_) | Identity::Full(_)) = (&plan.matching, identity) {
         key.iter().filter(|index| plan.columns[**index].writable).for_each(|index| mask.insert(*index));
@@ -364,7 +365,7 @@ fn bind_update(
     options: &Options,
     scratch: &mut Vec<u8>,
     statement: &mut CachedStatement<'_>,
-    set: &Mask,
+    set: &ColumnSet,
     new: &Row<'_>,
     old: &Row<'_>,
 ) -> Result<(), DestinationError> {

@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::catalogue::{self, Answered, Asker};
 use super::connection::{Connection, ConnectionString, Session};
+use super::drift_warnings::Unsaid;
 use super::error::{ErrorKind, SourceError};
-use super::notice::Unsaid;
 use super::options::SourceOptions;
 use super::publications::Watch;
 use super::session;
@@ -39,13 +39,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// A connection for SQL that is kept between questions.
 #[derive(Debug)]
-pub(crate) struct Side {
+pub(crate) struct CatalogClient {
     string: Arc<ConnectionString>,
     options: Arc<SourceOptions>,
     connection: Option<Connection>,
 }
 
-impl Side {
+impl CatalogClient {
     pub(crate) fn new(string: Arc<ConnectionString>, options: Arc<SourceOptions>) -> Self {
         Self { string, options, connection: None }
     }

@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL checks a deferrable unique constraint at the end of a statement or transaction, and SQLite at every row: of
 //! two rows that swap a unique value the first meets the second. Such a row moves into a table of its own without constraints
-//! (`_pg2any_parked_<table>`, made when it is first needed), where later commands of the same transaction find it: what
+//! (`_pg2any_deferred_<table>`, made when it is first needed), where later commands of the same transaction find it: what
 //! is not in the table itself is looked for there. After each change of the table those that fit by now go back. At the
 //! end of a source transaction nothing may be left aside; if something is, the destination has a row that the source does
 //! not have, and the commit is refused. A *part* of a source transaction may be committed with rows aside: they are in the
@@ -25,7 +25,7 @@ use crate::destination::DestinationError;
 /// With so many rows aside, they are not all tried after every change but now and then.
 const EAGER: u64 = 8;
 
-/// A statement that may name the parking table, which is made if it is missing.
+/// A statement that may name the deferred table, which is made if it is missing.
 pub(super) fn statement<'c>(
     connection: &'c Connection,
     schema: &mut Schema,
@@ -33,26 +33,26 @@ pub(super) fn statement<'c>(
     sql: &str,
 ) -> Result<CachedStatement<'c>, DestinationError> {
     let failure = |error| failed("a row whose unique value is taken cannot be put aside", error).table(&plan.target);
-    if !schema.parking_exists(plan) {
+    if !schema.deferred_exists(plan) {
         let all = plan.all.join(",");
         let make = format!(
             "CREATE TABLE IF NOT EXISTS {} AS SELECT {all} FROM {} WHERE 0",
-            quote(&plan.parked),
+            quote(&plan.deferred),
             quote(&plan.target)
         );
         connection.execute(&make, []).map_err(failure)?;
-        schema.parking_made(plan);
+        schema.deferred_made(plan);
     }
     connection.prepare_cached(sql).map_err(failure)
 }
 
 /// Forgets the rows aside: their table is truncated.
 pub(super) fn clear(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
-    if schema.parked(plan) > 0 {
+    if schema.deferred(plan) > 0 {
         connection
-            .execute(&format!("DELETE FROM {}", quote(&plan.parked)), [])
+            .execute(&format!("DELETE FROM {}", quote(&plan.deferred)), [])
             .doing(|| "emptying a table failed".to_owned())?;
-        schema.parked_less(plan, usize::MAX);
+        schema.deferred_less(plan, usize::MAX);
     }
     Ok(())
 }
@@ -64,7 +64,7 @@ pub(super) fn keys(connection: &Connection, plan: &Plan) -> Result<String, Desti
     if columns.is_empty() {
         return Ok(String::new());
     }
-    let sql = format!("SELECT {} FROM {} LIMIT {}", columns.join(","), quote(&plan.parked), SHOWN + 1);
+    let sql = format!("SELECT {} FROM {} LIMIT {}", columns.join(","), quote(&plan.deferred), SHOWN + 1);
     let failure = |error| failed("naming the rows that wait failed", error).table(&plan.target);
     let mut statement = connection.prepare(&sql).map_err(failure)?;
     let row = |row: &rusqlite::Row<'_>| {
@@ -86,8 +86,8 @@ pub(super) fn keys(connection: &Connection, plan: &Plan) -> Result<String, Desti
 
 /// Puts back what fits by now.
 pub(super) fn settle(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
-    let waiting = schema.parked(plan);
-    if waiting == 0 || (waiting > EAGER && !schema.parked_turn(plan, waiting)) {
+    let waiting = schema.deferred(plan);
+    if waiting == 0 || (waiting > EAGER && !schema.deferred_turn(plan, waiting)) {
         return Ok(());
     }
     settle_all(connection, schema, plan)
@@ -98,25 +98,28 @@ pub(super) fn settle_all(connection: &Connection, schema: &mut Schema, plan: &Pl
     let failure =
         |error| failed("a row that waited for its unique value cannot be put back", error).table(&plan.target);
     let all = plan.all.join(",");
-    let (table, parked) = (quote(&plan.target), quote(&plan.parked));
+    let (table, deferred) = (quote(&plan.target), quote(&plan.deferred));
     let rowid = ["rowid", "_rowid_", "oid"]
         .into_iter()
         .find(|name| !plan.all.iter().any(|column| super::names::same(column, &quote(name))))
         .unwrap_or("rowid");
     let mut back = connection
-        .prepare_cached(&format!("INSERT OR ABORT INTO {table} ({all}) SELECT {all} FROM {parked} WHERE {rowid} = ?1"))
+        .prepare_cached(&format!(
+            "INSERT OR ABORT INTO {table} ({all}) SELECT {all} FROM {deferred} WHERE {rowid} = ?1"
+        ))
         .map_err(failure)?;
-    let mut forget = connection.prepare_cached(&format!("DELETE FROM {parked} WHERE {rowid} = ?1")).map_err(failure)?;
+    let mut forget =
+        connection.prepare_cached(&format!("DELETE FROM {deferred} WHERE {rowid} = ?1")).map_err(failure)?;
     let numbers: Vec<i64> = connection
-        .prepare_cached(&format!("SELECT {rowid} FROM {parked} ORDER BY {rowid}"))
+        .prepare_cached(&format!("SELECT {rowid} FROM {deferred} ORDER BY {rowid}"))
         .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
         .map_err(failure)?;
     for number in numbers {
         match back.execute([number]) {
-            Ok(0) => return Err(super::rows::swallowed(plan)),
+            Ok(0) => return Err(super::execute::swallowed(plan)),
             Ok(_) => {
                 forget.execute([number]).map_err(failure)?;
-                schema.parked_less(plan, 1);
+                schema.deferred_less(plan, 1);
             }
             Err(error) if is_duplicate(&error) => {}
             Err(error) => return Err(failure(error)),
