@@ -182,7 +182,7 @@ impl Reader {
             server_end: facts.server,
             watcher,
         });
-        let side = CatalogClient::new(Arc::clone(&self.string), Arc::clone(options));
+        let client = CatalogClient::new(Arc::clone(&self.string), Arc::clone(options));
         Ok(Reception {
             link,
             frames: Frames::new(&self.spool),
