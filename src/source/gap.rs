@@ -183,6 +183,19 @@ pub enum Gap {
         /// Up to here the histories are the same.
         compared: Lsn,
     },
+    /// The server knows nothing of a commit.
+    #[error(
+        "gap: transaction {xid}, whose commit ends at {commit_end}, had been received, and the source says that {what}: \
+         {OTHER_HISTORY}. {RIGHT_SERVER}"
+    )]
+    NeverCommitted {
+        /// Its transaction.
+        xid: Xid,
+        /// Where it ends.
+        commit_end: Lsn,
+        /// What the source says.
+        what: &'static str,
+    },
     /// C is behind what the spool keeps.
     #[error(
         "gap: the destination's checkpoint {checkpoint} is behind what the spool still keeps (everything up to {released} was \

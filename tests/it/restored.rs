@@ -103,6 +103,38 @@ on_each_server! {
         own.stop("immediate");
     }
 
+    fn a_restored_source_whose_slot_was_moved_on_does_not_know_the_last_commit(server) {
+        for aborted in [false, true] {
+            let Some((mut own, mut pipeline)) = delivered(server.version, &[], SLOT) else { return };
+            own.stop("immediate");
+            own.copy_data("data", "image");
+            let port = own.port;
+            own.launch_on(port).unwrap();
+            execute(&own, "INSERT INTO t VALUES (200, 'of the old history')");
+            execute(&own, "CREATE TABLE other AS SELECT g FROM generate_series(1, 10000) g");
+            pipeline.catch_up();
+            let end = text(&own, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots");
+            own.stop("immediate");
+            own.copy_data("image", "data");
+            own.launch().unwrap();
+            if aborted {
+                execute(&own, "BEGIN; INSERT INTO t VALUES (200, 'rolled back'); ROLLBACK");
+            }
+            // More WAL, and no transaction.
+            while text(&own, &format!("SELECT (pg_current_wal_insert_lsn() >= '{end}'::pg_lsn)::text")) != "true" {
+                execute(&own, "SELECT pg_logical_emit_message(false, 'pg2any', repeat('x', 8000))");
+            }
+            execute(&own, "SELECT pg_switch_wal()");
+            execute(&own, &format!("SELECT pg_replication_slot_advance('s', '{end}'::pg_lsn - 4000)"));
+            assert_eq!(text(&own, &format!("SELECT (confirmed_flush_lsn <= '{end}'::pg_lsn)::text FROM pg_replication_slots")), "true");
+            pipeline.set("CDC_SOURCE_CONNECTION_STRING", &url(&own));
+            let says = if aborted { "it was rolled back there" } else { "it has not begun there" };
+            let said = stops(&pipeline, GAP, &["with another history"]);
+            assert!(said.contains(says), "{said}");
+            own.stop("immediate");
+        }
+    }
+
     fn what_a_crashed_source_sends_again_is_known_and_left_out(server) {
         const TWO_PHASE: &str = "SELECT pg_create_logical_replication_slot('s', 'pgoutput', false, true)";
         let settings = [("logical_decoding_work_mem", "64kB"), ("checkpoint_timeout", "1h")];
