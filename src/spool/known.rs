@@ -66,7 +66,7 @@ pub struct KnownCommits {
     pub commits: VecDeque<KnownCommit>,
     /// Of all of them.
     #[serde(skip)]
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl KnownCommits {
@@ -134,5 +134,92 @@ impl Spool {
     #[must_use]
     pub fn known_commits(&self) -> KnownCommits {
         lock(&self.core.known).clone()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::position::Position;
+    use crate::spool::tests::{block_on, put, wait_durable};
+    use crate::spool::{SourceIdentity, SpoolOptions};
+
+    fn commit(xid: Xid, bytes: u64) -> KnownCommit {
+        KnownCommit {
+            commit_lsn: Lsn(u64::from(xid) * 10 - 5),
+            commit_end: Lsn(u64::from(xid) * 10),
+            xid,
+            commit_time: PgTimestamp(7),
+            has_rows: true,
+            has_origin: false,
+            bytes,
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_says_from_where_it_is_complete() {
+        let mut known = KnownCommits::default();
+        (1..=3000).for_each(|xid| known.push(commit(xid, 100)));
+        assert_eq!(known.commits.len(), LIMIT);
+        assert_eq!(known.complete_after, Lsn((3000 - LIMIT as u64) * 10));
+        known.push(commit(3001, LIMIT_BYTES * 2));
+        assert_eq!(
+            known,
+            KnownCommits {
+                complete_after: Lsn(30_000),
+                commits: [commit(3001, LIMIT_BYTES * 2)].into(),
+                ..known.clone()
+            }
+        );
+        known.push(commit(3002, 100));
+        assert_eq!(known.commits.iter().map(|commit| commit.xid).collect::<Vec<_>>(), [3002]);
+    }
+
+    #[test]
+    fn commits_are_known_when_their_rows_were_released_and_after_a_restart_until_another_source_is_adopted() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = || SpoolOptions { retain: Duration::ZERO, ..SpoolOptions::new(directory.path()) };
+        let known = |spool: &Spool| {
+            let known = spool.known_commits();
+            (
+                known.complete_after,
+                known.commits.iter().map(|commit| (commit.xid, commit.commit_end.0)).collect::<Vec<_>>(),
+            )
+        };
+        let all = (Lsn::ZERO, vec![(5, 100), (6, 200), (7, 300)]);
+        {
+            let spool = Spool::open(options()).unwrap();
+            let mut intake = spool.intake().unwrap();
+            put(&mut intake, 5, 100, &["a"]);
+            put(&mut intake, 6, 200, &["a", "b"]);
+            // Without rows: the source does not send it again.
+            put(&mut intake, 9, 250, &[]);
+            put(&mut intake, 7, 300, &["a"]);
+            block_on(intake.flush()).unwrap();
+            wait_durable(&spool, 300);
+            spool.reader("main").advance(Position::end_of(Lsn(200)));
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while spool.released_up_to() < Lsn(200) {
+                assert!(Instant::now() < deadline);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(known(&spool), all);
+        }
+        let spool = Spool::open(options()).unwrap();
+        assert_eq!(known(&spool), all);
+        let identity = SourceIdentity {
+            system_identifier: "8".to_owned(),
+            timeline: 1,
+            database: "d".to_owned(),
+            slot: "s".to_owned(),
+            publications: Vec::new(),
+        };
+        spool.adopt(&identity).unwrap();
+        assert_eq!(known(&spool), (Lsn(300), vec![]));
+        drop(spool);
+        assert_eq!(known(&Spool::open(options()).unwrap()), (Lsn(300), vec![]));
     }
 }
