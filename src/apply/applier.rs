@@ -294,6 +294,7 @@ impl Applier {
             }
             return Err(Failure::Shutdown);
         }
+        self.activity.call("looking at the destination", self.destination.check()).await?;
         self.settle(received, self.options.idle_checkpoint).await?;
         if self.may_execute_early()
             && let Some(open) = self.reader.try_open().filter(|open| !self.no_early_execution.contains(&open.xid()))

@@ -219,6 +219,11 @@ pub trait Destination: Send {
         digest: Option<u64>,
     ) -> Result<(), DestinationError>;
 
+    /// Whether it is still the one that was connected to; asked while nothing waits. To be answered at once.
+    async fn check(&mut self) -> Result<(), DestinationError> {
+        Ok(())
+    }
+
     /// Undoes what was executed since the last commit.
     async fn rollback(&mut self) -> Result<(), DestinationError>;
 

@@ -72,6 +72,13 @@ impl Acknowledgement {
         Self { flush: self.flush.min(limit), apply: self.apply.min(limit), ..self }
     }
 
+    /// Says nothing behind `limit`, not even that it was received: PostgreSQL answers with its own position only where
+    /// that is not known here.
+    #[must_use]
+    pub(crate) fn only(self, limit: Lsn) -> Self {
+        Self { write: self.write.min(limit), ..self.not_behind(limit) }
+    }
+
     /// Received.
     #[must_use]
     pub const fn write(&self) -> Lsn {

@@ -14,6 +14,8 @@
 //! An *empty* spool (no identity in it) has no D. With a checkpoint at the destination the spool was lost, and C stands in for
 //! D: F ≤ C, so everything behind C is sent again. With neither it is the first run, and the slot's own position begins it.
 //!
+//! Positions do not tell a source that was restored and ran past all of them: that is `history.rs`.
+//!
 //! A slot that is missing, was invalidated, or cannot be decoded any more is the same gap, found before the comparison.
 //!
 //! It is a pure function, so that every case is a test here; that the reader calls it at every connect is tested against servers.
@@ -22,7 +24,7 @@
 
 use std::fmt;
 
-use crate::position::{Lsn, Position};
+use crate::position::{Lsn, Position, Xid};
 
 /// What the destination holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,6 +153,49 @@ pub enum Gap {
         /// C.
         checkpoint: Position,
     },
+    /// A commit came again that never came before.
+    #[error(
+        "gap: the source sent transaction {xid}, whose commit ends at {commit_end}, and everything up to {known_until} had been received \
+         without it: {OTHER_HISTORY} (the same up to {compared}). {RIGHT_SERVER}"
+    )]
+    OtherHistory {
+        /// Its transaction.
+        xid: Xid,
+        /// Where it ends.
+        commit_end: Lsn,
+        /// Everything that ends up to here had been received.
+        known_until: Lsn,
+        /// Up to here the histories are the same.
+        compared: Lsn,
+    },
+    /// A commit that came before does not come again.
+    #[error(
+        "gap: transaction {xid}, whose commit ends at {commit_end}, had been received, and the source does not send it again: \
+         {OTHER_HISTORY} (the same up to {compared}; received up to {known_until}). {RIGHT_SERVER}"
+    )]
+    CommitMissing {
+        /// Its transaction.
+        xid: Xid,
+        /// Where it ends.
+        commit_end: Lsn,
+        /// Everything that ends up to here had been received.
+        known_until: Lsn,
+        /// Up to here the histories are the same.
+        compared: Lsn,
+    },
+    /// The server knows nothing of a commit.
+    #[error(
+        "gap: transaction {xid}, whose commit ends at {commit_end}, had been received, and the source says that {what}: \
+         {OTHER_HISTORY}. {RIGHT_SERVER}"
+    )]
+    NeverCommitted {
+        /// Its transaction.
+        xid: Xid,
+        /// Where it ends.
+        commit_end: Lsn,
+        /// What the source says.
+        what: &'static str,
+    },
     /// C is behind what the spool keeps.
     #[error(
         "gap: the destination's checkpoint {checkpoint} is behind what the spool still keeps (everything up to {released} was \
@@ -174,6 +219,12 @@ pub enum Gap {
         released: Lsn,
     },
 }
+
+/// Why commits are others than those that were received.
+const OTHER_HISTORY: &str = "the source was restored from an older state and has run on since, with another history";
+/// The way out of another history.
+const RIGHT_SERVER: &str = "Bring the right server back, or load the tables anew: drop the slot, empty the data directory and the \
+                            destination, and start from a new slot (pg2any slot create --export-snapshot)";
 
 /// The way out of a slot that is gone.
 const START_ANEW: &str = "Load the tables anew: drop the slot if it exists, empty the data directory and the destination, and \

@@ -21,6 +21,7 @@ mod error;
 mod feedback;
 mod frames;
 mod gap;
+mod history;
 mod identity;
 mod libpq;
 mod options;

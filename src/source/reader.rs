@@ -22,6 +22,7 @@ use super::error::SourceError;
 use super::feedback::{Ack, FeedbackClock, Held};
 use super::frames::{Frames, Step};
 use super::gap::Checkpoint;
+use super::history::{self, History};
 use super::options::{Origin, SourceOptions};
 use super::progress::Progress;
 use super::protocol::Envelope;
@@ -88,7 +89,7 @@ impl Reader {
         self.bind(&prepared).await?;
         let mut reception = self.start(prepared)?;
         let ended = self.receive(&mut reception).await;
-        reception.frames.passed(Lsn(u64::MAX));
+        reception.frames.end();
         if let Err(Interrupt::Shutdown) = &ended {
             self.farewell(&mut reception).await;
         }
@@ -151,13 +152,17 @@ impl Reader {
         }
         let mut unsaid = Unsaid::default();
         unsaid.look(&mut connection, &self.spool)?;
-        connection.start_replication(&options.slot, durable, &parameters)?;
+        // Not at the durable end: what comes again shows whether this is the history that was followed.
+        let known = self.spool.known_commits();
+        let start = history::start(slot.confirmed, &known);
+        let history = History::new(slot.confirmed, known, self.intake.seen(), options.origin);
+        connection.start_replication(&options.slot, start, &parameters)?;
         passed("source.started")?;
 
         options.metrics.source_connections.add(1);
         self.streamed = true;
         tracing::info!(
-            slot = options.slot, from = %durable, server = %facts.server, protocol, streaming, two_phase,
+            slot = options.slot, from = %start, %durable, server = %facts.server, protocol, streaming, two_phase,
             "streaming from the source"
         );
         self.progress.update(|status| {
@@ -180,12 +185,13 @@ impl Reader {
             clock: FeedbackClock::new(options.status_interval, facts.sender_timeout, now),
             stall_timeout: options.stall_timeout,
             server_end: facts.server,
+            compared: history.compared(),
             watcher,
         });
         let client = CatalogClient::new(Arc::clone(&self.string), Arc::clone(options));
         Ok(Reception {
             link,
-            frames: Frames::new(&self.spool),
+            frames: Frames::new(&self.spool, history),
             client,
             streaming,
             bytes: 0,
@@ -255,6 +261,7 @@ impl Reader {
                             reception.link.decided(prepared, end);
                         }
                         reception.link.received = reception.link.received.max(end);
+                        reception.link.compared_up_to(reception.frames.compared());
                         reception.pacing.committed(sent, time);
                     }
                     Step::Describe(description) => {
@@ -271,7 +278,8 @@ impl Reader {
                 reception.link.server_end = reception.link.server_end.max(end);
                 reception.keepalive = Some(end);
                 if reception.frames.at_boundary() {
-                    reception.frames.passed(end);
+                    reception.frames.passed(end)?;
+                    reception.link.compared_up_to(reception.frames.compared());
                 }
                 if reply {
                     self.keepalive(reception, true);

@@ -59,6 +59,8 @@ pub(crate) struct ReplicationStream {
     pub(crate) received: Lsn,
     /// The highest position that the server named.
     pub(crate) server_end: Lsn,
+    /// Nothing behind this is acknowledged: the source may have another history there.
+    compared_up_to: Lsn,
     metrics: Arc<Metrics>,
     spool: Spool,
     ack: Ack,
@@ -89,6 +91,7 @@ pub(crate) struct ReplicationStreamParts {
     pub(crate) clock: FeedbackClock,
     pub(crate) stall_timeout: Duration,
     pub(crate) server_end: Lsn,
+    pub(crate) compared: Lsn,
     pub(crate) watcher: Watcher,
 }
 
@@ -105,6 +108,7 @@ impl ReplicationStream {
             shutdown: parts.shutdown,
             received: durable_now.lsn(),
             server_end: parts.server_end,
+            compared_up_to: parts.compared,
             metrics: parts.metrics,
             spool: parts.spool,
             ack: parts.ack,
@@ -129,9 +133,17 @@ impl ReplicationStream {
         }
     }
 
+    /// The source's history is the known one up to here.
+    pub(crate) fn compared_up_to(&mut self, lsn: Lsn) {
+        if lsn > self.compared_up_to {
+            self.compared_up_to = lsn;
+            self.clock.moved();
+        }
+    }
+
     /// What may be said to the server.
     fn acknowledgement(&mut self, received: Lsn, durable: DurableLsn, checkpoint: Checkpoint) -> Acknowledgement {
-        let now = Acknowledgement::new(self.ack, received, durable, checkpoint);
+        let now = Acknowledgement::new(self.ack, received, durable, checkpoint).only(self.compared_up_to);
         match &mut self.held {
             Some(held) => now.not_behind(held.limit(now.apply(), self.spool.oldest_prepared())),
             None => now,

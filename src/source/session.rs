@@ -21,7 +21,7 @@ use super::progress::Progress;
 use super::publications::Watch;
 use super::slot::{self, SlotState};
 use crate::failpoint;
-use crate::position::{Lsn, PgTimestamp};
+use crate::position::{Lsn, PgTimestamp, Xid};
 use crate::spool::{AcceptedGap, Publication, SourceIdentity, Spool};
 
 /// What the server says of itself.
@@ -220,6 +220,7 @@ pub(crate) fn prepare(
     };
     slot::check(&slot, &options.slot, &facts.identity.database, behind)?;
     slot::check_idle(&slot, &options.slot)?;
+    check_last_commit(&mut connection, spool)?;
     if slot.two_phase && protocol < 3 {
         return Err(SourceError::setup(
             format!("slot {:?} sends prepared transactions, which protocol version {protocol} cannot", options.slot),
@@ -253,6 +254,37 @@ pub(crate) fn prepare(
         protocol,
         watch,
     })
+}
+
+/// Where the slot is at the spool's end nothing comes again that could be compared (`history.rs`), so the server is asked
+/// about the last commit. Its transaction may have been forgotten, or be another one's by now: that proves nothing.
+fn check_last_commit(connection: &mut Connection, spool: &Spool) -> Result<(), SourceError> {
+    const DOING: &str = "asking about the last known commit";
+    let Some(known) = spool.known_commits().commits.back().copied() else { return Ok(()) };
+    let sql = format!(
+        "SELECT pg_catalog.age('{}'::pg_catalog.xid), pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())",
+        known.xid
+    );
+    let result = connection.exec(DOING, &sql)?;
+    let age = result.get_value(0, 0).and_then(|age| age.parse::<i32>().ok());
+    let newest = result.get_value(0, 1).and_then(|newest| newest.parse::<u64>().ok());
+    let (Some(age), Some(newest)) = (age, newest) else { return Ok(()) };
+    let never = |what| Gap::NeverCommitted { xid: known.xid, commit_end: known.commit_end, what };
+    if age <= 0 {
+        return Err(never("it has not begun there").into());
+    }
+    // Its number with the epoch, which is the newest one's or the one before.
+    let Some(full) = newest.checked_sub(u64::from(Xid::wrapping_sub(low(newest), known.xid))) else { return Ok(()) };
+    if full >= newest {
+        return Ok(());
+    }
+    let status = connection.one(DOING, &format!("SELECT pg_catalog.pg_xact_status('{full}'::pg_catalog.xid8)"))?;
+    if status.as_deref() == Some("aborted") { Err(never("it was rolled back there").into()) } else { Ok(()) }
+}
+
+/// A transaction's number without its epoch.
+fn low(full: u64) -> Xid {
+    Xid::try_from(full & u64::from(Xid::MAX)).unwrap_or_default()
 }
 
 /// Without anything of our own there is nothing that the server could be behind of.

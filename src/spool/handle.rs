@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::error::SpoolError;
 use super::header::{HEADER_VERSION, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending};
 use super::intake::Intake;
+use super::known::KnownCommits;
 use super::layout::{
     FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, PUBLICATIONS_KEY, Store, parse_pending_key,
 };
@@ -78,6 +79,7 @@ pub(crate) struct Core {
     pub(crate) live: Mutex<RecentTransactions>,
     pub(crate) prepared: Mutex<HashMap<String, (Prepare, Arc<Shared>)>>,
     pub(crate) cursors: Mutex<Cursors>,
+    pub(crate) known: Mutex<KnownCommits>,
     pub(crate) queue: Queue,
     pub(crate) durable: watch::Sender<DurableLsn>,
     pub(crate) failure: watch::Sender<Option<Arc<SpoolError>>>,
@@ -176,6 +178,7 @@ impl Spool {
         let prepared = load_prepared(&store, &mut segments).map_err(held)?;
         let positions = load_cursors(&store).map_err(held)?;
         let relations = Relations::load(&store).map_err(held)?;
+        let known = KnownCommits::load(&store, &progress).map_err(held)?;
         let live = RecentTransactions::new(
             options.tail_transactions,
             progress.next_sequence,
@@ -188,6 +191,7 @@ impl Spool {
             live: Mutex::new(live),
             prepared: Mutex::new(prepared),
             cursors: Mutex::new(Cursors { positions, changed: Vec::new() }),
+            known: Mutex::new(known),
             queue: Queue::default(),
             durable: watch::Sender::new(DurableLsn::synced(progress.durable)),
             failure: watch::Sender::new(None),
@@ -243,8 +247,9 @@ impl Spool {
         let mut batch = store.db.batch();
         batch.insert(&store.meta, FORMER_KEY, record::encode(HEADER_VERSION, "former sources", &former)?);
         batch.insert(&store.meta, IDENTITY_KEY, record::encode(HEADER_VERSION, "the source's identity", identity)?);
-        // Its rows have other versions.
+        // Its rows have other versions, and its commits are others.
         batch.remove(&store.meta, PUBLICATIONS_KEY);
+        lock(&self.core.known).forget(store, &mut batch, self.durable().lsn())?;
         batch.commit().map_err(SpoolError::store("writing the identity"))?;
         store.db.persist(fjall::PersistMode::SyncAll).map_err(SpoolError::store("syncing the identity"))
     }

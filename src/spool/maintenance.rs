@@ -153,6 +153,7 @@ impl Writer {
         self.progress = progress;
         self.add_cursors(&mut batch)?;
         self.add_progress(&mut batch)?;
+        lock(&self.core.known).keep(&self.core.store, &mut batch, progress.released)?;
         batch.commit().map_err(SpoolError::store("releasing applied transactions"))?;
         failpoint::pass("spool.released").map_err(SpoolError::failpoint("releasing"))
     }

@@ -39,3 +39,4 @@ mod oracle;
 mod power;
 mod publications;
 mod refusals;
+mod restored;

@@ -15,6 +15,7 @@ mod describe;
 mod dialect;
 mod error;
 mod execute;
+mod file;
 mod limit;
 mod lookup_index;
 mod plan;
@@ -36,6 +37,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use self::checkpoint::{begin, take};
 use self::error::{Doing, cannot_open, failed};
+use self::file::OpenFile;
 use self::limit::Limit;
 use self::schema::Schema;
 pub use self::value::{NotOurs, SqliteColumn, Storage, postgres_text, storage};
@@ -62,6 +64,7 @@ struct Session {
     // Before the connection, because it has to be dropped first.
     wal_checkpointer: WalCheckpointer,
     connection: Connection,
+    file: OpenFile,
     schema: Schema,
     epoch: u64,
     limit: Limit,
@@ -148,7 +151,10 @@ impl Destination for Sqlite {
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
         // Dropping a connection rolls back what it left open.
-        self.session = None;
+        if let Some(Session { wal_checkpointer, connection, file, .. }) = self.session.take() {
+            drop((wal_checkpointer, connection));
+            file.leave();
+        }
         let connection = self.open()?;
         let checkpoint = take(&connection, &self.options)?;
         pass("sqlite.checkpoint_taken")?;
@@ -160,7 +166,8 @@ impl Destination for Sqlite {
             .doing(|| "setting the query timeout failed".to_owned())?;
         let copying = self.connection().doing(|| "opening the SQLite file a second time failed".to_owned())?;
         let wal_checkpointer = WalCheckpointer::start(copying, Lengths::default())?;
-        self.session = Some(Session { wal_checkpointer, connection, schema, epoch: checkpoint.epoch, limit });
+        let file = OpenFile::new(self.path());
+        self.session = Some(Session { wal_checkpointer, connection, file, schema, epoch: checkpoint.epoch, limit });
         Ok(checkpoint)
     }
 
@@ -197,7 +204,8 @@ impl Destination for Sqlite {
         digest: Option<u64>,
     ) -> Result<(), DestinationError> {
         let options = self.options.clone();
-        let Session { wal_checkpointer, connection, schema, epoch, .. } = self.session()?;
+        let Session { wal_checkpointer, connection, file, schema, epoch, .. } = self.session()?;
+        file.check()?;
         begin(connection, &options.cursor, *epoch)?;
         if position.is_end() {
             schema.end_of_transaction(connection).map_err(|error| error.at(position))?;
@@ -209,6 +217,10 @@ impl Destination for Sqlite {
         wal_checkpointer.committed(connection);
         pass("sqlite.committed")
             .map_err(|_| DestinationError::new(FailureKind::Reconnect, "a failpoint failed after the commit"))
+    }
+
+    async fn check(&mut self) -> Result<(), DestinationError> {
+        self.session()?.file.check()
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {
