@@ -38,5 +38,5 @@ mod work;
 
 pub use applier::Applier;
 pub use error::ApplyError;
-pub use options::{Applied, ApplyOptions, BatchLimits};
+pub use options::{ApplyOptions, BatchLimits};
 pub use stall::Watchdog;

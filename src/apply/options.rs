@@ -1,9 +1,9 @@
-//! How an applier works, and what it tells the rest of the pipeline.
+//! How an applier works.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::position::{Lsn, Position};
+use crate::metrics::Number;
 
 /// How many source transactions share one destination transaction while there is backlog; whichever limit is reached
 /// first ends it at the next source commit.
@@ -45,17 +45,8 @@ pub struct ApplyOptions {
     pub idle_checkpoint: Duration,
     /// A transaction whose beginning is at the destination may be sent again (`--ack applied`).
     pub sent_again: bool,
+    /// The destination's own count of what it did inside a call.
+    pub steps: Arc<Number>,
     /// How long nothing may move, with something to apply and no reason known, before a new connection is made.
     pub stall_timeout: Duration,
-}
-
-/// What the applier tells the rest of the pipeline.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// The destination's checkpoint; the outer `None` until the destination was reached for the first time.
-    pub checkpoint: Option<Option<Position>>,
-    /// Which source it belongs to, where the destination said so when it was reached.
-    pub source: Option<Arc<str>>,
-    /// Everything that committed up to here is at the destination, whether or not there was anything to apply.
-    pub settled: Lsn,
 }

@@ -10,6 +10,7 @@ use super::stall::Doing;
 use crate::change::{Relation, RelationVersion, TransactionInfo};
 use crate::failpoint;
 use crate::position::{CommandIndex, Lsn, PgTimestamp, Position};
+use crate::progress::Reached;
 use crate::spool::{Chunk, ChunkRead, CommitInfo, Transaction};
 
 /// A batch is executed when it holds this many bytes or commands: as many as memory allows, because the more a batch holds
@@ -234,12 +235,12 @@ impl Applier {
         self.metrics.applied_commands.add(work.commands);
         self.metrics.applied_transactions.add(work.transactions);
         self.metrics.applied_batches.add(1);
-        self.metrics.destination_down.set(0);
+        self.set_down(false);
         self.backoff.reset();
-        self.applied.send_modify(|applied| {
-            applied.checkpoint = Some(Some(position));
+        self.progress.report(&self.options.cursor, |progress| {
+            progress.reached = Reached::Known(Some(position));
             if position.is_end() {
-                applied.settled = applied.settled.max(position.commit_end);
+                progress.complete_to = progress.complete_to.max(position.commit_end);
             }
         });
         Ok(())

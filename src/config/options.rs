@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::OnFailedDestination;
 pub use crate::destination::DestinationType;
 use crate::destination::kafka::Delivery;
 use crate::destination::{OnDroppedColumn, OnMissingRow, OnRewrite, Unrepresentable};
@@ -56,6 +57,7 @@ impl fmt::Display for DestinationType {
     }
 }
 
+words!(OnFailedDestination, "a policy for failed destinations", "keep" => Self::Keep, "drop" => Self::Drop);
 words!(Ack, "a time for the acknowledgement", "spooled" => Self::Spooled, "applied" => Self::Applied);
 
 words!(Origin, "an origin", "any" => Self::Any, "none" => Self::None);

@@ -32,6 +32,13 @@ pub enum Form {
         /// The flag that names the file.
         file: &'static str,
     },
+    /// The same, as often as wanted; in the variable and in the file one a line.
+    Secrets {
+        /// A value's name in the help.
+        value: &'static str,
+        /// The flag that names the file.
+        file: &'static str,
+    },
     /// `--name`, `--name=true`, `--name=false`.
     Switch,
 }
@@ -60,7 +67,7 @@ impl Setting {
     /// Whether the value may hold a password.
     #[must_use]
     pub const fn is_secret(&self) -> bool {
-        matches!(self.form, Form::Secret { .. })
+        matches!(self.form, Form::Secret { .. } | Form::Secrets { .. })
     }
 }
 
@@ -80,7 +87,7 @@ macro_rules! settings {
     };
 }
 
-use Form::{Secret, Switch, Value};
+use Form::{Secret, Secrets, Switch, Value};
 
 settings! {
     "source", "CDC_SOURCE_CONNECTION_STRING", "source_connection_string", Secret { value: "URI", file: "source-file" }, None, Source,
@@ -128,6 +135,12 @@ settings! {
     "dest-uri", "CDC_DEST_URI", "destination_connection_string", Secret { value: "URI", file: "dest-uri-file" }, None, Destination,
         "The destination: a file's path for SQLite, mysql://..., sqlserver://..., a list of brokers for Kafka.",
         |b, t| b.set_destination(t);
+    "dest", "PG2ANY_DEST", "destination", Secrets { value: "NAME=URI", file: "dest-file" }, None, Destination,
+        "A destination with a name, under which it remembers how far it is. Several follow the same changes, each at its own pace: say it again, or one a line in the variable.",
+        |b, t| b.set_further_destinations(t)?;
+    "on-failed-destination", "PG2ANY_ON_FAILED_DESTINATION", "on_failed_destination", Value("keep|drop"), Some("keep"), Run,
+        "Several destinations: what one that stopped for good does to the others. keep: the spool keeps what it has not applied, until the quota pauses reading for all. drop: its cursor is dropped, and it has to be loaded anew.",
+        |b, t| b.config.on_failed_destination = Word::parse_word(t)?;
     "schema-mapping", "CDC_SCHEMA_MAPPING", "schema_mapping", Value("PAIRS"), Some(""), Destination,
         "Names that PostgreSQL's schemas get at the destination, like public:cdc_db,sales:sales_db.",
         |b, t| b.config.schema_mapping = t.parse()?;
@@ -234,7 +247,7 @@ pub fn markdown_table() -> String {
     let mut table = String::from("| flag | variable | builder call | default | meaning |\n|---|---|---|---|---|\n");
     for setting in SETTINGS {
         let flag = match setting.form {
-            Form::Value(value) | Form::Secret { value, .. } => {
+            Form::Value(value) | Form::Secret { value, .. } | Form::Secrets { value, .. } => {
                 format!("--{} {value}", setting.flag).replace('|', "\\|")
             }
             Form::Switch => format!("--{}[=true\\|false]", setting.flag),

@@ -33,7 +33,7 @@ pub use kind::DestinationType;
 pub use names::SchemaMapping;
 
 use crate::change::{Batch, Relation};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Number};
 use crate::position::Position;
 
 /// What a destination holds of a pipeline: how far it came, and who may write.
@@ -139,6 +139,8 @@ pub struct Options {
     pub kafka: kafka::KafkaSettings,
     /// Where counted things are counted.
     pub metrics: Arc<Metrics>,
+    /// Raised by the destination inside a long call: while it grows, the call is no standstill.
+    pub steps: Arc<Number>,
 }
 
 impl Options {
@@ -160,6 +162,7 @@ impl Options {
             enforce_constraints: false,
             kafka: kafka::KafkaSettings::default(),
             metrics: Arc::new(Metrics::default()),
+            steps: Arc::default(),
         }
     }
 
@@ -187,7 +190,7 @@ impl Options {
 ///
 /// Called by one task, one call at a time. An implementation may block its thread: the applier has one of its own. A call
 /// that stands still is dropped (`--stall-timeout`), and [`Destination::connect`] comes next; one that is long and works says so by
-/// raising `destination_steps`.
+/// raising [`Options::steps`].
 #[async_trait]
 pub trait Destination: Send {
     /// What it can do; asked again after each [`Destination::connect`].

@@ -21,15 +21,14 @@ use super::drift_warnings::Unsaid;
 use super::error::SourceError;
 use super::feedback::{Ack, FeedbackClock, Held};
 use super::frames::{Frames, Step};
-use super::gap::Checkpoint;
 use super::history::{self, History};
 use super::options::{Origin, SourceOptions};
-use super::progress::Progress;
 use super::protocol::Envelope;
 use super::replication_stream::{Interrupt, ReplicationStream, ReplicationStreamParts};
 use super::session::{self, Prepared, passed};
 use super::stall::Wait;
 use crate::position::{Lsn, PgTimestamp};
+use crate::progress::{Progress, Reached};
 use crate::spool::{Intake, Pressure, Spool};
 
 /// How long a reader with backlog lets the kernel's buffers fill.
@@ -98,12 +97,12 @@ impl Reader {
 
     /// Setup, on another thread.
     async fn prepare(&mut self) -> Result<Prepared, Interrupt> {
-        let mut checkpoint = self.progress.watch_checkpoint();
+        let mut destinations = self.progress.watch_destinations();
         if self.spool.identity()?.is_none() {
             // Whether this is the first run can only be said when the destination was asked.
             tokio::select! {
                 () = self.shutdown.cancelled() => return Err(Interrupt::Shutdown),
-                _ = checkpoint.wait_for(|checkpoint| *checkpoint != Checkpoint::Unknown) => {}
+                _ = destinations.wait_for(|destinations| destinations.least() != Reached::Unknown) => {}
             }
         }
         let (options, string) = (Arc::clone(&self.options), Arc::clone(&self.string));

@@ -292,7 +292,14 @@ impl Spool {
     ///
     /// None today.
     pub fn cursor(&self, name: &str) -> Result<Option<Position>, SpoolError> {
-        Ok(lock(&self.core.cursors).positions.get(name).copied())
+        let position = lock(&self.core.cursors).positions.get(name).copied();
+        Ok(position.filter(|position| *position > Position::default()))
+    }
+
+    /// Keeps everything that is still there for an applier that has not come yet, until it says how far it is. Not kept
+    /// across a restart.
+    pub fn hold(&self, cursor: &str) {
+        lock(&self.core.cursors).positions.entry(cursor.to_owned()).or_default();
     }
 
     /// Forgets an applier that does not come back: what it has not applied is no longer kept for it.

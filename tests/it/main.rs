@@ -40,3 +40,4 @@ mod power;
 mod publications;
 mod refusals;
 mod restored;
+mod several;

@@ -29,7 +29,7 @@ fn fingerprint(directory: &std::path::Path) -> Vec<(std::path::PathBuf, u64, u64
 }
 
 /// `inspect` of a running pipeline.
-fn summary(pipeline: &Pipeline) -> serde_json::Value {
+pub fn summary(pipeline: &Pipeline) -> serde_json::Value {
     let (_, out, _) = pipeline.run(&["inspect", "--json"]);
     serde_json::from_str(&out).unwrap_or_default()
 }

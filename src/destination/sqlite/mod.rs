@@ -162,7 +162,7 @@ impl Destination for Sqlite {
         connection
             .busy_timeout(BUSY.min(self.options.query_timeout))
             .doing(|| "setting a timeout failed".to_owned())?;
-        let limit = Limit::new(&connection, self.options.query_timeout, Arc::clone(&self.options.metrics))
+        let limit = Limit::new(&connection, self.options.query_timeout, Arc::clone(&self.options.steps))
             .doing(|| "setting the query timeout failed".to_owned())?;
         let copying = self.connection().doing(|| "opening the SQLite file a second time failed".to_owned())?;
         let wal_checkpointer = WalCheckpointer::start(copying, Lengths::default())?;

@@ -2,7 +2,7 @@
 //! `destination::table`.
 
 use super::*;
-use crate::change::built::{delete, insert, truncate, update, update_from};
+use crate::change::built::{delete, insert, update, update_from};
 use crate::destination::{OnDroppedColumn, OnRewrite};
 
 const INT: u32 = 23;
