@@ -34,6 +34,7 @@ fn until_both_have(pipeline: &Pipeline, running: &mut Running, expected: &[&str]
 on_each_server! {
     fn two_destinations_get_the_same_and_a_locked_one_is_waited_for_while_the_other_goes_on(server) {
         let (mut database, pipeline) = two(server);
+        pipeline.catch_up();
         database.execute("INSERT INTO t VALUES (1, 'x')");
         pipeline.catch_up();
         assert_eq!((lines(&pipeline, "a", ALL), lines(&pipeline, "b", ALL)), (vec!["1|x".to_owned()], vec!["1|x".to_owned()]));
