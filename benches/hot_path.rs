@@ -124,7 +124,8 @@ fn applying(criterion: &mut Criterion) {
         .build()
         .unwrap();
     let spool = Spool::open(config.spool_options(Arc::default())).unwrap();
-    let mut destination = pg2any_lib::pipeline::destination_of(&config, &spool, &Arc::default(), &Arc::default()).unwrap();
+    let mut destination =
+        pg2any_lib::pipeline::destination_of(&config, &spool, &Arc::default(), &Arc::default()).unwrap();
     let relations = [Arc::new(Relation::decode(RelationVersion(1), &relation_record()).unwrap())];
     let mut position = runtime.block_on(destination.connect()).unwrap().position;
     let mut next = 0;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::command::{Command, DecodeError};
+use super::command::Command;
+use super::frame::DecodeError;
 use super::relation::{Relation, RelationVersion};
 use crate::position::{Lsn, PgTimestamp, Position, Xid};
 

@@ -8,11 +8,13 @@ mod batch;
 #[cfg(test)]
 pub(crate) mod built;
 mod command;
+mod frame;
 mod net;
 mod relation;
 
 pub use batch::{Batch, TransactionInfo};
-pub use command::{Cell, Command, DecodeError, FrameReader, Identity, Row, Tag, relation_oids};
+pub use command::{Cell, Command, Identity, Row, Tag, relation_oids};
+pub use frame::{DecodeError, FrameReader};
 pub use net::{Key, net_effect};
 pub use relation::{
     Catalogue, Column, ColumnCatalogue, DroppedColumn, Relation, RelationRecord, RelationVersion, ReplicaIdentity,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{DecodeError, FrameReader};
+use super::frame::{DecodeError, FrameReader};
 use crate::position::Lsn;
 
 /// Names one version of one relation inside one spool; numbered from 1 in the order of arrival.

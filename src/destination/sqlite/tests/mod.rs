@@ -5,7 +5,6 @@ mod changes;
 mod execute;
 mod names;
 mod net;
-mod speed;
 mod unique;
 mod values;
 
