@@ -313,7 +313,7 @@ impl Applier {
         if self.may_execute_early()
             && let Some(open) = self.reader.try_open().filter(|open| !self.no_early_execution.contains(&open.xid()))
         {
-            return self.follow(open).await;
+            return self.execute_early(open).await;
         }
         match self.wait().await {
             // Nothing is open: once more, for the checkpoint.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::catalog_client::{CatalogClient, Watched, blocking, watch_catalogue};
 use super::connection::ConnectionString;
-use super::drift_warnings::Unsaid;
+use super::drift_warnings::DriftWarnings;
 use super::error::SourceError;
 use super::feedback::{Ack, FeedbackClock, Held};
 use super::frames::{Frames, Step};
@@ -149,7 +149,7 @@ impl Reader {
         if connection.version() >= 160_000 {
             parameters.push(("origin", if options.origin == Origin::None { "none" } else { "any" }));
         }
-        let mut unsaid = Unsaid::default();
+        let mut unsaid = DriftWarnings::default();
         unsaid.look(&mut connection, &self.spool)?;
         // Not at the durable end: what comes again shows whether this is the history that was followed.
         let known = self.spool.known_commits();
