@@ -6,11 +6,13 @@
 
 mod batch;
 mod command;
+mod group;
 mod net;
 mod relation;
 
-pub use batch::{Batch, TransactionInfo};
+pub use batch::{Batch, Execution, TransactionInfo};
 pub use command::{Cell, Command, DecodeError, FrameReader, Identity, Row, Tag, relation_oids};
+pub use group::{Change, ColumnSet, Group, GroupKind, Groups};
 pub use net::{Key, net_effect};
 pub use relation::{
     Catalogue, Column, ColumnCatalogue, DroppedColumn, Relation, RelationRecord, RelationVersion, ReplicaIdentity,

@@ -19,7 +19,9 @@ use super::lookup_index;
 use super::names::quote;
 use super::plan::{ColumnSet, Matching, Plan};
 use super::schema::Schema;
-use crate::change::{Batch, Cell, Command, DecodeError, Identity, Relation, RelationVersion, Row, net_effect};
+use crate::change::{
+    Batch, Cell, Command, DecodeError, Execution, Identity, Relation, RelationVersion, Row, net_effect,
+};
 use crate::destination::{DestinationError, OnMissingRow, Options};
 use crate::position::Position;
 
@@ -39,8 +41,9 @@ pub(super) fn execute(
     options: &Options,
     limit: &Limit,
     batch: &Batch,
+    execution: Execution,
 ) -> Result<(), DestinationError> {
-    let order = net_effect(batch, |relation| schema.independent_key(relation));
+    let order = net_effect(batch, execution, |relation| schema.independent_key(relation));
     let mut rows = Rows { connection, options, limit, scratch: Vec::new(), runs: Vec::new(), last: 0, generation: 0 };
     let in_order = order.is_none();
     let mut row = |(position, command): (Position, Result<Command<'_>, DecodeError>)| {

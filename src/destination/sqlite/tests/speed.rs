@@ -57,7 +57,7 @@ fn a_million_inserts_and_updates() {
     let mut measure = |what: &str, rows: usize, batches: &[Batch], lsn: u64| {
         let start = Instant::now();
         for batch in batches {
-            now(fixture.destination.execute(batch)).unwrap();
+            now(fixture.destination.execute(batch, Execution::Net)).unwrap();
         }
         let executed = start.elapsed();
         let end = Position::end_of(Lsn(lsn));
@@ -96,7 +96,7 @@ fn a_million_inserts_and_updates() {
         .collect();
     let start = Instant::now();
     for (batch, lsn) in one.iter().zip(64..) {
-        now(fixture.destination.execute(batch)).unwrap();
+        now(fixture.destination.execute(batch, Execution::Net)).unwrap();
         let end = Position::end_of(Lsn(lsn));
         now(fixture.destination.commit(fixture.position, end, None)).unwrap();
         fixture.position = Some(end);
