@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pg2any_lib::change::{Batch, Catalogue, Command, Relation, RelationRecord, RelationVersion};
+use pg2any_lib::change::{Batch, Catalogue, Command, Execution, Relation, RelationRecord, RelationVersion};
 use pg2any_lib::spool::{ChunkRead, Commit, Spool, SpoolOptions};
 use pg2any_lib::{CommandIndex, Config, DestinationType, Lsn, PgTimestamp, Position};
 
@@ -145,7 +145,7 @@ fn applying(criterion: &mut Criterion) {
             }
             runtime.block_on(async {
                 destination.prepare(&relations).await.unwrap();
-                destination.execute(&batch).await.unwrap();
+                destination.execute(&batch, Execution::Net).await.unwrap();
                 destination.commit(position, Position::end_of(end), None).await.unwrap();
             });
             position = Some(Position::end_of(end));

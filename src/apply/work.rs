@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::applier::{Applier, Failure};
 use super::digest::Digest;
 use super::stall::Doing;
-use crate::change::{Relation, RelationVersion, TransactionInfo};
+use crate::change::{Execution, Relation, RelationVersion, TransactionInfo};
+use crate::destination::{DestinationError, FailureKind, Prepared};
 use crate::failpoint;
 use crate::position::{CommandIndex, Lsn, PgTimestamp, Position};
 use crate::progress::Reached;
@@ -41,6 +42,11 @@ impl UncommittedWork {
         commands.is_some_and(|limit| self.open >= limit)
             || time.is_some_and(|limit| self.since.is_some_and(|since| since.elapsed() >= limit))
     }
+}
+
+/// A schema change that commits cannot be part of a transaction that may still be rolled back.
+fn refused_early() -> DestinationError {
+    DestinationError::new(FailureKind::Retry, "a schema change that commits waits for the COMMIT of its transaction")
 }
 
 fn transaction_info(info: &CommitInfo) -> TransactionInfo {
@@ -118,10 +124,7 @@ impl Applier {
             if unprepared {
                 self.execute().await?;
                 buffer = None;
-                let prepared = self.destination.prepare(&relations);
-                let prepared = async { prepared.await.map_err(|error| error.at(position)) };
-                self.activity.call("preparing tables", prepared).await?;
-                self.prepared.extend(relations.iter().map(|relation| (relation.oid, relation.version)));
+                self.prepare(transaction, info, position, &relations).await?;
             }
             let number = *buffer.get_or_insert_with(|| {
                 if let Some(info) = info {
@@ -147,6 +150,33 @@ impl Applier {
         Ok(())
     }
 
+    /// Has the destination made fit for these relations. Where that commits, what was executed is committed before: up to the
+    /// command before the one at `position`.
+    async fn prepare(
+        &mut self,
+        transaction: &Transaction,
+        info: Option<&CommitInfo>,
+        position: Position,
+        relations: &[Arc<Relation>],
+    ) -> Result<(), Failure> {
+        while self.ask_to_prepare(position, relations).await? == Prepared::CommitFirst {
+            match (info, position.command.0.checked_sub(1)) {
+                // Executed early: it waits for its COMMIT, as after a failure.
+                (None, _) => return Err(refused_early().into()),
+                (Some(info), Some(last)) if self.work.open > 0 => self.commit_part(transaction, info, last).await?,
+                _ => self.commit_work().await?,
+            }
+        }
+        self.prepared.extend(relations.iter().map(|relation| (relation.oid, relation.version)));
+        Ok(())
+    }
+
+    async fn ask_to_prepare(&mut self, position: Position, relations: &[Arc<Relation>]) -> Result<Prepared, Failure> {
+        let prepared = self.destination.prepare(relations);
+        let prepared = async { prepared.await.map_err(|error| error.at(position)) };
+        self.activity.call("preparing tables", prepared).await
+    }
+
     fn relation(&mut self, version: RelationVersion) -> Result<Arc<Relation>, Failure> {
         if let Some(relation) = self.relations.get(&version) {
             return Ok(Arc::clone(relation));
@@ -159,8 +189,9 @@ impl Applier {
     /// Executes what waits in the batch.
     async fn execute(&mut self) -> Result<(), Failure> {
         if !self.batch.is_empty() {
-            self.batch.in_order(self.one_by_one > 0);
-            let result = self.activity.call("executing changes", self.destination.execute(&self.batch)).await;
+            let execution = if self.one_by_one > 0 { Execution::InOrder } else { Execution::Net };
+            let executed = self.destination.execute(&self.batch, execution);
+            let result = self.activity.call("executing changes", executed).await;
             self.batch.clear();
             result?;
             failpoint::pass("apply.executed")?;

@@ -7,7 +7,7 @@
 //! What happens when, between two commits:
 //!
 //! ```text
-//! connect ─▶ Checkpoint ─▶ { prepare(relations) ─▶ execute(batch) }* ─▶ commit(position)
+//! connect ─▶ Checkpoint ─▶ { prepare(relations) ─▶ execute(batch, execution) }* ─▶ commit(position)
 //!                              any failure, or rollback() ─▶ nothing of it happened
 //! ```
 //!
@@ -32,7 +32,7 @@ pub use error::{DestinationError, FailureKind};
 pub use kind::DestinationType;
 pub use names::SchemaMapping;
 
-use crate::change::{Batch, Relation};
+use crate::change::{Batch, Execution, Relation};
 use crate::metrics::{Metrics, Number};
 use crate::position::Position;
 
@@ -52,13 +52,20 @@ pub struct Checkpoint {
 /// What a destination can do, so that the applier plans what it can execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// DDL takes part in the transaction (SQLite: yes; MySQL: no, it commits).
-    pub transactional_ddl: bool,
     /// An open transaction may stay open for long without harm, so that a big transaction can be executed while it arrives.
     pub early_execution: bool,
     /// How long a transaction may stay open (Kafka: the broker aborts an older one). A source transaction that takes
     /// longer is committed in parts.
     pub longest_transaction: Option<Duration>,
+}
+
+/// What [`Destination::prepare`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepared {
+    /// The destination is fit for the rows.
+    Ready,
+    /// Nothing yet: what has to be done commits, so what was executed has to be committed before, with its own position.
+    CommitFirst,
 }
 
 /// What to do with a value that the destination's column cannot hold.
@@ -205,12 +212,16 @@ pub trait Destination: Send {
     fn bind(&mut self, source: String);
 
     /// Makes the destination fit for rows of these relation versions: creates what is missing, follows what changed
-    /// since the version it knew. Idempotent, and cheap when nothing changed. Called before the first row that needs a version.
-    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<(), DestinationError>;
+    /// since the version it knew. Idempotent, and cheap when nothing changed. Called before the first row that needs a version;
+    /// every batch that follows has this version of the relation and no other.
+    ///
+    /// Where a schema change commits (MySQL) and something was executed since the last commit, it answers
+    /// [`Prepared::CommitFirst`] and has done nothing: the applier commits up to the command before, and asks again.
+    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<Prepared, DestinationError>;
 
     /// Executes commands inside the open transaction, and opens one when there is none. After a failure the transaction
     /// is as good as rolled back; the applier calls [`Destination::rollback`] or [`Destination::connect`] next.
-    async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError>;
+    async fn execute(&mut self, batch: &Batch, execution: Execution) -> Result<(), DestinationError>;
 
     /// Writes the checkpoint and commits, all or nothing. `previous` is what the checkpoint must hold
     /// ([`FailureKind::Fenced`] when it does not). Without an open transaction the checkpoint alone is moved. `digest` is kept

@@ -15,8 +15,8 @@ use super::failure::failed;
 use super::producer::Producer;
 use super::settings::Delivery;
 use super::topics::Topics;
-use crate::change::{Batch, Relation};
-use crate::destination::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options};
+use crate::change::{Batch, Execution, Relation};
+use crate::destination::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
 use crate::failpoint;
 use crate::position::Position;
 
@@ -242,7 +242,7 @@ impl Destination for Kafka {
     fn capabilities(&self) -> Capabilities {
         // A streamed transaction's commit time and LSN, which every event carries, are known at its commit only.
         let longest_transaction = self.is_transactional().then_some(self.timeout / 2);
-        Capabilities { transactional_ddl: true, early_execution: false, longest_transaction }
+        Capabilities { early_execution: false, longest_transaction }
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
@@ -294,7 +294,7 @@ impl Destination for Kafka {
         self.options.source = Some(source);
     }
 
-    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<(), DestinationError> {
+    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<Prepared, DestinationError> {
         for relation in relations {
             let session = self.session()?;
             let name = session.renderer.topic(relation);
@@ -310,10 +310,10 @@ impl Destination for Kafka {
                 ));
             }
         }
-        pass("kafka.prepared")
+        pass("kafka.prepared").map(|()| Prepared::Ready)
     }
 
-    async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError> {
+    async fn execute(&mut self, batch: &Batch, _: Execution) -> Result<(), DestinationError> {
         let session = self.session()?;
         session.execute(batch).inspect_err(|_| session.producer.refuse())?;
         pass("kafka.executed")

@@ -19,8 +19,10 @@ use super::limit::Limit;
 use super::lookup_index;
 use super::plan::Plan;
 use super::schema::Schema;
-use crate::change::{Batch, Cell, Command, DecodeError, Identity, Relation, RelationVersion, Row, net_effect};
-use crate::destination::table::{CONSTRAINT, ColumnSet, KEY_TAKEN, Matching};
+use crate::change::{
+    Batch, Cell, ColumnSet, Command, DecodeError, Execution, Identity, Relation, RelationVersion, Row, net_effect,
+};
+use crate::destination::table::{CONSTRAINT, KEY_TAKEN, Matching};
 use crate::destination::{DestinationError, OnMissingRow, Options};
 use crate::position::Position;
 
@@ -40,8 +42,9 @@ pub(super) fn execute(
     options: &Options,
     limit: &Limit,
     batch: &Batch,
+    execution: Execution,
 ) -> Result<(), DestinationError> {
-    let order = net_effect(batch, |relation| schema.independent_key(relation));
+    let order = net_effect(batch, execution, |relation| schema.independent_key(relation));
     let mut rows = Rows { connection, options, limit, scratch: Vec::new(), runs: Vec::new(), last: 0, generation: 0 };
     let in_order = order.is_none();
     let mut row = |(position, command): (Position, Result<Command<'_>, DecodeError>)| {

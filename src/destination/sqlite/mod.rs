@@ -42,8 +42,8 @@ use self::limit::Limit;
 use self::schema::Schema;
 pub use self::value::{NotOurs, SqliteColumn, Storage, postgres_text, storage};
 use self::wal::{Lengths, WalCheckpointer};
-use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options};
-use crate::change::{Batch, Relation};
+use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
+use crate::change::{Batch, Execution, Relation};
 use crate::failpoint;
 use crate::position::Position;
 
@@ -146,7 +146,7 @@ fn pass(name: &str) -> Result<(), DestinationError> {
 #[async_trait]
 impl Destination for Sqlite {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { transactional_ddl: true, early_execution: true, longest_transaction: None }
+        Capabilities { early_execution: true, longest_transaction: None }
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
@@ -175,7 +175,7 @@ impl Destination for Sqlite {
         self.options.source = Some(source);
     }
 
-    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<(), DestinationError> {
+    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<Prepared, DestinationError> {
         let cursor = self.options.cursor.clone();
         let Session { connection, schema, epoch, .. } = self.session()?;
         for (index, relation) in relations.iter().enumerate() {
@@ -186,14 +186,14 @@ impl Destination for Sqlite {
             begin(connection, &cursor, *epoch)?;
             schema.prepare(connection, relation)?;
         }
-        pass("sqlite.prepared")
+        pass("sqlite.prepared").map(|()| Prepared::Ready)
     }
 
-    async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError> {
+    async fn execute(&mut self, batch: &Batch, execution: Execution) -> Result<(), DestinationError> {
         let options = self.options.clone();
         let Session { connection, schema, epoch, limit, .. } = self.session()?;
         begin(connection, &options.cursor, *epoch)?;
-        execute::execute(connection, schema, &options, limit, batch)?;
+        execute::execute(connection, schema, &options, limit, batch, execution)?;
         pass("sqlite.executed")
     }
 

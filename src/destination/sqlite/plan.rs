@@ -7,9 +7,9 @@ use super::deferred::deferred_name;
 use super::describe::SqliteTable;
 use super::dialect::{SqliteDialect, quote};
 use super::value::{Form, form};
-use crate::change::Relation;
+use crate::change::{ColumnSet, Relation};
 use crate::destination::DestinationError;
-use crate::destination::table::{ColumnSet, KnownTable, Matching, RowColumn, RowPlan};
+use crate::destination::table::{KnownTable, Matching, RowColumn, RowPlan};
 
 /// How SQLite takes a column's values.
 #[derive(Clone, Debug)]

@@ -42,7 +42,7 @@ pub use evolve::{Evolution, Questions, evolve, questions};
 pub use existing::{Answers, ExistingColumn, ExistingTable};
 pub use known::{KnownColumn, KnownTable, KnownTables, TableName};
 pub(crate) use row::{CONSTRAINT, KEY_TAKEN, shortened};
-pub use row::{ColumnSet, Matching, RowColumn, RowPlan};
+pub use row::{Matching, RowColumn, RowPlan};
 pub use steps::{Step, Stop, StopReason, Warning};
 pub use type_change::Conversion;
 

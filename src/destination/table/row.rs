@@ -2,50 +2,13 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::dialect::Dialect;
 use super::existing::ExistingTable;
 use super::known::{KnownTable, TableName};
 use super::steps::Stop;
-use crate::change::{Cell, Identity, Key, Relation, ReplicaIdentity, Row};
+use crate::change::{Cell, ColumnSet, Identity, Key, Relation, ReplicaIdentity, Row};
 use crate::destination::DestinationError;
 use crate::destination::value::Family;
-
-/// A set of a row's columns, one bit each.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ColumnSet(SmallVec<[u64; 1]>);
-
-impl ColumnSet {
-    /// The empty set for so many columns.
-    #[must_use]
-    pub fn none(columns: usize) -> Self {
-        Self(SmallVec::from_elem(0, columns.div_ceil(64).max(1)))
-    }
-
-    /// Adds a column.
-    #[inline]
-    pub fn insert(&mut self, index: usize) {
-        if let Some(word) = self.0.get_mut(index / 64) {
-            *word |= 1 << (index % 64);
-        }
-    }
-
-    /// Removes a column.
-    #[inline]
-    pub fn remove(&mut self, index: usize) {
-        if let Some(word) = self.0.get_mut(index / 64) {
-            *word &= !(1 << (index % 64));
-        }
-    }
-
-    /// Whether the column is in it.
-    #[inline]
-    #[must_use]
-    pub fn has(&self, index: usize) -> bool {
-        self.0.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
-    }
-}
 
 /// A column of the row.
 #[derive(Clone, Debug)]

@@ -219,7 +219,7 @@ fn a_schema_change_is_undone_with_its_transaction() {
     with_row(&mut fixture, &old, &[Some("1")]);
     let new = table("t", &[("id", INT), ("a", TEXT)]).build();
     let batch = fixture.batch(&[insert(&new, &[Some("2"), Some("x")])]);
-    now(fixture.destination.execute(&batch)).unwrap();
+    now(fixture.destination.execute(&batch, Execution::Net)).unwrap();
     now(fixture.destination.rollback()).unwrap();
     assert_eq!(fixture.query("SELECT * FROM t"), ["1"]);
     fixture.apply(&[insert(&old, &[Some("3")]), insert(&new, &[Some("4"), Some("y")])]).unwrap();
