@@ -300,6 +300,10 @@ impl Applier {
             }
             return Ok(());
         }
+        let pause = self.options.min_commit_interval.saturating_sub(self.checkpoint_moved.elapsed());
+        if self.work.last_commit.is_some() && !pause.is_zero() && !ending {
+            return self.wait_at_most(pause).await;
+        }
         self.commit_work().await?;
         if ending {
             // It is a convenience: the end does not wait for a destination that refuses.
@@ -324,7 +328,10 @@ impl Applier {
 
     pub(super) async fn wait(&mut self) -> Result<(), Failure> {
         let interval = self.options.idle_checkpoint;
-        let idle = interval.checked_sub(self.checkpoint_moved.elapsed()).unwrap_or(interval);
+        self.wait_at_most(interval.checked_sub(self.checkpoint_moved.elapsed()).unwrap_or(interval)).await
+    }
+
+    async fn wait_at_most(&mut self, limit: Duration) -> Result<(), Failure> {
         let Self { activity, shutdown, reader, durable, .. } = self;
         let news = async {
             if failpoint::pass("apply.deaf").is_err() {
@@ -335,7 +342,7 @@ impl Applier {
                 () = reader.changed() => Ok(()),
                 // Nothing to apply comes of it, but everything up to there is settled.
                 _ = durable.changed() => Ok(()),
-                () = tokio::time::sleep(idle) => Ok(()),
+                () = tokio::time::sleep(limit) => Ok(()),
             }
         };
         activity.during(Doing::Waiting, news).await?

@@ -36,6 +36,8 @@ pub struct ApplyOptions {
     pub limits: BatchLimits,
     /// A source transaction with more commands than this is committed in parts; `None`: never.
     pub split: Option<u64>,
+    /// While nothing more waits, a destination transaction is not committed earlier than this after the one before it.
+    pub min_commit_interval: Duration,
     /// Execute the transaction that will probably commit next while it is received.
     pub early: bool,
     /// Move the destination's checkpoint along while nothing is to be applied, at most this often. The

@@ -189,12 +189,24 @@ impl Applier {
     /// Executes what waits in the batch.
     async fn execute(&mut self) -> Result<(), Failure> {
         if !self.batch.is_empty() {
+            self.name_source()?;
             let execution = if self.one_by_one > 0 { Execution::InOrder } else { Execution::Net };
             let executed = self.destination.execute(&self.batch, execution);
             let result = self.activity.call("executing changes", executed).await;
             self.batch.clear();
             result?;
             failpoint::pass("apply.executed")?;
+        }
+        Ok(())
+    }
+
+    /// Tells the destination which source it is written from, as soon as that is known.
+    fn name_source(&mut self) -> Result<(), Failure> {
+        if !self.named
+            && let Some(identity) = self.spool.identity()?
+        {
+            self.destination.bind(identity.key());
+            self.named = true;
         }
         Ok(())
     }
@@ -248,12 +260,7 @@ impl Applier {
 
     pub(super) async fn commit(&mut self, position: Position) -> Result<(), Failure> {
         self.execute().await?;
-        if !self.named
-            && let Some(identity) = self.spool.identity()?
-        {
-            self.destination.bind(identity.key());
-            self.named = true;
-        }
+        self.name_source()?;
         let digest = self.digest.as_ref().filter(|_| !position.is_end()).map(Digest::value);
         let committed = self.destination.commit(self.position, position, digest);
         self.activity.call("committing", committed).await?;

@@ -65,6 +65,7 @@ impl ConfigBuilder {
             on_missing_row: OnMissingRow::Error,
             enforce_constraints: false,
             kafka: KafkaSettings::default(),
+            min_commit_interval: Duration::ZERO,
             data_directory: PathBuf::from("pg2any-data"),
             retain: Duration::from_secs(15 * 60),
             retain_bytes: 1 << 30,
@@ -398,6 +399,8 @@ calls! {
     enforce_constraints: bool,
     /// What only Kafka has to be told.
     kafka: KafkaSettings,
+    /// The least time between two commits at the destination.
+    min_commit_interval: Duration,
     /// The spool's directory.
     data_directory: impl Into<PathBuf>,
     /// How long applied transactions stay in the spool.

@@ -144,6 +144,8 @@ pub struct Config {
     pub enforce_constraints: bool,
     /// What only Kafka has to be told.
     pub kafka: KafkaSettings,
+    /// The least time between two commits at the destination.
+    pub min_commit_interval: Duration,
     /// The spool's directory.
     pub data_directory: PathBuf,
     /// How long applied transactions stay in the spool.
@@ -257,6 +259,7 @@ impl fmt::Debug for Config {
             .field("on_missing_row", &self.on_missing_row)
             .field("enforce_constraints", &self.enforce_constraints)
             .field("kafka", &self.kafka)
+            .field("min_commit_interval", &self.min_commit_interval)
             .field("data_directory", &self.data_directory)
             .field("retain", &self.retain)
             .field("retain_bytes", &self.retain_bytes)

@@ -100,4 +100,6 @@ counters! {
     values_clamped,
     /// Values that a column could not hold, written as text by policy.
     values_as_text,
+    /// Records that were too large for their topic, set aside by policy.
+    records_set_aside,
 }

@@ -15,6 +15,8 @@ mod database;
 mod driver;
 mod filesystem;
 mod random;
+#[cfg(feature = "kafka")]
+mod topics;
 mod unsaid;
 mod workload;
 
@@ -26,12 +28,16 @@ mod crash;
 mod delivery;
 mod durability;
 mod early;
+#[cfg(feature = "kafka")]
+mod events;
 mod evolution;
 mod failover;
 mod gaps;
 mod harness;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "kafka")]
+mod kafka_faults;
 mod limits;
 mod liveness;
 mod operation;
