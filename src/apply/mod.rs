@@ -34,6 +34,8 @@ mod early;
 mod error;
 mod options;
 mod stall;
+#[cfg(all(test, feature = "sqlite"))]
+mod tests;
 mod work;
 
 pub use applier::Applier;

@@ -5,8 +5,10 @@
 //! are kept as bytes until the moment a destination executes them; decoding borrows from those bytes and copies nothing.
 
 mod batch;
-#[cfg(test)]
-pub(crate) mod built;
+#[cfg(any(test, feature = "failpoints"))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod built;
 mod command;
 mod frame;
 mod group;

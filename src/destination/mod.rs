@@ -14,6 +14,10 @@
 //! The applier may call `execute` long before it may call `commit` (a big transaction is executed while it is received),
 //! and may call `rollback` in between.
 
+#[cfg(any(test, feature = "failpoints"))]
+#[doc(hidden)]
+#[allow(clippy::unwrap_used)]
+pub mod conformance;
 mod error;
 pub mod kafka;
 mod kind;

@@ -53,7 +53,7 @@ mod segments;
 mod session;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transaction;
 mod writer;
 

@@ -18,11 +18,11 @@ pub(super) fn relation_frame(oid: u32, name: &str) -> Vec<u8> {
     frame
 }
 
-pub(super) fn relation(oid: u32, name: &str) -> RelationRecord {
+pub(crate) fn relation(oid: u32, name: &str) -> RelationRecord {
     RelationRecord { frame: relation_frame(oid, name), catalogue: Catalogue::default() }
 }
 
-pub(super) fn insert(oid: u32, text: &str) -> Vec<u8> {
+pub(crate) fn insert(oid: u32, text: &str) -> Vec<u8> {
     let mut frame = vec![b'I'];
     frame.extend_from_slice(&oid.to_be_bytes());
     frame.extend_from_slice(b"N\0\x01t");

@@ -1,0 +1,182 @@
+//! The applier over a destination that fails by script: whatever fails, each command takes effect once and in order.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
+
+use super::{Applier, ApplyOptions, BatchLimits};
+use crate::change::{Batch, Execution, Relation};
+use crate::destination::sqlite::Sqlite;
+use crate::destination::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
+use crate::position::{Lsn, PgTimestamp, Position};
+use crate::progress::Progress;
+use crate::spool::{Commit, Spool, SpoolOptions};
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    None,
+    /// It is refused, and nothing happened.
+    Refused(FailureKind),
+    /// It happens, and its answer is lost.
+    AnswerLost,
+}
+
+/// A destination whose calls fail by script. When the script is at its end, none does.
+struct Faulty<D> {
+    inner: D,
+    script: Vec<Fault>,
+}
+
+impl<D> Faulty<D> {
+    fn next(&mut self) -> Fault {
+        self.script.pop().unwrap_or(Fault::None)
+    }
+}
+
+fn error(kind: FailureKind) -> DestinationError {
+    DestinationError::new(kind, "a scripted fault")
+}
+
+/// Calls the inner destination unless the script refuses.
+macro_rules! scripted {
+    ($self:ident, $call:expr) => {
+        match $self.next() {
+            Fault::Refused(kind) => Err(error(kind)),
+            Fault::None => $call.await,
+            Fault::AnswerLost => $call.await.and(Err(error(FailureKind::Reconnect))),
+        }
+    };
+}
+
+#[async_trait]
+impl<D: Destination> Destination for Faulty<D> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
+        scripted!(self, self.inner.connect())
+    }
+
+    fn bind(&mut self, source: String) {
+        self.inner.bind(source);
+    }
+
+    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<Prepared, DestinationError> {
+        scripted!(self, self.inner.prepare(relations))
+    }
+
+    async fn execute(&mut self, batch: &Batch, execution: Execution) -> Result<(), DestinationError> {
+        scripted!(self, self.inner.execute(batch, execution))
+    }
+
+    async fn commit(
+        &mut self,
+        previous: Option<Position>,
+        position: Position,
+        digest: Option<u64>,
+    ) -> Result<(), DestinationError> {
+        scripted!(self, self.inner.commit(previous, position, digest))
+    }
+
+    async fn rollback(&mut self) -> Result<(), DestinationError> {
+        scripted!(self, self.inner.rollback())
+    }
+
+    async fn close(&mut self) -> Result<(), DestinationError> {
+        self.inner.close().await
+    }
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        4 => Just(Fault::None),
+        1 => Just(Fault::Refused(FailureKind::Retry)),
+        1 => Just(Fault::Refused(FailureKind::Reconnect)),
+        1 => Just(Fault::AnswerLost),
+    ]
+}
+
+/// Transactions of so many commands each: a row comes, and is changed again and again.
+fn fill(spool: &Spool, transactions: &[u64]) -> Lsn {
+    use crate::spool::tests::{insert, relation};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut intake = spool.intake().unwrap();
+    let mut end = 0;
+    for (number, commands) in (1..).zip(transactions) {
+        end += 100;
+        intake.begin(number, Lsn(end - 8), PgTimestamp(7)).unwrap();
+        intake.relation(None, relation(1, "t")).unwrap();
+        for command in 0..*commands {
+            let id = u64::from(number) * 1000 + command;
+            intake.append(number, None, &insert(1, &id.to_string())).unwrap();
+        }
+        let (commit_lsn, commit_end) = (Lsn(end - 8), Lsn(end));
+        let commit_time = PgTimestamp(7);
+        intake.commit(Commit { xid: number, commit_lsn, commit_end, commit_time, origin: None }).unwrap();
+        runtime.block_on(intake.flush()).unwrap();
+    }
+    Lsn(end)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_fails_each_command_takes_effect_once(
+        script in proptest::collection::vec(fault(), 0..6),
+        transactions in proptest::collection::vec(1_u64..40, 1..12),
+        split in proptest::option::of(1_u64..7),
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(SpoolOptions { headroom_bytes: 0, ..SpoolOptions::new(directory.path().join("data")) }).unwrap();
+        let end = fill(&spool, &transactions);
+        let file = directory.path().join("copy.db");
+        let options = ApplyOptions {
+            cursor: "main".to_owned(),
+            limits: BatchLimits { transactions: 3, ..BatchLimits::default() },
+            split,
+            early: true,
+            idle_checkpoint: Duration::from_secs(60),
+            min_commit_interval: Duration::ZERO,
+            sent_again: false,
+            steps: Arc::default(),
+            stall_timeout: Duration::from_secs(30),
+        };
+        let destination = Faulty { inner: Sqlite::new(Options::new(file.to_str().unwrap(), "main")), script };
+        let progress = Arc::new(Progress::new(["main"]));
+        let shutdown = CancellationToken::new();
+        let applier = Applier::new(
+            spool,
+            Box::new(destination),
+            options,
+            Arc::default(),
+            Arc::clone(&progress),
+            shutdown.clone(),
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut destinations = progress.watch_destinations();
+            let complete = async {
+                destinations.wait_for(|destinations| destinations.complete_to() >= end).await.unwrap();
+                shutdown.cancel();
+            };
+            let (ended, ()) = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(applier.run(), complete) })
+                .await
+                .unwrap();
+            ended.unwrap();
+        });
+        let expected: Vec<i64> = (1..).zip(&transactions).flat_map(|(number, commands)| {
+            (0..*commands).map(move |command| number * 1000 + i64::try_from(command).unwrap())
+        }).collect();
+        let connection = rusqlite::Connection::open(&file).unwrap();
+        let mut statement = connection.prepare("SELECT id FROM t ORDER BY id").unwrap();
+        let found: Vec<i64> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        prop_assert_eq!(found, expected);
+    }
+}
