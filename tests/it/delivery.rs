@@ -358,7 +358,12 @@ on_each_server! {
         database.execute("SELECT pg_logical_emit_message(false, 'p', 'outside')");
         database.execute("SELECT pg_logical_emit_message(true, 'p', 'alone')");
         database.execute(&format!("BEGIN; SELECT pg_logical_emit_message(true, 'p', 'inside'); {}; COMMIT", fill("t", 1, 1000)));
-        pipeline.catch_up();
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        let (_, summary, _) = pipeline.run(&["inspect", "--json"]);
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        assert_eq!(summary["metrics"]["logical_messages"].as_u64().unwrap_or_default(), 0, "sent, to be thrown away");
+        running.terminate();
         assert_equal(&database, &pipeline);
     }
 
