@@ -324,10 +324,12 @@ impl Running {
         });
     }
 
-    /// Polls until it streams from the slot: from here on everything that is committed arrives.
+    /// Polls until it streams from the slot: from here on everything that is committed arrives. A slot is active while it is
+    /// made as well, and has no position then.
     #[track_caller]
     pub fn until_streaming(&mut self, database: &mut Database) {
-        self.until("it streams", || database.slot("active").as_deref() == Some("true"));
+        let has_begun = "active AND confirmed_flush_lsn IS NOT NULL";
+        self.until("it streams", || database.slot(has_begun).as_deref() == Some("true"));
     }
 
     /// Commits a mark and polls until the destination has it.

@@ -60,6 +60,8 @@ on_each_server! {
     fn an_xid_that_comes_again_after_a_reconnect_is_another_transaction(server) {
         let (mut database, mut pipeline) = arrange_streaming(server, TABLE);
         pipeline.set("PG2ANY_FAILPOINTS", "apply.executed=pause,sqlite.executed=pause");
+        // The watchdog would mend it.
+        pipeline.set("PG2ANY_STALL_TIMEOUT", "10min");
         let mut running = pipeline.start();
         running.until_caught_up(&pipeline, &mut database);
         let mut session = database.session();
