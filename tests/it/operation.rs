@@ -63,9 +63,9 @@ on_each_server! {
         pipeline.catch_up();
         let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
         locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        let running = pipeline.start();
+        let mut running = pipeline.start();
         database.execute("INSERT INTO t VALUES (2, 'x')");
-        std::thread::sleep(Duration::from_millis(1000));
+        running.until_said("holds a write lock");
         running.terminate();
         drop(locker);
         pipeline.catch_up();
@@ -76,8 +76,7 @@ on_each_server! {
         let (_database, mut pipeline) = arrange(server, TABLE);
         pipeline.set("CDC_SOURCE_CONNECTION_STRING", "postgresql://postgres@127.0.0.1:1/nobody");
         let mut running = pipeline.start();
-        std::thread::sleep(Duration::from_millis(700));
-        assert!(running.ended().is_none(), "{}", running.said());
+        running.until_said("Connection refused");
         running.terminate();
     }
 
@@ -123,7 +122,8 @@ on_each_server! {
         for _ in 0..3 {
             let (before, asked) = (reports(), Instant::now());
             running.until("the next report", || reports() != before);
-            assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?}", asked.elapsed());
+            // The interval of its own choice is ten seconds.
+            assert!(asked.elapsed() < Duration::from_secs(7), "it took {:?}", asked.elapsed());
         }
         running.terminate();
     }
@@ -139,7 +139,10 @@ on_each_server! {
         running.until("the walsender", || database.slot("active").as_deref() == Some("true"));
         let before = database.text("SELECT pg_current_wal_insert_lsn()");
         database.execute("INSERT INTO t VALUES (2, 'x')");
-        std::thread::sleep(Duration::from_millis(1500));
+        running.until("it is in the spool", || summary(&pipeline)["pending"] != 0);
+        let reports = || summary(&pipeline)["metrics"]["feedback_sent"].as_u64();
+        let reported = reports();
+        running.until("three more reports", || reports() >= reported.map(|reported| reported + 3));
         assert_eq!(database.slot(&format!("confirmed_flush_lsn <= '{before}'::pg_lsn")).as_deref(), Some("true"));
         locker.execute_batch("ROLLBACK").unwrap();
         drop(locker);
