@@ -220,7 +220,6 @@ pub(crate) fn prepare(
     };
     slot::check(&slot, &options.slot, &facts.identity.database, behind)?;
     slot::check_idle(&slot, &options.slot)?;
-    check_last_commit(&mut connection, spool)?;
     if slot.two_phase && protocol < 3 {
         return Err(SourceError::setup(
             format!("slot {:?} sends prepared transactions, which protocol version {protocol} cannot", options.slot),
@@ -232,6 +231,7 @@ pub(crate) fn prepare(
     let released = spool.released_up_to();
     let positions = Positions { confirmed: slot.confirmed, durable, checkpoint, released, server };
     let accepted = acceptance::check_with(&positions, options.accept_gap)?;
+    check_last_commit(&mut connection, spool)?;
     if let Some(gap) = accepted {
         spool.accept_gap(AcceptedGap { from: gap.from, to: gap.to, accepted_at: PgTimestamp::now() })?;
         tracing::warn!(from = %gap.from, to = %gap.to, "the gap is accepted: what was committed in it is not at the destination");
@@ -271,7 +271,8 @@ fn check_last_commit(connection: &mut Connection, spool: &Spool) -> Result<(), S
     let (Some(age), Some(newest)) = (age, newest.filter(|newest| *newest <= u64::from(Xid::MAX))) else {
         return Ok(());
     };
-    let never = |what| Gap::NeverCommitted { xid: known.xid, commit_end: known.commit_end, what };
+    let durable = spool.durable().lsn();
+    let never = |what| Gap::NeverCommitted { xid: known.xid, commit_end: known.commit_end, durable, what };
     if xid >= newest {
         // It may be among the last that begun, and still be ending.
         return if age <= 0 { Err(never("it has not begun there").into()) } else { Ok(()) };

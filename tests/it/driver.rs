@@ -272,16 +272,19 @@ impl Running {
         assert!(status.success(), "kill -{name}");
     }
 
-    /// SIGTERM, and an end with code 0 within five seconds.
+    /// SIGTERM, and an end with code 0.
     #[track_caller]
-    pub fn terminate(mut self) -> String {
-        let started = Instant::now();
+    pub fn terminate(self) -> String {
+        self.terminate_within(PATIENCE)
+    }
+
+    /// The same, within this time.
+    #[track_caller]
+    pub fn terminate_within(mut self, patience: Duration) -> String {
         self.signal("TERM");
-        let status = self.wait(PATIENCE);
-        let took = started.elapsed();
+        let status = self.wait(patience);
         let said = self.said();
         assert!(status.success(), "{status}: {said}");
-        assert!(took < Duration::from_secs(5), "it took {took:?} to stop: {said}");
         said
     }
 
