@@ -177,13 +177,15 @@ pub enum Gap {
     /// The server knows nothing of a commit.
     #[error(
         "gap: transaction {xid}, whose commit ends at {commit_end}, had been received, and the source says that {what}: \
-         {OTHER_HISTORY}. {RIGHT_SERVER}"
+         {OTHER_HISTORY} (received up to {durable}). {RIGHT_SERVER}"
     )]
     NeverCommitted {
         /// Its transaction.
         xid: Xid,
         /// Where it ends.
         commit_end: Lsn,
+        /// D.
+        durable: Lsn,
         /// What the source says.
         what: &'static str,
     },

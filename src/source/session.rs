@@ -220,7 +220,6 @@ pub(crate) fn prepare(
     };
     slot::check(&slot, &options.slot, &facts.identity.database, behind)?;
     slot::check_idle(&slot, &options.slot)?;
-    check_last_commit(&mut connection, spool)?;
     if slot.two_phase && protocol < 3 {
         return Err(SourceError::setup(
             format!("slot {:?} sends prepared transactions, which protocol version {protocol} cannot", options.slot),
@@ -236,6 +235,7 @@ pub(crate) fn prepare(
         let positions = Positions { confirmed: slot.confirmed, durable, checkpoint, released, server };
         accepted = acceptance::check_with(&positions, options.accept_gap)?.or(accepted);
     }
+    check_last_commit(&mut connection, spool)?;
     if let Some(gap) = accepted {
         spool.accept_gap(AcceptedGap { from: gap.from, to: gap.to, accepted_at: PgTimestamp::now() })?;
         tracing::warn!(from = %gap.from, to = %gap.to, "the gap is accepted: what was committed in it is not at the destination");
@@ -261,34 +261,28 @@ pub(crate) fn prepare(
 }
 
 /// Where the slot is at the spool's end nothing comes again that could be compared (`history.rs`), so the server is asked
-/// about the last commit. Its transaction may have been forgotten, or be another one's by now: that proves nothing.
+/// about the last commit. Once transaction numbers have wrapped around, the number may be another one's: that proves nothing.
 fn check_last_commit(connection: &mut Connection, spool: &Spool) -> Result<(), SourceError> {
     const DOING: &str = "asking about the last known commit";
     let Some(known) = spool.known_commits().commits.back().copied() else { return Ok(()) };
+    let xid = u64::from(known.xid);
     let sql = format!(
-        "SELECT pg_catalog.age('{}'::pg_catalog.xid), pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())",
-        known.xid
+        "SELECT pg_catalog.age('{xid}'::pg_catalog.xid), pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
     );
     let result = connection.exec(DOING, &sql)?;
     let age = result.get_value(0, 0).and_then(|age| age.parse::<i32>().ok());
     let newest = result.get_value(0, 1).and_then(|newest| newest.parse::<u64>().ok());
-    let (Some(age), Some(newest)) = (age, newest) else { return Ok(()) };
-    let never = |what| Gap::NeverCommitted { xid: known.xid, commit_end: known.commit_end, what };
-    if age <= 0 {
-        return Err(never("it has not begun there").into());
-    }
-    // Its number with the epoch, which is the newest one's or the one before.
-    let Some(full) = newest.checked_sub(u64::from(Xid::wrapping_sub(low(newest), known.xid))) else { return Ok(()) };
-    if full >= newest {
+    let (Some(age), Some(newest)) = (age, newest.filter(|newest| *newest <= u64::from(Xid::MAX))) else {
         return Ok(());
+    };
+    let durable = spool.durable().lsn();
+    let never = |what| Gap::NeverCommitted { xid: known.xid, commit_end: known.commit_end, durable, what };
+    if xid >= newest {
+        // It may be among the last that begun, and still be ending.
+        return if age <= 0 { Err(never("it has not begun there").into()) } else { Ok(()) };
     }
-    let status = connection.one(DOING, &format!("SELECT pg_catalog.pg_xact_status('{full}'::pg_catalog.xid8)"))?;
+    let status = connection.one(DOING, &format!("SELECT pg_catalog.pg_xact_status('{xid}'::pg_catalog.xid8)"))?;
     if status.as_deref() == Some("aborted") { Err(never("it was rolled back there").into()) } else { Ok(()) }
-}
-
-/// A transaction's number without its epoch.
-fn low(full: u64) -> Xid {
-    Xid::try_from(full & u64::from(Xid::MAX)).unwrap_or_default()
 }
 
 /// Without anything of our own there is nothing that the server could be behind of.

@@ -138,6 +138,16 @@ impl Database {
         let sql = format!("SELECT ({column})::text FROM pg_replication_slots WHERE slot_name = '{}'", self.name);
         self.query(&sql).first().map(|row| row.get::<_, Option<String>>(0).unwrap_or_default())
     }
+
+    /// Polls until nobody reads from the slot: the server notices a closed connection a moment later.
+    #[track_caller]
+    pub fn until_slot_is_left(&mut self) {
+        let deadline = std::time::Instant::now() + crate::driver::PATIENCE;
+        while self.slot("active").as_deref() != Some("false") {
+            assert!(std::time::Instant::now() < deadline, "the slot is still read from");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
 }
 
 impl Drop for Database {

@@ -27,9 +27,41 @@ on_each_server! {
         assert_equal(&database, &pipeline);
     }
 
+    fn an_open_transaction_beside_many_commits_is_executed_again_a_few_times_only(server) {
+        let (mut database, pipeline) = arrange_streaming(server, TABLE);
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        let rolled_back = || {
+            let (_, out, _) = pipeline.run(&["inspect", "--json"]);
+            let summary: serde_json::Value = serde_json::from_str(&out).unwrap();
+            summary["metrics"]["early_rollbacks"].as_u64().unwrap_or_default()
+        };
+        let mut session = database.session();
+        session.batch_execute("BEGIN").unwrap();
+        for round in 0..10 {
+            // Never idle, and executed as far as it has come unless it is left alone.
+            session.batch_execute(&fill("t", round * 10_000 + 1, 4000)).unwrap();
+            let (asked, before) = (std::time::Instant::now(), rolled_back());
+            running.until("it is executed, or left alone", || {
+                !is_free(&pipeline)
+                    || rolled_back() > before
+                    || before > 0 && asked.elapsed() > std::time::Duration::from_millis(300)
+            });
+            running.until_caught_up(&pipeline, &mut database);
+        }
+        let count = rolled_back();
+        assert!((1..=3).contains(&count), "{count} times");
+        session.batch_execute("COMMIT").unwrap();
+        running.until_caught_up(&pipeline, &mut database);
+        running.terminate();
+        assert_equal(&database, &pipeline);
+    }
+
     fn an_xid_that_comes_again_after_a_reconnect_is_another_transaction(server) {
         let (mut database, mut pipeline) = arrange_streaming(server, TABLE);
         pipeline.set("PG2ANY_FAILPOINTS", "apply.executed=pause,sqlite.executed=pause");
+        // The watchdog would mend it.
+        pipeline.set("PG2ANY_STALL_TIMEOUT", "10min");
         let mut running = pipeline.start();
         running.until_caught_up(&pipeline, &mut database);
         let mut session = database.session();

