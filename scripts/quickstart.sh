@@ -115,6 +115,30 @@ arrives() {
     fail "The replica says '$got' to: $query; expected was '$wanted'."
 }
 
+# Runs pg2any from here on.
+follow() {
+    export CDC_SOURCE_CONNECTION_STRING="postgresql://postgres@127.0.0.1:$port/shop" PG2ANY_DATA_DIR="$work/spool"
+    (detached "$pg2any" run) </dev/null >>"$work/pg2any.log" 2>&1 &
+    pg2any_pid=$!
+    # Changes from before the slot existed are not its business, so wait for it.
+    for _ in $(seq 1 300); do
+        if [ "$(sql -At -c "SELECT count(*) FROM pg_replication_slots WHERE active")" = 1 ]; then break; fi
+        kill -0 "$pg2any_pid" 2>/dev/null || fail "pg2any has ended."
+        sleep 0.1
+    done
+}
+
+# Ends it.
+finish() {
+    local code=0
+    say "the end"
+    kill -TERM "$pg2any_pid"
+    wait "$pg2any_pid" || code=$?
+    pg2any_pid=
+    [ "$code" = 0 ] || fail "pg2any ended with exit code $code."
+    echo "pg2any ended in good order; everything is removed"
+}
+
 # --- the source ---------------------------------------------------------------------------------------------------
 
 say "a throwaway PostgreSQL"
@@ -147,16 +171,8 @@ if [ "$dest" = kafka ]; then . scripts/quickstart_kafka.sh; fi
 # --- pg2any -------------------------------------------------------------------------------------------------------
 
 say "pg2any run"
-export CDC_SOURCE_CONNECTION_STRING="postgresql://postgres@127.0.0.1:$port/shop"
-export CDC_DEST_TYPE=SQLite CDC_DEST_URI="$work/replica.db" PG2ANY_DATA_DIR="$work/spool"
-(detached "$pg2any" run) </dev/null >>"$work/pg2any.log" 2>&1 &
-pg2any_pid=$!
-# Changes from before the slot existed are not its business, so wait for it.
-for _ in $(seq 1 300); do
-    if [ "$(sql -At -c "SELECT count(*) FROM pg_replication_slots WHERE active")" = 1 ]; then break; fi
-    kill -0 "$pg2any_pid" 2>/dev/null || fail "pg2any has ended."
-    sleep 0.1
-done
+export CDC_DEST_TYPE=SQLite CDC_DEST_URI="$work/replica.db"
+follow
 echo "follows slot cdc_slot into $work/replica.db"
 
 say "insert, update, delete"
@@ -223,10 +239,4 @@ END
     exit 0
 fi
 
-say "the end"
-kill -TERM "$pg2any_pid"
-code=0
-wait "$pg2any_pid" || code=$?
-pg2any_pid=
-[ "$code" = 0 ] || fail "pg2any ended with exit code $code."
-echo "pg2any ended in good order; everything is removed"
+finish

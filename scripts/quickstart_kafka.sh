@@ -54,16 +54,9 @@ arrives() {
 }
 
 say "pg2any run"
-export CDC_SOURCE_CONNECTION_STRING="postgresql://postgres@127.0.0.1:$port/shop" PG2ANY_DATA_DIR="$work/spool"
 # Without compression the broker's file can be read with the naked eye.
 export CDC_DEST_URI="kafka://127.0.0.1:$kafka_port/shop?compression.type=none" PG2ANY_KAFKA_DECIMAL_HANDLING=string
-(detached "$pg2any" run) </dev/null >>"$work/pg2any.log" 2>&1 &
-pg2any_pid=$!
-for _ in $(seq 1 300); do
-    if [ "$(sql -At -c "SELECT count(*) FROM pg_replication_slots WHERE active")" = 1 ]; then break; fi
-    kill -0 "$pg2any_pid" 2>/dev/null || fail "pg2any has ended."
-    sleep 0.1
-done
+follow
 echo "follows slot cdc_slot into the topics shop.public.*"
 
 say "insert, update, delete, and a step that is taken back"
@@ -119,11 +112,5 @@ END
     exit 0
 fi
 
-say "the end"
-kill -TERM "$pg2any_pid"
-code=0
-wait "$pg2any_pid" || code=$?
-pg2any_pid=
-[ "$code" = 0 ] || fail "pg2any ended with exit code $code."
-echo "pg2any ended in good order; everything is removed"
+finish
 exit 0
