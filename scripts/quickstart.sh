@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Shows pg2any at work on real changes: a throwaway PostgreSQL, some traffic, a SQLite file that follows it.
 #
-#   ./scripts/quickstart.sh          runs, shows, cleans up, exits 0 when source and replica are equal
-#   ./scripts/quickstart.sh --keep   leaves everything running and says how to play with it
+#   ./scripts/quickstart.sh                runs, shows, cleans up, exits 0 when source and replica are equal
+#   ./scripts/quickstart.sh --keep         leaves everything running and says how to play with it
+#   ./scripts/quickstart.sh --dest kafka   the same into a throwaway Apache Kafka (needs Java 17)
 #
 #   PG2ANY_BIN=path   use this binary instead of building one
 set -euo pipefail
@@ -10,12 +11,17 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 keep=no
-case "${1:-}" in
-    "") ;;
-    --keep) keep=yes ;;
-    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) fail "Unknown argument $1; there is only --keep." ;;
-esac
+dest=sqlite
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --keep) keep=yes ;;
+        --dest) dest=${2:-}; shift ;;
+        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *) fail "Unknown argument $1; there are --keep and --dest." ;;
+    esac
+    shift
+done
+case "$dest" in sqlite | kafka) ;; *) fail "There are --dest sqlite and --dest kafka, not $dest." ;; esac
 
 # Settings of another set-up must not leak in here.
 for name in $(compgen -e | grep -E '^(CDC_|PG2ANY_)' | grep -v '^PG2ANY_BIN$'); do unset "$name"; done
@@ -39,13 +45,13 @@ if [ -z "$pg" ]; then
     pg=$(find_postgres)
     [ -n "$pg" ] || fail "PostgreSQL's programs (postgres, initdb, psql) are nowhere to be found."
 fi
-need_sqlite3
+if [ "$dest" = kafka ]; then PG2ANY_TEST_REQUIRE=all need_kafka; else need_sqlite3; fi
 if [ -n "${PG2ANY_BIN:-}" ]; then
     pg2any=$(realpath "$PG2ANY_BIN")
     unset PG2ANY_BIN
 else
     need_build_tools
-    cargo build --locked --release --bin pg2any
+    cargo build --locked --release --bin pg2any $([ "$dest" = sqlite ] || echo --features "$dest")
     pg2any=${CARGO_TARGET_DIR:-target}/release/pg2any
 fi
 "$pg/postgres" --version
@@ -56,12 +62,14 @@ fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/pg2any-quickstart.XXXXXX")
 chmod 755 "$work"
 server_pid=
+broker_pid=
 pg2any_pid=
 
 cleanup() {
     local code=$?
     trap - EXIT INT TERM
     if [ -n "$pg2any_pid" ] && kill -TERM "$pg2any_pid" 2>/dev/null; then wait "$pg2any_pid" || true; fi
+    if [ -n "$broker_pid" ] && kill -TERM "$broker_pid" 2>/dev/null; then wait "$broker_pid" || true; fi
     if [ -n "$server_pid" ] && kill -INT "$server_pid" 2>/dev/null; then wait "$server_pid" || true; fi
     if [ "$code" != 0 ]; then
         printf '\nSomething went wrong. The last lines of the logs:\n' >&2
@@ -107,6 +115,30 @@ arrives() {
     fail "The replica says '$got' to: $query; expected was '$wanted'."
 }
 
+# Runs pg2any from here on.
+follow() {
+    export CDC_SOURCE_CONNECTION_STRING="postgresql://postgres@127.0.0.1:$port/shop" PG2ANY_DATA_DIR="$work/spool"
+    (detached "$pg2any" run) </dev/null >>"$work/pg2any.log" 2>&1 &
+    pg2any_pid=$!
+    # Changes from before the slot existed are not its business, so wait for it.
+    for _ in $(seq 1 300); do
+        if [ "$(sql -At -c "SELECT count(*) FROM pg_replication_slots WHERE active")" = 1 ]; then break; fi
+        kill -0 "$pg2any_pid" 2>/dev/null || fail "pg2any has ended."
+        sleep 0.1
+    done
+}
+
+# Ends it.
+finish() {
+    local code=0
+    say "the end"
+    kill -TERM "$pg2any_pid"
+    wait "$pg2any_pid" || code=$?
+    pg2any_pid=
+    [ "$code" = 0 ] || fail "pg2any ended with exit code $code."
+    echo "pg2any ended in good order; everything is removed"
+}
+
 # --- the source ---------------------------------------------------------------------------------------------------
 
 say "a throwaway PostgreSQL"
@@ -134,19 +166,13 @@ CREATE PUBLICATION cdc_pub FOR TABLE orders, stock;
 SQL
 echo "listens on 127.0.0.1:$port, has a database, two tables and a publication"
 
+if [ "$dest" = kafka ]; then . scripts/quickstart_kafka.sh; fi
+
 # --- pg2any -------------------------------------------------------------------------------------------------------
 
 say "pg2any run"
-export CDC_SOURCE_CONNECTION_STRING="postgresql://postgres@127.0.0.1:$port/shop"
-export CDC_DEST_TYPE=SQLite CDC_DEST_URI="$work/replica.db" PG2ANY_DATA_DIR="$work/spool"
-(detached "$pg2any" run) </dev/null >>"$work/pg2any.log" 2>&1 &
-pg2any_pid=$!
-# Changes from before the slot existed are not its business, so wait for it.
-for _ in $(seq 1 300); do
-    if [ "$(sql -At -c "SELECT count(*) FROM pg_replication_slots WHERE active")" = 1 ]; then break; fi
-    kill -0 "$pg2any_pid" 2>/dev/null || fail "pg2any has ended."
-    sleep 0.1
-done
+export CDC_DEST_TYPE=SQLite CDC_DEST_URI="$work/replica.db"
+follow
 echo "follows slot cdc_slot into $work/replica.db"
 
 say "insert, update, delete"
@@ -213,10 +239,4 @@ END
     exit 0
 fi
 
-say "the end"
-kill -TERM "$pg2any_pid"
-code=0
-wait "$pg2any_pid" || code=$?
-pg2any_pid=
-[ "$code" = 0 ] || fail "pg2any ended with exit code $code."
-echo "pg2any ended in good order; everything is removed"
+finish

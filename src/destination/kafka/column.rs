@@ -123,6 +123,11 @@ impl Kind {
         }
     }
 
+    /// Whether every value that PostgreSQL prints can be written.
+    pub(super) const fn always_fits(&self) -> bool {
+        matches!(self, Self::Boolean | Self::Whole(_) | Self::Float(_) | Self::Bit)
+    }
+
     /// The schema: `{"type":…}`.
     pub(super) fn schema(&self, optional: bool, default: Option<&str>, field: Option<&str>) -> String {
         let Described { kind, name, parameters, doc } = self.describe();

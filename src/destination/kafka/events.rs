@@ -273,8 +273,9 @@ impl Event<'_, '_> {
         if let Some((row, key_only)) = old {
             self.write_key(row, None, old_key)?;
             if old_key != key {
-                self.delete(row, key_only, (old_key, value), Some((NEW_KEY, key)))?;
-                return self.send("c", None, Some(new), Some(row), (key, value), Some((OLD_KEY, old_key)));
+                let (new_bare, old_bare) = (self.template.bare_key(key), self.template.bare_key(old_key));
+                self.delete(row, key_only, (old_key, value), Some((NEW_KEY, new_bare)))?;
+                return self.send("c", None, Some(new), Some(row), (key, value), Some((OLD_KEY, old_bare)));
             }
         }
         let before = old.filter(|(_, key_only)| !key_only).map(|(row, _)| (row, false));

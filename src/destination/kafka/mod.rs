@@ -11,8 +11,10 @@
 //!
 //! Covered by: `it::kafka`.
 
+mod documentation;
 mod settings;
 
+pub use documentation::KafkaColumn;
 pub use settings::{
     BinaryHandling, DecimalHandling, Delivery, EventSettings, Format, IntervalHandling, KafkaSettings, OnOversize,
     TimePrecision,

@@ -102,7 +102,7 @@ impl Template {
             let known = relation.column_catalogue(&column.name);
             let not_null = known.is_some_and(|known| known.not_null);
             let in_key = key.contains(&place);
-            let optional = !not_null || (policy == Unrepresentable::Null && !in_key);
+            let optional = !not_null || (policy == Unrepresentable::Null && !in_key && !kind.always_fits());
             let default = known.and_then(|known| literal(known.default_expression.as_deref()?)).and_then(|text| {
                 let mut out = Vec::new();
                 value::write(&kind, &text, &mut out).ok()?;
@@ -173,6 +173,12 @@ impl Template {
         out.push(b'}');
         out.extend_from_slice(self.key_frame.1);
         Ok(())
+    }
+
+    /// A key without its schema, as headers have it.
+    pub(super) fn bare_key<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+        let (head, tail) = &self.key_frame;
+        key.get(head.len()..key.len().saturating_sub(tail.len())).unwrap_or_default()
     }
 
     /// Writes a row. Of one that has `key_only` the other cells mean nothing.
