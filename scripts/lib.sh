@@ -68,6 +68,11 @@ need_postgres_18() {
     fi
 }
 
+# For the test that looks at the status page.
+need_chromium() {
+    command -v chromium >/dev/null || install_packages chromium || printf 'Chromium is missing (Debian: chromium).\n' >&2
+}
+
 # PostgreSQL refuses to run as root, and a checkout below /root is closed to everybody else.
 reachable_for_others() {
     [ "$(id -u)" != 0 ] || setpriv --reuid=nobody --clear-groups -- test -x "$1/postgres" 2>/dev/null

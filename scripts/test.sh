@@ -20,6 +20,7 @@ need_sqlite3
 need_openssl
 need_kafka
 need_a_disk
+need_chromium
 
 say "format"
 cargo fmt --all --check
@@ -30,6 +31,9 @@ cargo clippy --locked --all-targets --features sqlite,kafka,failpoints -- -D war
 
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features sqlite,failpoints
+
+say "monitoring"
+scripts/monitoring.sh
 
 say "scripts"
 for script in scripts/*.sh .ci/run; do bash -n "$script"; done

@@ -10,6 +10,7 @@
 
 pub mod apply;
 mod backoff;
+pub mod build;
 pub mod change;
 mod compat;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod destination;
 pub mod failpoint;
 pub mod inspect;
 pub mod metrics;
+pub mod monitor;
 pub mod pipeline;
 mod position;
 pub mod progress;

@@ -14,10 +14,11 @@
 //!
 //! Covered by: `it::several`.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -26,6 +27,7 @@ use crate::apply::{Applier, ApplyError, Watchdog};
 use crate::config::{Config, DestinationType, OnFailedDestination, Until};
 use crate::destination::Destination;
 use crate::metrics::{Metrics, Number};
+use crate::monitor::{self, Monitor, Parts, Snapshot};
 use crate::position::{Lsn, Position};
 use crate::progress::Progress;
 use crate::source::{self, SourceError};
@@ -38,6 +40,8 @@ pub struct RunOptions {
     pub cancellation: CancellationToken,
     /// Where the run counts; shared with whoever shows the numbers.
     pub metrics: Arc<Metrics>,
+    /// Gets a snapshot of the pipeline every second.
+    pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
 }
 
 /// How a run ended without an error.
@@ -73,6 +77,9 @@ pub enum Error {
         "this build of pg2any cannot write to {0}; build it with the feature of that name, or choose another destination"
     )]
     NoSuchDestination(DestinationType),
+    /// Metrics and status page cannot be served, and they were required.
+    #[error("{0} (--metrics-required)")]
+    Metrics(String),
     /// A thread or its runtime could not be started, or ended without a word.
     #[error("the {0} thread could not run: {1}")]
     Thread(&'static str, std::io::Error),
@@ -96,14 +103,33 @@ pub async fn run(config: &Config, options: RunOptions) -> Result<Outcome, Error>
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let RunOptions { cancellation, metrics } = options;
+    let listener = listen(config)?;
+    let RunOptions { cancellation, metrics, snapshots } = options;
     let spool = Spool::open(config.spool_options(Arc::clone(&metrics)))?;
     let failure = spool.failure();
-    let result = run_with(config, &cancellation, &metrics, &spool).await;
+    let result = run_with(config, &cancellation, &metrics, &spool, listener, snapshots).await;
     spool.close();
     // The last sync may fail too.
     let failed = failure.borrow().clone();
     result.and_then(|outcome| failed.map_or(Ok(outcome), |error| Err(Error::SpoolStopped(error))))
+}
+
+/// Takes the port of metrics and status page. That it cannot be had stops nothing unless it is asked to.
+fn listen(config: &Config) -> Result<Option<TcpListener>, Error> {
+    let Some(address) = &config.metrics_address else { return Ok(None) };
+    #[cfg(feature = "metrics")]
+    let listener = monitor::bind(address);
+    #[cfg(not(feature = "metrics"))]
+    let listener: Result<TcpListener, String> =
+        Err(format!("metrics and status page cannot be served at {address}: this build does not have the feature"));
+    match listener {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if config.metrics_required => Err(Error::Metrics(error)),
+        Err(error) => {
+            warn!("{error}. Replication goes on without");
+            Ok(None)
+        }
+    }
 }
 
 /// Who has ended, and how.
@@ -132,6 +158,7 @@ impl Appliers {
         }
         match self.policy {
             OnFailedDestination::Keep => {
+                progress.report(cursor, |progress| progress.down = true);
                 error!(cursor, %error, "a destination has stopped for good; the others go on, and the spool keeps what it has not applied");
             }
             OnFailedDestination::Drop => {
@@ -164,6 +191,8 @@ async fn run_with(
     cancellation: &CancellationToken,
     metrics: &Arc<Metrics>,
     spool: &Spool,
+    listener: Option<TcpListener>,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
 ) -> Result<Outcome, Error> {
     let configs = config.each_destination();
     let shutdown = cancellation.child_token();
@@ -180,8 +209,10 @@ async fn run_with(
     for cursor in &appliers.cursors {
         spool.hold(cursor);
     }
+    let mut activities = Vec::with_capacity(configs.len());
     for (index, config) in configs.iter().enumerate() {
         let options = config.apply_options();
+        let steps = Arc::clone(&options.steps);
         let applier = Applier::new(
             spool.clone(),
             destination_of(config, spool, metrics, &options.steps)?,
@@ -191,6 +222,7 @@ async fn run_with(
             shutdown.clone(),
         );
         appliers.watchdogs.push(applier.watchdog());
+        activities.push((applier.activity(), steps));
         on_own_thread("apply", &ends, move || applier.run(), move |end| Ended::Applier(index, end));
     }
     let source_options = config.source_options(Arc::clone(metrics));
@@ -199,7 +231,11 @@ async fn run_with(
         on_own_thread("source", &ends, move || source::run(source_options, spool, progress, shutdown), Ended::Source);
     }
     drop(ends);
-    let inspection = crate::inspect::start(spool, &config.data_directory, metrics, shutdown.clone());
+    let parts =
+        Parts { spool: spool.clone(), progress: Arc::clone(&progress), activities, metrics: Arc::clone(metrics) };
+    let monitor = Arc::new(Monitor::new(parts, configs));
+    let inspection = crate::inspect::start(spool, &config.data_directory, &monitor, shutdown.clone());
+    let monitoring = monitor::start(monitor, listener, snapshots, shutdown.clone());
     let mut failure = spool.failure();
     let mut status = progress.watch_status();
     let mut destinations = progress.watch_destinations();
@@ -252,6 +288,7 @@ async fn run_with(
             }
         }
         let _ = inspection.await;
+        let _ = monitoring.await;
     })
     .await;
     // A failed writer makes the applier fail too; its own reason is the better one.

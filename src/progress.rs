@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::position::{Lsn, Position};
+use crate::source::SlotRetention;
 
 /// What a destination holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct CursorProgress {
     pub source: Option<Arc<str>>,
     /// Everything that committed up to here is at the destination, whether or not there was anything to apply.
     pub complete_to: Lsn,
+    /// It cannot be written at the moment, or has stopped for good.
+    pub down: bool,
 }
 
 /// The destinations of a pipeline, by the names of their cursors.
@@ -97,8 +100,10 @@ pub struct Status {
     pub server_end: Lsn,
     /// What was last reported to the server as flushed.
     pub reported: Lsn,
-    /// Whether reading waits because the spool is at its limit.
-    pub paused: bool,
+    /// Why reading waits, when the spool is at its limit.
+    pub paused: Option<String>,
+    /// What the slot keeps at the server, as it was at the last look.
+    pub slot: Option<SlotRetention>,
 }
 
 /// Shared by the source, the appliers and whoever watches them.

@@ -21,7 +21,7 @@ use crate::backoff::Backoff;
 use crate::change::{Batch, Relation, RelationVersion};
 use crate::destination::{Destination, DestinationError, FailureKind};
 use crate::failpoint;
-use crate::metrics::Metrics;
+use crate::metrics::{Component, Failures, Metrics};
 use crate::position::{Lsn, Position, Xid};
 use crate::progress::{Progress, Reached};
 use crate::spool::{DurableLsn, Spool, SpoolError, SpoolReader, TransactionState};
@@ -96,6 +96,16 @@ const fn is_judged_again(commands: u64, one_by_one: u64) -> bool {
     commands > 0 && one_by_one == 0
 }
 
+/// The word under which a failure is counted.
+const fn reason(kind: FailureKind, again: bool) -> &'static str {
+    match kind {
+        FailureKind::Retry => "retry",
+        FailureKind::Reconnect => "reconnect",
+        FailureKind::Permanent if again => "one_by_one",
+        FailureKind::Permanent | FailureKind::Fenced => Failures::FATAL,
+    }
+}
+
 impl Applier {
     /// An applier that has done nothing yet; `progress` is where it reports.
     #[must_use]
@@ -136,6 +146,12 @@ impl Applier {
             activity: Arc::new(Activity::new()),
             down: false,
         }
+    }
+
+    /// What this applier does, for whoever looks.
+    #[must_use]
+    pub fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
     }
 
     /// Looks whether this applier moves; to be asked on another thread.
@@ -180,9 +196,12 @@ impl Applier {
                 Failure::Stop(error) => return Err(error),
                 Failure::Destination(error) => error,
             };
+            let again = is_judged_again(self.work.commands, self.one_by_one);
+            let text = error.to_string();
+            self.metrics.failures.record(Component::Destination, reason(error.kind(), again), &text);
             match error.kind() {
                 FailureKind::Fenced => return Err(ApplyError::Fenced(error)),
-                FailureKind::Permanent if !is_judged_again(self.work.commands, self.one_by_one) => {
+                FailureKind::Permanent if !again => {
                     return Err(ApplyError::Destination(error));
                 }
                 FailureKind::Permanent => {
@@ -195,7 +214,7 @@ impl Applier {
             }
             self.metrics.apply_retries.add(1);
             self.set_down(true);
-            let wait = self.backoff.failed(&error.to_string());
+            let wait = self.backoff.failed(&text);
             let pause = async {
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
@@ -248,6 +267,7 @@ impl Applier {
 
     /// Counts the destination among those that cannot be written, or no longer.
     pub(super) fn set_down(&mut self, down: bool) {
+        self.progress.report(&self.options.cursor, |progress| progress.down = down);
         match (std::mem::replace(&mut self.down, down), down) {
             (false, true) => self.metrics.destination_down.add(1),
             (true, false) => self.metrics.destination_down.sub(1),

@@ -41,4 +41,4 @@ mod work;
 pub use applier::Applier;
 pub use error::ApplyError;
 pub use options::{ApplyOptions, BatchLimits};
-pub use stall::Watchdog;
+pub use stall::{Activity, Glance, Watchdog};

@@ -20,7 +20,7 @@ use super::applier::Failure;
 use super::options::ApplyOptions;
 use crate::destination::{DestinationError, FailureKind};
 use crate::metrics::{Metrics, Number};
-use crate::position::Position;
+use crate::position::{Position, Xid};
 use crate::progress::{Progress, Reached};
 use crate::spool::Spool;
 
@@ -43,7 +43,7 @@ impl Doing {
     const fn name(self) -> &'static str {
         match self {
             Self::Reading => "reading the spool",
-            Self::Waiting => "waiting for transactions, though the spool has some",
+            Self::Waiting => "waiting for transactions",
             Self::Syncing => "waiting for the spool's disk",
             Self::Pausing => "pausing between two attempts",
             Self::Calling(call) => call,
@@ -60,7 +60,7 @@ enum Verdict {
 }
 
 /// What the applier does at the moment, for whoever looks.
-pub(super) struct Activity {
+pub struct Activity {
     now: Mutex<Now>,
     reconnect: Notify,
 }
@@ -69,20 +69,42 @@ pub(super) struct Activity {
 struct Now {
     doing: Doing,
     moves: u64,
+    transaction: Option<(Xid, u64)>,
+}
+
+/// A glance at an [`Activity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// What the applier does; completes "while …".
+    pub doing: &'static str,
+    /// Grows while it moves.
+    pub moves: u64,
+    /// The transaction that was taken last, and how many of its commands were.
+    pub transaction: Option<(Xid, u64)>,
 }
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self { now: Mutex::new(Now { doing: Doing::Reading, moves: 0 }), reconnect: Notify::new() }
+        let now = Now { doing: Doing::Reading, moves: 0, transaction: None };
+        Self { now: Mutex::new(now), reconnect: Notify::new() }
+    }
+
+    /// What the applier does now.
+    #[must_use]
+    pub fn glance(&self) -> Glance {
+        let Now { doing, moves, transaction } = *self.now();
+        Glance { doing: doing.name(), moves, transaction }
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something was read or done.
-    pub(super) fn moved(&self) {
-        self.now().moves += 1;
+    /// A chunk is taken of this transaction, whose first command has this number.
+    pub(super) fn takes(&self, xid: Xid, index: u64) {
+        let mut now = self.now();
+        now.moves += 1;
+        now.transaction = Some((xid, index));
     }
 
     /// Awaits this under its name, unless the watchdog wants a new connection.
@@ -187,7 +209,7 @@ impl Watchdog {
 
     /// Looks once.
     pub fn look(&mut self) {
-        let Now { doing, moves } = *self.activity.now();
+        let Now { doing, moves, .. } = *self.activity.now();
         let newest = self.spool.newest_commit();
         let checkpoint = match self.progress.reached(&self.cursor) {
             Reached::Known(position) => position,
@@ -204,9 +226,10 @@ impl Watchdog {
             cursor = self.cursor, checkpoint = %checkpoint.unwrap_or_default(), newest_in_spool = %newest,
             durable = %self.spool.durable().lsn(), transactions = self.metrics.applied_transactions.get(),
             commands = self.metrics.applied_commands.get(), retries = self.metrics.apply_retries.get(), steps,
-            "applying has not moved for {} s while {}{}",
+            "applying has not moved for {} s while {}{}{}",
             still.as_secs(),
             doing.name(),
+            if doing == Doing::Waiting { ", though the spool has some" } else { "" },
             if verdict == Verdict::Reconnect { "; a new connection follows as soon as this can be ended" } else { "" }
         );
         if verdict == Verdict::Reconnect {

@@ -34,6 +34,8 @@ pub(super) struct UncommittedWork {
     pub(super) bytes: u64,
     pub(super) since: Option<Instant>,
     pub(super) last_commit: Option<CommitInfo>,
+    /// When the transactions among it committed at the source.
+    commit_times: Vec<PgTimestamp>,
 }
 
 impl UncommittedWork {
@@ -86,7 +88,7 @@ impl Applier {
         info: Option<&CommitInfo>,
         index: &mut u64,
     ) -> Result<(), Failure> {
-        self.activity.moved();
+        self.activity.takes(transaction.xid(), *index);
         let commit_end = info.map_or(Lsn::ZERO, |info| info.commit_end);
         let mut buffer = None;
         let mut relations: Vec<Arc<Relation>> = Vec::with_capacity(1);
@@ -217,6 +219,7 @@ impl Applier {
         self.repeated.remove(&info.xid);
         self.work.transactions += 1;
         self.work.open = 0;
+        self.work.commit_times.push(info.commit_time);
         self.work.last_commit = Some(info);
         let limits = &self.options.limits;
         let full = self.work.transactions >= limits.transactions
@@ -237,8 +240,6 @@ impl Applier {
     pub(super) async fn commit_work(&mut self) -> Result<(), Failure> {
         let Some(info) = self.work.last_commit.take() else { return Ok(()) };
         self.commit(Position::end_of(info.commit_end)).await?;
-        let lag = PgTimestamp::now().0.saturating_sub(info.commit_time.0);
-        self.metrics.replication_lag_micros.set(u64::try_from(lag).unwrap_or(0));
         self.one_by_one = self.one_by_one.saturating_sub(1);
         Ok(())
     }
@@ -270,6 +271,14 @@ impl Applier {
         self.reader.advance(position);
         failpoint::pass("apply.advanced")?;
         let work = std::mem::take(&mut self.work);
+        let now = PgTimestamp::now();
+        for committed in &work.commit_times {
+            self.metrics.commit_to_apply.observe(now.0.saturating_sub(committed.0) as f64 / 1e6);
+        }
+        if let Some(since) = work.since {
+            self.metrics.batch_size.observe(work.commands as f64);
+            self.metrics.batch_time.observe(since.elapsed().as_secs_f64());
+        }
         self.metrics.applied_commands.add(work.commands);
         self.metrics.applied_transactions.add(work.transactions);
         self.metrics.applied_batches.add(1);

@@ -10,7 +10,7 @@ use pg2any_lib::pipeline::Error as PipelineError;
 use pg2any_lib::source::SourceError;
 use pg2any_lib::spool::SpoolError;
 
-/// What the exit code says. The help and the README have the same table; a test compares them.
+/// What the exit code says. The help and `docs/operating.md` have the same table; a test compares them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// It did what it was asked for.
@@ -35,9 +35,13 @@ pub enum Code {
     Locked = 9,
     /// Damage.
     Damage = 10,
+    /// `status`: something keeps changes from moving.
+    NotReady = 11,
+    /// `status`: nobody runs.
+    NotRunning = 12,
 }
 
-/// The codes with their meanings, for the comparison of help and README.
+/// The codes with their meanings, for the comparison of help and `docs/operating.md`.
 #[cfg(test)]
 const CODES: &[(Code, &str)] = &[
     (Code::Success, "done; after a signal: ended in good order"),
@@ -51,6 +55,8 @@ const CODES: &[(Code, &str)] = &[
     (Code::Destination, "the destination refuses a change for good; the message names table, key and position"),
     (Code::Locked, "another process has the data directory open"),
     (Code::Damage, "`inspect verify` found damage"),
+    (Code::NotReady, "`status`: it runs, but something keeps changes from moving"),
+    (Code::NotRunning, "`status`: no process runs on the data directory"),
 ];
 
 /// The end of the long help.
@@ -67,6 +73,8 @@ Exit codes:
   8   the destination refuses a change for good; the message names table, key and position
   9   another process has the data directory open
   10  `inspect verify` found damage
+  11  `status`: it runs, but something keeps changes from moving
+  12  `status`: no process runs on the data directory
 
 Settings are flags or environment variables (a flag wins); `pg2any run --help` lists them.";
 
@@ -102,8 +110,14 @@ impl Failure {
         self
     }
 
-    /// Tells it on standard error.
+    /// Tells it on standard error, in the format of the log.
     pub fn report(&self) -> ExitCode {
+        super::progress::clear();
+        // Where every line is JSON, the last one is too.
+        if super::logging::is_json() {
+            tracing::error!(exit_code = self.code as u8, hint = self.hint, "{}", self.message);
+            return self.code.into();
+        }
         eprintln!("pg2any: {}", self.message);
         if let Some(hint) = &self.hint {
             eprintln!("  {hint}");
@@ -125,7 +139,7 @@ impl From<PipelineError> for Failure {
             PipelineError::SpoolStopped(error) => of_spool(error),
             PipelineError::Source(error) => of_source(error),
             PipelineError::Apply(error) => of_apply(error),
-            PipelineError::NoSuchDestination(_) => Code::Usage,
+            PipelineError::NoSuchDestination(_) | PipelineError::Metrics(_) => Code::Usage,
             _ => Code::Other,
         };
         Self::new(code, error.to_string())
@@ -197,12 +211,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_help_and_the_readme_tell_the_same_exit_codes() {
-        let readme = include_str!("../../README.md");
+    fn the_help_and_the_guide_tell_the_same_exit_codes() {
+        let guide = include_str!("../../docs/operating.md");
         for (code, meaning) in CODES {
             let number = *code as u8;
             assert!(HELP.contains(&format!("\n  {number:<3} {meaning}\n")), "{number} in the help");
-            assert!(readme.contains(&format!("| {number} | {meaning} |")), "{number} in README.md");
+            assert!(guide.contains(&format!("| {number} | {meaning} |")), "{number} in docs/operating.md");
         }
     }
 }

@@ -95,7 +95,11 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
         return Ok(Code::Success);
     }
     let value = asker.ask(&query)?;
-    render::print(&if arguments.json { format!("{value:#}\n") } else { render::text(&value) })?;
+    render::print(&match (arguments.json, &query) {
+        (true, _) => format!("{value:#}\n"),
+        (false, Query::Summary) => render::summary(&value),
+        (false, _) => render::text(&value),
+    })?;
     let damaged = query == Query::Verify && value.get("sound") != Some(&Value::Bool(true));
     Ok(if damaged { Code::Damage } else { Code::Success })
 }

@@ -3,11 +3,14 @@
 //! Every setting comes from the library's table ([`pg2any_lib::config::SETTINGS`]), so that help, flags and variables
 //! agree. A command returns a [`exit::Failure`]: what went wrong, what to try, and the exit code that scripts can rely on.
 
+mod check;
 mod cursors;
 mod exit;
 mod flags;
+mod generate;
 mod inspect;
 mod logging;
+mod progress;
 mod render;
 mod repair;
 mod run;
@@ -15,6 +18,8 @@ mod secret_args;
 mod skip;
 mod slot;
 mod source;
+mod status;
+mod version;
 
 use std::process::ExitCode;
 
@@ -24,7 +29,7 @@ use exit::Code;
 
 /// Streams a PostgreSQL database's committed changes into another database.
 #[derive(Parser)]
-#[command(name = "pg2any", version, propagate_version = true, max_term_width = 110, after_long_help = exit::HELP)]
+#[command(name = "pg2any", version, long_version = version::LONG.as_str(), max_term_width = 110, after_long_help = exit::HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,6 +38,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Check(check::Arguments),
+    Status(status::Arguments),
     Inspect(inspect::Arguments),
     Repair(repair::Arguments),
     Skip(skip::Arguments),
@@ -45,6 +52,8 @@ enum Command {
     /// Commands about the replication slot.
     #[command(subcommand)]
     Slot(slot::Command),
+    Completions(generate::CompletionArguments),
+    Man(generate::ManArguments),
 }
 
 /// Parses, runs, reports.
@@ -62,12 +71,18 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),
         Command::Skip(arguments) => skip::run(&arguments),
         Command::Cursors(cursors::Command::Forget(arguments)) => cursors::forget(&arguments),
         Command::Source(source::Command::Adopt(arguments)) => source::adopt(&arguments),
         Command::Slot(slot::Command::Create(arguments)) => slot::create(&arguments),
+        Command::Slot(slot::Command::Show(arguments)) => slot::show(&arguments),
+        Command::Slot(slot::Command::Drop(arguments)) => slot::drop_it(&arguments),
+        Command::Completions(arguments) => generate::completions(&arguments),
+        Command::Man(arguments) => generate::man(&arguments),
     };
     match result {
         Ok(code) => code.into(),

@@ -50,6 +50,64 @@ pub fn text(value: &Value) -> String {
     out
 }
 
+/// The blocks of a summary, and what their lines are called: name and path in the JSON.
+const SUMMARY: [(&str, &[(&str, &str)]); 3] = [
+    (
+        "source",
+        &[
+            ("system", "/identity/system_identifier"),
+            ("timeline", "/identity/timeline"),
+            ("database", "/identity/database"),
+            ("slot", "/identity/slot"),
+        ],
+    ),
+    (
+        "spool",
+        &[
+            ("synced up to", "/durable"),
+            ("newest commit", "/last_commit"),
+            ("committed at", "/last_commit_time"),
+            ("being received", "/received"),
+            ("prepared", "/prepared"),
+            ("waiting to be applied", "/pending"),
+            ("kept after that", "/retained"),
+            ("holds", "/held_bytes"),
+            ("on the disk", "/disk_bytes"),
+            ("segments", "/segments"),
+            ("versions of tables", "/relations"),
+            ("damage", "/damage"),
+        ],
+    ),
+    ("destinations", &[("applied up to", "/applied"), ("released up to", "/released")]),
+];
+
+/// The summary in blocks; what is unknown is left out.
+pub fn summary(value: &Value) -> String {
+    let mut out = String::new();
+    let width = SUMMARY.iter().flat_map(|(_, lines)| *lines).map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (heading, lines) in SUMMARY {
+        let found = lines.iter().filter_map(|(name, path)| Some((name, path, value.pointer(path)?)));
+        let found: Vec<_> = found.filter(|(_, _, value)| !value.is_null()).collect();
+        line(&mut out, 0, heading);
+        if found.is_empty() {
+            line(&mut out, 1, "(none yet)");
+        }
+        for (name, path, value) in found {
+            let transactions = ["/received", "/prepared", "/pending", "/retained"].contains(path);
+            let unit = if transactions { " transactions" } else { "" };
+            line(&mut out, 1, &format!("{name:<width$}  {}{unit}", scalar(path, value)));
+        }
+    }
+    for (heading, name) in [("accepted gaps", "accepted_gaps"), ("counted since the start", "metrics")] {
+        let found = value.get(name).unwrap_or(&Value::Null);
+        if found.as_array().is_some_and(|list| !list.is_empty()) || found.is_object() {
+            line(&mut out, 0, heading);
+            any(&mut out, found, 1);
+        }
+    }
+    out
+}
+
 /// A page of a transaction: how it committed, then a line for each command.
 pub fn transaction(value: &Value) -> String {
     let mut out = String::new();
@@ -169,6 +227,14 @@ fn scalar(name: &str, value: &Value) -> String {
         Value::Bool(false) => "no".to_owned(),
         Value::Number(number) => match number.as_u64() {
             Some(bytes) if name.ends_with("bytes") => human_size(bytes),
+            // Names and addresses of things are no amounts.
+            Some(count)
+                if !["xid", "oid", "number", "sequence", "version", "pid", "timeline", "index"]
+                    .iter()
+                    .any(|end| name.ends_with(end)) =>
+            {
+                human_count(count)
+            }
             _ => number.to_string(),
         },
         Value::String(text) => printable(text),
@@ -180,7 +246,7 @@ fn scalar(name: &str, value: &Value) -> String {
 }
 
 /// A replicated value may hold line ends and control characters, which must neither break a table nor steer a terminal.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         if c.is_control() {
             out.extend(c.escape_default())
@@ -189,6 +255,32 @@ fn printable(text: &str) -> String {
         }
         out
     })
+}
+
+/// A number with its thousands apart: `1 234 567`.
+pub fn human_count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A duration in the units that people use: `0.3 s`, `4 min 10 s`, `2 h 3 min`.
+pub fn human_seconds(seconds: f64) -> String {
+    let whole = seconds as u64;
+    match seconds {
+        0.0 => "0 s".to_owned(),
+        ..0.0995 => format!("{:.0} ms", seconds * 1000.0),
+        ..60.0 => format!("{seconds:.1} s"),
+        ..3600.0 => format!("{} min {} s", whole / 60, whole % 60),
+        ..86_400.0 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
 }
 
 fn label(name: &str) -> String {
@@ -219,6 +311,42 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{part:?} is missing in:\n{shown}");
         }
+    }
+
+    #[test]
+    fn amounts_and_durations_are_written_for_people() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1 000"), (1_234_567, "1 234 567")] {
+            assert_eq!(human_count(number), text);
+        }
+        for (seconds, text) in [
+            (0.0, "0 s"),
+            (0.0042, "4 ms"),
+            (0.3, "0.3 s"),
+            (59.0, "59.0 s"),
+            (250.0, "4 min 10 s"),
+            (7380.0, "2 h 3 min"),
+            (90_000.0, "1 d 1 h"),
+        ] {
+            assert_eq!(human_seconds(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_summary_has_a_heading_for_each_block_and_units() {
+        let shown = summary(&serde_json::json!({
+            "identity": {"system_identifier": "77", "timeline": 1, "database": "d", "slot": "s"}, "durable": "0/1A2B",
+            "pending": 12345, "held_bytes": 2048, "damage": null, "accepted_gaps": [], "metrics": {"feedback_sent": 3},
+        }));
+        for part in [
+            "source\n  system                 77\n",
+            "spool\n  synced up to           0/1A2B\n  waiting to be applied  12 345 transactions\n",
+            "  holds                  2.0 kB\n",
+            "destinations\n  (none yet)\n",
+            "counted since the start\n  feedback sent  3\n",
+        ] {
+            assert!(shown.contains(part), "{part:?} is missing in:\n{shown}");
+        }
+        assert!(!shown.contains("damage") && !shown.contains("gaps"), "{shown}");
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! `pg2any run`.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pg2any_lib::metrics::Metrics;
+use pg2any_lib::build;
+use pg2any_lib::config::{Config, human_size};
 use pg2any_lib::pipeline::{self, Outcome, RunOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{Code, Failure};
 use super::flags::RunFlags;
-use super::logging;
+use super::{logging, progress};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,13 +35,15 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     let config = arguments.flags.config()?;
     logging::start(config.log_format);
+    say_what_starts(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Code::Other, format!("no threads to run with: {error}")))?;
     let cancellation = CancellationToken::new();
-    let options = RunOptions { cancellation: cancellation.clone(), metrics: Arc::new(Metrics::default()) };
+    let options = RunOptions { cancellation: cancellation.clone(), ..RunOptions::default() };
+    let snapshots = options.snapshots.subscribe();
     let result = runtime.block_on(async {
         // Before anything is opened: whoever sees the data directory may signal.
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
@@ -50,7 +52,11 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
             }
             _ => tracing::warn!("signals cannot be caught; they end the process at once"),
         }
-        pipeline::run(&config, options).await
+        let showing = tokio::spawn(progress::show(snapshots, config.log_format));
+        let result = pipeline::run(&config, options).await;
+        showing.abort();
+        progress::clear();
+        result
     });
     // Something may hang in a driver's call; what matters is on disk.
     runtime.shutdown_background();
@@ -61,6 +67,38 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
         }
         Ok(_) => Ok(Code::Success),
         Err(error) => Err(Failure::from(error)),
+    }
+}
+
+/// A line each for the program, the source, the spool and the destination, and what was set.
+fn say_what_starts(config: &Config) {
+    let libraries = build::libraries().into_iter().map(|(name, version)| format!("{name} {version}"));
+    let libraries = libraries.collect::<Vec<_>>().join(", ");
+    tracing::info!(
+        commit = build::COMMIT,
+        features = build::FEATURES.join(","),
+        libraries,
+        "pg2any {}",
+        env!("CARGO_PKG_VERSION")
+    );
+    tracing::info!(
+        slot = config.replication_slot_name,
+        publications = config.publication_names.join(","),
+        "source {}",
+        config.source_connection_string.redacted()
+    );
+    let quota = config.disk_quota.map_or_else(|| "none".to_owned(), human_size);
+    tracing::info!(quota, headroom = human_size(config.disk_headroom), "spool {}", config.data_directory.display());
+    for config in config.each_destination() {
+        let (kind, address) = (config.destination_type, config.destination_connection_string.redacted());
+        tracing::info!(cursor = config.cursor_name, "destination {kind} {address}");
+    }
+    if let Some(address) = &config.metrics_address {
+        tracing::info!("metrics and status page at http://{address}/");
+    }
+    if !config.given.is_empty() {
+        let given = config.given.iter().map(|(flag, value)| format!("--{flag} {value}"));
+        tracing::info!("settings that differ from the default: {}", given.collect::<Vec<_>>().join(" "));
     }
 }
 

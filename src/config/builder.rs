@@ -34,6 +34,9 @@ impl Default for ConfigBuilder {
     }
 }
 
+/// On loopback: the page has no authentication. The port is the ancestor's.
+const METRICS_ADDRESS: &str = "127.0.0.1:8080";
+
 impl ConfigBuilder {
     /// The defaults.
     #[must_use]
@@ -81,7 +84,10 @@ impl ConfigBuilder {
             connection_timeout: Duration::from_secs(30),
             query_timeout: Duration::from_secs(10),
             until: None,
+            metrics_address: Some(METRICS_ADDRESS.to_owned()),
+            metrics_required: false,
             log_format: LogFormat::Text,
+            given: Vec::new(),
             warnings: Vec::new(),
         };
         Self {
@@ -218,6 +224,17 @@ impl ConfigBuilder {
         self.config.batch_commands = commands;
     }
 
+    pub(crate) fn set_metrics_address(&mut self, text: &str) -> Result<(), String> {
+        let text = text.trim();
+        self.config.metrics_address = match text.rsplit_once(':') {
+            _ if text.eq_ignore_ascii_case("none") => None,
+            Some(("", port)) if port.parse::<u16>().is_ok() => Some(format!("0.0.0.0:{port}")),
+            Some((_, port)) if port.parse::<u16>().is_ok() => Some(text.to_owned()),
+            _ => return Err(format!("{text:?} is not an address like 127.0.0.1:8080, and not none")),
+        };
+        Ok(())
+    }
+
     pub(crate) fn set_until(&mut self, until: Until) {
         self.untils.push(until);
     }
@@ -344,6 +361,13 @@ impl ConfigBuilder {
         self
     }
 
+    /// Where metrics, health and the status page are served; `None`: nowhere.
+    #[must_use]
+    pub fn metrics_address(mut self, address: Option<String>) -> Self {
+        self.config.metrics_address = address;
+        self
+    }
+
     /// Where the run ends by itself.
     #[must_use]
     pub fn until(mut self, until: Until) -> Self {
@@ -419,6 +443,8 @@ calls! {
     connection_timeout: Duration,
     /// Limit for one row statement at the destination.
     query_timeout: Duration,
+    /// Whether a metrics address that cannot be listened at keeps the pipeline from starting.
+    metrics_required: bool,
     /// How log lines are written.
     log_format: LogFormat,
 }

@@ -82,6 +82,9 @@ pub fn resolve(
                 if let Err(problem) = (setting.apply)(&mut builder, &value) {
                     builder.problems.push(format!("{origin}: {problem}"));
                 }
+                if !setting.is_secret() && setting.default != Some(value.trim()) {
+                    builder.config.given.push((setting.flag, value.trim().to_owned()));
+                }
             }
             Err(problem) => builder.problems.push(problem),
         }

@@ -1,7 +1,7 @@
 //! What a user can set, by flag, by environment variable or by builder call, and the check that it makes sense.
 //!
 //! * One table ([`SETTINGS`]) names each setting once: flag, variable, builder call, default, meaning. The command line's
-//!   help, the environment and the README's table come from it or are checked against it.
+//!   help, the environment and `docs/settings.md` come from it or are checked against it.
 //! * A flag wins over a variable. A variable that is set to nothing counts as not set.
 //! * Everything that is wrong is reported at once ([`ConfigError`]), before anything is connected to. What is merely odd
 //!   (an unknown variable, one that an older program needed) becomes a warning in [`Config::warnings`].
@@ -176,8 +176,14 @@ pub struct Config {
     pub query_timeout: Duration,
     /// Where the run ends by itself.
     pub until: Option<Until>,
+    /// Where metrics, health and the status page are served (`host:port`); `None`: nowhere.
+    pub metrics_address: Option<String>,
+    /// Whether an address that cannot be listened at keeps the pipeline from starting.
+    pub metrics_required: bool,
     /// How log lines are written.
     pub log_format: LogFormat,
+    /// The settings that were given and differ from the default, as flag and value; values that may hold a password are left out.
+    pub given: Vec<(&'static str, String)>,
     /// What is odd about the settings without being wrong: to be logged once.
     pub warnings: Vec<String>,
 }
@@ -275,6 +281,8 @@ impl fmt::Debug for Config {
             .field("connection_timeout", &self.connection_timeout)
             .field("query_timeout", &self.query_timeout)
             .field("until", &self.until)
+            .field("metrics_address", &self.metrics_address)
+            .field("metrics_required", &self.metrics_required)
             .field("log_format", &self.log_format)
             .finish_non_exhaustive()
     }

@@ -267,6 +267,12 @@ settings! {
     "until-caught-up", "PG2ANY_UNTIL_CAUGHT_UP", "until", Switch, Some("false"), Run,
         "End with exit code 0 once everything that the source had written at the start is applied.",
         |b, t| if parse_switch(t)? { b.set_until(Until::CaughtUp) };
+    "metrics-address", "PG2ANY_METRICS_ADDRESS", "metrics_address", Value("HOST:PORT"), Some("127.0.0.1:8080"), Run,
+        "Where metrics (/metrics), /health, /ready and the status page (/) are served; :8080 means all interfaces, none switches them off. There is no authentication.",
+        |b, t| b.set_metrics_address(t)?;
+    "metrics-required", "PG2ANY_METRICS_REQUIRED", "metrics_required", Switch, Some("false"), Run,
+        "Do not start when that address cannot be listened at. Otherwise it is a warning, and replication goes on without.",
+        |b, t| b.config.metrics_required = parse_switch(t)?;
     "log-format", "PG2ANY_LOG_FORMAT", "log_format", Value("text|json"), Some("text"), Run,
         "How log lines are written. RUST_LOG says which: RUST_LOG=debug, RUST_LOG=warn,pg2any_lib::source=debug.",
         |b, t| b.config.log_format = Word::parse_word(t)?;
@@ -280,7 +286,7 @@ fn parse_some(text: &str) -> Result<u32, String> {
     }
 }
 
-/// The table as the README shows it.
+/// The table as `docs/settings.md` shows it.
 #[must_use]
 pub fn markdown_table() -> String {
     let mut table = String::from("| flag | variable | builder call | default | meaning |\n|---|---|---|---|---|\n");

@@ -231,9 +231,9 @@ fn a_builder_needs_no_environment() {
 }
 
 #[test]
-fn the_readme_has_the_table_of_settings_as_the_code_has_it() {
+fn the_documentation_has_the_table_of_settings_as_the_code_has_it() {
     let table = markdown_table();
-    assert!(include_str!("../../README.md").contains(&table), "README.md lacks this table:\n{table}");
+    assert!(include_str!("../../docs/settings.md").contains(&table), "docs/settings.md lacks this table:\n{table}");
 }
 
 #[test]
@@ -283,4 +283,52 @@ fn kafkas_settings_are_checked_and_its_properties_are_not_printed() {
         let text = from(&[(flag, value)], ENOUGH).unwrap_err().to_string();
         assert!(text.contains(said), "{text}");
     }
+}
+
+#[test]
+fn containers_and_service_name_settings_that_exist() {
+    for (file, text) in [
+        ("Dockerfile", include_str!("../../Dockerfile")),
+        ("docker-compose.yml", include_str!("../../docker-compose.yml")),
+        ("operating.md", include_str!("../../docs/operating.md")),
+    ] {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let mut found = 0;
+        for word in words.filter(|word| ["CDC_", "PG2ANY_"].iter().any(|prefix| word.starts_with(prefix))) {
+            let known = SETTINGS.iter().any(|setting| setting.variable == word);
+            // What the image is built from is no setting.
+            assert!(known || word == "PG2ANY_COMMIT", "{file} names {word}");
+            found += 1;
+        }
+        assert!(found > 1, "{file}");
+    }
+}
+
+#[test]
+fn the_image_serves_its_pages_at_the_port_that_prometheus_scrapes() {
+    let port = SETTINGS.iter().find(|setting| setting.flag == "metrics-address").unwrap().default.unwrap();
+    let port = port.rsplit_once(':').unwrap().1;
+    for (text, part) in [
+        (include_str!("../../Dockerfile"), format!("PG2ANY_METRICS_ADDRESS=0.0.0.0:{port}")),
+        (include_str!("../../Dockerfile"), format!("EXPOSE {port}")),
+        (include_str!("../../docker-compose.yml"), format!(":{port}\"")),
+        (include_str!("../../deploy/prometheus/prometheus.yml"), format!("pg2any:{port}")),
+    ] {
+        assert!(text.contains(&part), "{part} is missing");
+    }
+}
+
+#[test]
+fn a_metrics_address_may_leave_out_the_host_or_be_none() {
+    let address = |text: &str| from(&[("metrics-address", text)], ENOUGH).map(|config| config.metrics_address);
+    assert_eq!(address(":9090").unwrap().as_deref(), Some("0.0.0.0:9090"));
+    assert_eq!(address("[::1]:9090").unwrap().as_deref(), Some("[::1]:9090"));
+    assert_eq!(address("None").unwrap(), None);
+    assert!(address("9090").unwrap_err().to_string().contains("127.0.0.1:8080"));
+}
+
+#[test]
+fn what_was_given_is_told_from_the_default_and_holds_no_secret() {
+    let config = from(&[("retain", "15m"), ("slot", "mine"), ("kafka-set", "sasl.password=x")], ENOUGH).unwrap();
+    assert_eq!(config.given, [("slot", "mine".to_owned()), ("dest-type", "sqlite".to_owned())]);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::Query;
-use crate::metrics::Metrics;
+use crate::monitor::Monitor;
 use crate::position::Lsn;
 use crate::spool::SpoolError;
 use crate::spool::inspection::{Inspector, Verification};
@@ -15,12 +15,15 @@ use crate::spool::inspection::{Inspector, Verification};
 /// # Errors
 ///
 /// [`SpoolError`] when something cannot be read.
-pub fn answer_live(inspector: &Inspector, metrics: &Metrics, query: &Query) -> Result<Value, SpoolError> {
+pub(super) fn answer_live(inspector: &Inspector, monitor: &Monitor, query: &Query) -> Result<Value, SpoolError> {
+    if *query == Query::Status {
+        return to_value(&monitor.snapshot()?);
+    }
     let mut answer = answer(inspector, query)?;
     if *query == Query::Summary
         && let Value::Object(fields) = &mut answer
     {
-        let counted = metrics.all().into_iter().filter(|(_, _, value)| *value != 0);
+        let counted = monitor.metrics().all().into_iter().filter(|(_, _, value)| *value != 0);
         let counted: Map<String, Value> = counted.map(|(name, _, value)| (name.to_owned(), value.into())).collect();
         fields.insert("metrics".to_owned(), counted.into());
     }
@@ -45,6 +48,8 @@ pub fn answer_offline(kept: &mut Option<Inspector>, directory: &Path, query: &Qu
 
 fn answer(inspector: &Inspector, query: &Query) -> Result<Value, SpoolError> {
     match query {
+        // Nobody runs who could have one.
+        Query::Status => Ok(Value::Null),
         Query::Summary => to_value(&inspector.summary()?),
         Query::Transactions { after, limit } => {
             let from = after.map_or(Lsn::ZERO, |after| Lsn(after.0.saturating_add(1)));

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::position::{Lsn, Position};
 
 pub use answers::answer_offline;
-pub use serve::start;
+pub(crate) use serve::start;
 pub use socket::{Asked, ask, listen};
 
 /// What can be asked.
@@ -24,6 +24,8 @@ pub use socket::{Asked, ask, listen};
 #[serde(tag = "query", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Query {
+    /// How the running pipeline is: a [`Snapshot`](crate::monitor::Snapshot), `null` where none runs.
+    Status,
     /// What is received, pending, applied and how far.
     Summary,
     /// A page of the committed transactions that the spool holds.

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answers::answer_live;
 use super::socket::listen;
-use crate::metrics::Metrics;
+use crate::monitor::Monitor;
 use crate::spool::Spool;
 use crate::spool::inspection::Inspector;
 
@@ -16,17 +16,18 @@ use crate::spool::inspection::Inspector;
 ///
 /// That it cannot be asked is no reason not to replicate: a failure is logged and ends the answering alone.
 #[must_use]
-pub fn start(
+pub(crate) fn start(
     spool: &Spool,
     directory: &Path,
-    metrics: &Arc<Metrics>,
+    monitor: &Arc<Monitor>,
     shutdown: CancellationToken,
 ) -> oneshot::Receiver<()> {
     let (ended, receiver) = oneshot::channel();
-    let (inspector, directory, metrics) = (Inspector::live(spool.clone()), directory.to_owned(), Arc::clone(metrics));
+    let (inspector, directory) = (Inspector::live(spool.clone()), directory.to_owned());
+    let monitor = Arc::clone(monitor);
     let thread = std::thread::Builder::new().name("pg2any-inspect".to_owned()).spawn(move || {
         let served = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
-            let answer = move |query| answer_live(&inspector, &metrics, &query).map_err(|error| error.to_string());
+            let answer = move |query| answer_live(&inspector, &monitor, &query).map_err(|error| error.to_string());
             runtime.block_on(listen(&directory, shutdown, answer))
         });
         if let Err(error) = served {

@@ -1,40 +1,52 @@
-//! The pipeline's numbers: plain atomics that every part raises and that a log line, `inspect` or a metrics page reads.
+//! The pipeline's numbers: plain atomics that every part raises, and that `inspect` and `monitor` read. What they mean
+//! together (lag, rates, readiness), and their names for Prometheus, are in `monitor`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod failures;
+mod number;
 
-/// One number; cheap to raise from any thread.
-#[derive(Debug, Default)]
-pub struct Number(AtomicU64);
+pub use failures::{Component, Failure, FailureCounts, Failures};
+pub use number::{Histogram, Number};
 
-impl Number {
-    /// Adds to a counter.
-    pub fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    /// Lowers a gauge.
-    pub fn sub(&self, amount: u64) {
-        self.0.fetch_sub(amount, Ordering::Relaxed);
-    }
-
-    /// Sets a gauge.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// The present value.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+/// From a commit at the source to the commit at the destination, in seconds.
+const DELAYS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
+/// One disk sync, one destination transaction, in seconds.
+const DURATIONS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+/// How many share something.
+const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 100.0, 500.0, 1e3, 5e3, 1e4, 5e4, 1e5, 5e5];
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// Every number of a pipeline; counters since the start, gauges where the text says so.
-        #[derive(Debug, Default)]
+        #[derive(Debug)]
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $name: Number,)+
+            /// Seconds from the source's COMMIT to the destination's, of each applied transaction.
+            pub commit_to_apply: Histogram,
+            /// Seconds that a sync of the spool took.
+            pub sync_time: Histogram,
+            /// Transactions whose COMMIT one sync of the spool made durable.
+            pub group_size: Histogram,
+            /// Commands in one commit at the destination.
+            pub batch_size: Histogram,
+            /// Seconds from a batch's first command to its commit at the destination.
+            pub batch_time: Histogram,
+            /// What failed.
+            pub failures: Failures,
+        }
+
+        impl Default for Metrics {
+            fn default() -> Self {
+                Self {
+                    $($name: Number::default(),)+
+                    commit_to_apply: Histogram::new(DELAYS),
+                    sync_time: Histogram::new(DURATIONS),
+                    group_size: Histogram::new(COUNTS),
+                    batch_size: Histogram::new(COUNTS),
+                    batch_time: Histogram::new(DURATIONS),
+                    failures: Failures::default(),
+                }
+            }
         }
 
         impl Metrics {
@@ -72,8 +84,8 @@ counters! {
     spool_syncs,
     /// Gauge: bytes that the spool holds now.
     spool_held_bytes,
-    /// Gauge: microseconds that the last sync of the spool took.
-    spool_sync_micros,
+    /// Gauge: bytes that the spool's file system has free.
+    spool_free_bytes,
     /// Gauge: 1 while the reader is paused by the disk quota or headroom.
     spool_paused,
     /// Commands executed at the destination and committed.
@@ -84,14 +96,14 @@ counters! {
     applied_transactions,
     /// Commits at the destination (several source transactions may share one).
     applied_batches,
+    /// Changes of a publication between two looks: rows may be missing at the destination.
+    publication_changes,
     /// Failed batches that are tried again.
     apply_retries,
     /// Gauge: destinations that cannot be written.
     destination_down,
     /// Work of open transactions that was rolled back at the destination.
     early_rollbacks,
-    /// Gauge: microseconds from the source's COMMIT to the destination's, of the last applied transaction.
-    replication_lag_micros,
     /// Rows an UPDATE or DELETE did not find, passed over by policy.
     rows_not_found,
     /// Values that a column could not hold, written as NULL by policy.

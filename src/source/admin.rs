@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, ConnectionString, Session};
+use super::connection::{Connection, ConnectionString, Session, identifier, literal};
 use super::error::SourceError;
 use super::gap::{Gap, KnownEnd};
 use super::options::SourceOptions;
 use super::replication_stream::Interrupt;
+use super::slot::{SlotRetention, SlotState};
 use super::{reader, session, slot};
 use crate::position::Lsn;
 use crate::spool::{SourceIdentity, Spool};
@@ -23,12 +24,12 @@ pub struct HeldSlot {
     _connection: Connection,
 }
 
-/// Creates the slot, with an exported snapshot if asked; blocks until the transactions that are running now have ended.
+/// Creates the slot, with an exported snapshot if asked, for PostgreSQL 17 to carry over to standbys if asked; blocks until the transactions that are running now have ended.
 ///
 /// # Errors
 ///
 /// [`SourceError`]: the slot exists, the server or a publication is not as it must be, or the connection fails.
-pub fn create_slot(options: &SourceOptions, export_snapshot: bool) -> Result<HeldSlot, SourceError> {
+pub fn create_slot(options: &SourceOptions, export_snapshot: bool, failover: bool) -> Result<HeldSlot, SourceError> {
     let string = ConnectionString::parse(&options.connection_string)?;
     let mut connection = session::connect(&string, Session::Replication, options.connect_timeout)?;
     session::facts(&mut connection, options)?;
@@ -39,8 +40,51 @@ pub fn create_slot(options: &SourceOptions, export_snapshot: bool) -> Result<Hel
         ));
     }
     slot::check_room(&mut connection)?;
-    let created = slot::create(&mut connection, &options.slot, options.two_phase, export_snapshot)?;
+    let created = slot::create(&mut connection, &options.slot, options.two_phase, export_snapshot, failover)?;
     Ok(HeldSlot { consistent: created.consistent, snapshot: created.snapshot, _connection: connection })
+}
+
+/// A slot as the server has it, and what it keeps there.
+#[derive(Clone, Debug)]
+pub struct ShownSlot {
+    /// Its state.
+    pub state: SlotState,
+    /// What it keeps.
+    pub retention: SlotRetention,
+    /// Whether standbys carry it over (PostgreSQL 17 and newer).
+    pub failover: Option<bool>,
+}
+
+/// Looks at the slot; `None` when there is none. Blocks.
+///
+/// # Errors
+///
+/// [`SourceError`]: the connection fails.
+pub fn show_slot(options: &SourceOptions) -> Result<Option<ShownSlot>, SourceError> {
+    let string = ConnectionString::parse(&options.connection_string)?;
+    let mut connection = session::connect(&string, Session::Replication, options.connect_timeout)?;
+    let Some(state) = slot::look_up(&mut connection, &options.slot)? else { return Ok(None) };
+    let retention = slot::retention(&mut connection, &options.slot)?.unwrap_or_default();
+    let failover = if connection.version() >= 170_000 {
+        let sql = "SELECT failover FROM pg_catalog.pg_replication_slots WHERE slot_name = ";
+        let shown = connection.one("looking at the replication slot", &format!("{sql}{}", literal(&options.slot)))?;
+        shown.map(|shown| shown == "t")
+    } else {
+        None
+    };
+    Ok(Some(ShownSlot { state, retention, failover }))
+}
+
+/// Drops the slot: what was committed after its position is never sent again. Blocks.
+///
+/// # Errors
+///
+/// [`SourceError`]: somebody reads it, there is none, or the connection fails.
+pub fn drop_slot(options: &SourceOptions) -> Result<(), SourceError> {
+    let string = ConnectionString::parse(&options.connection_string)?;
+    let mut connection = session::connect(&string, Session::Replication, options.connect_timeout)?;
+    let sql = format!("DROP_REPLICATION_SLOT {}", identifier(&options.slot));
+    connection.exec("dropping the replication slot", &sql).map(drop)
 }
 
 /// What adopting changed.

@@ -16,7 +16,8 @@ use super::drift_warnings::DriftWarnings;
 use super::error::{ErrorKind, SourceError};
 use super::options::SourceOptions;
 use super::publications::Watch;
-use super::session;
+use super::{session, slot};
+use crate::progress::Progress;
 use crate::spool::{SourceIdentity, Spool};
 
 /// Runs a blocking call on a thread of its own. Dropping the future abandons the call.
@@ -78,12 +79,15 @@ pub(crate) struct Watched {
     pub(crate) bound: SourceIdentity,
     pub(crate) watch: Watch,
     pub(crate) unsaid: DriftWarnings,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl Watched {
     fn look(&mut self, connection: &mut Connection, spool: &Spool, all: bool) -> Result<(), SourceError> {
         session::check_publications(connection, &self.bound, spool.durable().lsn())?;
         self.watch.look(connection, spool)?;
+        let slot = slot::retention(connection, &self.bound.slot)?;
+        self.progress.update(|status| status.slot = slot);
         if all { self.unsaid.look(connection, spool) } else { Ok(()) }
     }
 }

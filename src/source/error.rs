@@ -10,6 +10,7 @@ use super::identity::IdentityMismatch;
 use super::libpq::ServerError;
 use super::publications::PublicationChange;
 use crate::change::DecodeError;
+use crate::metrics::Failures;
 use crate::position::Lsn;
 use crate::spool::{SpoolError, Unfinished};
 
@@ -180,6 +181,23 @@ impl SourceError {
             Self::Stalled { .. } => ErrorKind::Transient,
             Self::Server { sqlstate, .. } if !PERMANENT_STATES.contains(&sqlstate.as_str()) => ErrorKind::Transient,
             _ => ErrorKind::Permanent,
+        }
+    }
+
+    /// The word under which a failure is counted.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            _ if self.kind() == ErrorKind::Permanent => Failures::FATAL,
+            Self::Connect { .. } => "connect",
+            Self::Stalled { .. } => "stalled",
+            Self::Server { sqlstate, .. } => match sqlstate.as_str() {
+                "" => "connection_lost",
+                "55006" => "slot_in_use",
+                state if state.starts_with("57P") => "server_restarts",
+                _ => "server_error",
+            },
+            _ => "other",
         }
     }
 

@@ -72,6 +72,12 @@ unsafe impl Send for PgConnection {}
 /// A statement's result.
 pub(crate) struct PgResult(NonNull<PGresult>);
 
+/// The library's own version as a number (`150004`).
+pub(crate) fn version() -> i32 {
+    // SAFETY: returns a constant.
+    unsafe { pq_sys::PQlibVersion() }
+}
+
 impl PgConnection {
     /// Connects; blocks. The error is libpq's text, which may quote parts of the connection string.
     pub(crate) fn connect(connection_string: &str) -> Result<Self, String> {

@@ -25,6 +25,7 @@ mod history;
 mod identity;
 mod libpq;
 mod options;
+mod preflight;
 mod protocol;
 mod publications;
 mod reader;
@@ -41,20 +42,29 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use acceptance::GapRange;
-pub use admin::{Adoption, HeldSlot, adopt, create_slot};
+pub use admin::{Adoption, HeldSlot, ShownSlot, adopt, create_slot, drop_slot, show_slot};
 pub use connection::ConnectionString;
 pub use error::{ErrorKind, SourceError};
 pub use feedback::{Ack, Acknowledgement};
 pub use gap::{Gap, KnownEnd, Positions};
 pub use identity::IdentityMismatch;
 pub use options::{OnPublicationChange, Origin, SourceOptions};
+pub use preflight::{Finding, Level, check_source};
 pub use publications::PublicationChange;
+pub use slot::{SlotRetention, SlotState};
 
 use crate::backoff::Backoff;
+use crate::metrics::Component;
 use crate::progress::Progress;
 use crate::spool::Spool;
 use reader::Reader;
 use replication_stream::Interrupt;
+
+/// The version of libpq, as PostgreSQL writes versions.
+pub(crate) fn libpq_version() -> String {
+    let version = libpq::version();
+    format!("{}.{}", version / 10_000, version % 10_000)
+}
 
 /// A stream that lived shorter than this, and brought nothing, did not cure the failure before it.
 const CURED: Duration = Duration::from_secs(2);
@@ -94,7 +104,7 @@ pub async fn run(
         reader.intake.reconnected();
         reader.progress.update(|status| {
             status.connected = false;
-            status.paused = false;
+            status.paused = None;
         });
         match interrupt {
             Interrupt::Shutdown => return Ok(()),
@@ -102,6 +112,7 @@ pub async fn run(
             Interrupt::Failed(error) => {
                 let text = error.to_string();
                 reader.progress.update(|status| status.last_error = Some(text.clone()));
+                reader.options.metrics.failures.record(Component::Source, error.reason(), &text);
                 if error.kind() == ErrorKind::Permanent {
                     return Err(error);
                 }

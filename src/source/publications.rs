@@ -173,7 +173,10 @@ impl Watch {
                 let change = PublicationChange { from: self.seen.at, to, changes };
                 match self.policy {
                     OnPublicationChange::Stop => return Err(SourceError::PublicationChanged(change)),
-                    OnPublicationChange::Warn => tracing::warn!("{change}"),
+                    OnPublicationChange::Warn => {
+                        spool.metrics().publication_changes.add(1);
+                        tracing::warn!("{change}");
+                    }
                 }
             }
             self.seen = Published { at, rows };

@@ -170,7 +170,8 @@ impl Reader {
             status.caught_up_at.get_or_insert(facts.server);
             status.server_end = facts.server;
         });
-        let watched = Watched { bound: facts.identity, watch, unsaid };
+        let progress = Arc::clone(&self.progress);
+        let watched = Watched { bound: facts.identity, watch, unsaid, progress };
         let watcher = watch_catalogue(Arc::clone(&self.string), options, watched, &self.spool)?;
         let now = Instant::now();
         let link = ReplicationStream::new(ReplicationStreamParts {
@@ -329,7 +330,7 @@ impl Reader {
                 Pressure::Paused { reason } => {
                     if !paused {
                         tracing::warn!(reason, "reading from the source is paused; feedback goes on");
-                        reception.link.progress.update(|status| status.paused = true);
+                        reception.link.progress.update(|status| status.paused = Some(reason));
                         paused = true;
                     }
                     reception.link.run_with_feedback(Wait::Room, tokio::time::sleep(Duration::from_millis(50))).await?;
@@ -338,7 +339,7 @@ impl Reader {
         }
         if paused {
             tracing::info!("reading from the source goes on");
-            reception.link.progress.update(|status| status.paused = false);
+            reception.link.progress.update(|status| status.paused = None);
         }
         Ok(())
     }

@@ -143,7 +143,9 @@ impl ReplicationStream {
 
     /// What may be said to the server.
     fn acknowledgement(&mut self, received: Lsn, durable: DurableLsn, checkpoint: Reached) -> Acknowledgement {
-        let now = Acknowledgement::new(self.ack, received, durable, checkpoint).only(self.compared_up_to);
+        let now =
+            Acknowledgement::new(self.ack, received, durable, checkpoint, self.progress.destinations().complete_to())
+                .only(self.compared_up_to);
         match &mut self.held {
             Some(held) => now.not_behind(held.limit(now.apply(), self.spool.oldest_prepared())),
             None => now,
@@ -188,9 +190,9 @@ impl ReplicationStream {
             if let Some(bytes) = self.try_next()? {
                 return Ok(Some(bytes));
             }
-            let Self { connection, clock, durable, destinations, watcher, shutdown, ack, .. } = self;
+            let Self { connection, clock, durable, destinations, watcher, shutdown, .. } = self;
             let watch_durable = !clock.is_wanted();
-            let watch_destinations = *ack == Ack::Applied && watch_durable || !self.compared;
+            let watch_destinations = watch_durable || !self.compared;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Err(Interrupt::Shutdown),

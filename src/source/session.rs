@@ -60,7 +60,7 @@ pub(crate) fn connect(
 }
 
 /// PostgreSQL 14: before it, the catalogue's questions have no answers.
-const OLDEST: i32 = 140_000;
+pub(super) const OLDEST: i32 = 140_000;
 
 /// Asks the server who it is, and for what the stream needs; blocks.
 pub(crate) fn facts(connection: &mut Connection, options: &SourceOptions) -> Result<Facts, SourceError> {
@@ -302,7 +302,7 @@ fn create_slot(connection: &mut Connection, options: &SourceOptions) -> Result<S
         slot = options.slot,
         "creating the replication slot; this waits for the transactions that are running now"
     );
-    let created = slot::create(connection, &options.slot, options.two_phase, false)?;
+    let created = slot::create(connection, &options.slot, options.two_phase, false, false)?;
     tracing::info!(slot = options.slot, position = %created.consistent, "created the replication slot");
     passed("source.slot_created")?;
     warn_of_rows(connection, options, created.consistent)?;
@@ -314,25 +314,32 @@ fn create_slot(connection: &mut Connection, options: &SourceOptions) -> Result<S
     })
 }
 
-/// What the tables held when the slot was made is not sent. A table that was never analysed has rows if it has pages.
-fn warn_of_rows(connection: &mut Connection, options: &SourceOptions, position: Lsn) -> Result<(), SourceError> {
+/// How many published tables have rows, and the names of some. An ordinary table has no partition tree. One that was never analysed has rows if it has pages.
+pub(super) fn tables_with_rows(connection: &mut Connection, names: &[String]) -> Result<(i64, String), SourceError> {
     const NAMED: i64 = 10;
-    let names = options.publications.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
+    let names = names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
     let sql = format!(
         "SELECT pg_catalog.count(*), pg_catalog.string_agg(t.name, ', ' ORDER BY t.name) FILTER (WHERE t.number <= {NAMED}) FROM (
            SELECT c.oid::pg_catalog.regclass::text AS name, pg_catalog.row_number() OVER (ORDER BY c.oid::pg_catalog.regclass::text) AS number
            FROM pg_catalog.pg_class c WHERE c.oid IN (
-             SELECT p.relid FROM pg_catalog.pg_publication_tables v,
-               LATERAL pg_catalog.pg_partition_tree((pg_catalog.quote_ident(v.schemaname) || '.' || pg_catalog.quote_ident(v.tablename))::pg_catalog.regclass) p
+             SELECT COALESCE(p.relid, r.relid) FROM pg_catalog.pg_publication_tables v,
+               LATERAL (SELECT (pg_catalog.quote_ident(v.schemaname) || '.' || pg_catalog.quote_ident(v.tablename))::pg_catalog.regclass AS relid) r
+               LEFT JOIN LATERAL pg_catalog.pg_partition_tree(r.relid) p ON true
              WHERE v.pubname IN ({names}))
            AND (c.reltuples > 0 OR c.reltuples < 0 AND pg_catalog.pg_relation_size(c.oid) > 0)) t"
     );
     let result = connection.exec("looking for tables that have rows", &sql)?;
-    let tables: i64 = result.get_value(0, 0).and_then(|count| count.parse().ok()).unwrap_or_default();
+    let tables = result.get_value(0, 0).and_then(|count| count.parse().ok()).unwrap_or_default();
+    Ok((tables, result.get_value(0, 1).unwrap_or_default()))
+}
+
+/// What the tables held when the slot was made is not sent.
+fn warn_of_rows(connection: &mut Connection, options: &SourceOptions, position: Lsn) -> Result<(), SourceError> {
+    let (tables, named) = tables_with_rows(connection, &options.publications)?;
     if tables > 0 {
         tracing::warn!(
             tables,
-            named = result.get_value(0, 1).unwrap_or_default(),
+            named,
             %position,
             "published tables had rows when the slot was made, and what was committed before its position is not sent: if the destination \
              does not have them, load them from a snapshot that belongs to a slot (`pg2any slot create --export-snapshot`, then `pg_dump --snapshot`)"

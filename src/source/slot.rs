@@ -6,6 +6,8 @@
 //! from is a warning (`it::gaps::a_first_run_on_a_used_slot_says_the_position_that_it_starts_from`). On any later run a
 //! missing slot is a gap and is never created again.
 
+use serde::{Deserialize, Serialize};
+
 use super::connection::{Connection, identifier, literal};
 use super::error::SourceError;
 use super::gap::{Gap, KnownEnd};
@@ -55,6 +57,39 @@ pub(crate) fn look_up(connection: &mut Connection, slot: &str) -> Result<Option<
         two_phase: text(4) == "t",
         invalidation: result.get_value(0, 5).filter(|reason| !reason.is_empty()),
         active_pid: result.get_value(0, 6).and_then(|pid| pid.parse().ok()),
+    }))
+}
+
+/// What a slot keeps at its server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRetention {
+    /// `wal_status`: `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: String,
+    /// WAL that the server keeps for it, in bytes.
+    pub retained_bytes: u64,
+    /// WAL that can be written before the slot is in danger of being lost, in bytes; `None` without a limit
+    /// (`max_slot_wal_keep_size`).
+    pub safe_bytes: Option<u64>,
+    /// The end of the server's WAL.
+    pub wal_end: Lsn,
+}
+
+/// Looks at what the slot keeps; `None` when there is no slot of this name.
+pub(crate) fn retention(connection: &mut Connection, slot: &str) -> Result<Option<SlotRetention>, SourceError> {
+    let sql = format!(
+        "SELECT s.wal_status, pg_catalog.pg_wal_lsn_diff(e.lsn, s.restart_lsn), s.safe_wal_size, e.lsn
+         FROM pg_catalog.pg_replication_slots s, (SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
+           THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_flush_lsn() END AS lsn) e
+         WHERE s.slot_name = {}",
+        literal(slot)
+    );
+    let result = connection.exec("looking at what the replication slot keeps", &sql)?;
+    let number = |column| result.get_value(0, column).and_then(|text| text.parse::<i64>().ok());
+    Ok((result.ntuples() > 0).then(|| SlotRetention {
+        wal_status: result.get_value(0, 0).unwrap_or_default(),
+        retained_bytes: number(1).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default(),
+        safe_bytes: number(2).map(|bytes| bytes.try_into().unwrap_or_default()),
+        wal_end: result.get_value(0, 3).and_then(|text| text.parse().ok()).unwrap_or_default(),
     }))
 }
 
@@ -127,14 +162,29 @@ pub(crate) fn create(
     slot: &str,
     two_phase: bool,
     export_snapshot: bool,
+    failover: bool,
 ) -> Result<CreatedSlot, SourceError> {
+    if failover && connection.version() < 170_000 {
+        return Err(SourceError::setup(
+            format!("the source is PostgreSQL {}", connection.version() / 10_000),
+            "Slots that are carried over to standbys come with PostgreSQL 17: leave --failover out",
+        ));
+    }
     // The keyword form is understood by every version from 14 on; the parenthesised one came with 15.
-    let sql = format!(
-        "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {}{}",
-        identifier(slot),
-        if export_snapshot { "EXPORT_SNAPSHOT" } else { "NOEXPORT_SNAPSHOT" },
-        if two_phase { " TWO_PHASE" } else { "" }
-    );
+    let sql = if failover {
+        format!(
+            "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT '{}', TWO_PHASE {two_phase}, FAILOVER true)",
+            identifier(slot),
+            if export_snapshot { "export" } else { "nothing" },
+        )
+    } else {
+        format!(
+            "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {}{}",
+            identifier(slot),
+            if export_snapshot { "EXPORT_SNAPSHOT" } else { "NOEXPORT_SNAPSHOT" },
+            if two_phase { " TWO_PHASE" } else { "" }
+        )
+    };
     let result = connection.exec("creating the replication slot", &sql)?;
     Ok(CreatedSlot {
         consistent: result.get_value(0, 1).and_then(|text| text.parse().ok()).unwrap_or_default(),

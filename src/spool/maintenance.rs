@@ -257,6 +257,7 @@ impl Writer {
         let since = (missing > 0).then(|| self.maintenance.short_since.unwrap_or_else(Instant::now));
         self.maintenance.short_since = since;
         options.metrics.spool_held_bytes.set(held);
+        options.metrics.spool_free_bytes.set(free);
         // Taken before anything is looked at: what the intake says afterwards is newer.
         let mut current = lock(&self.core.pressure);
         let pressure = match options.quota_bytes {

@@ -25,6 +25,7 @@ mod chunk;
 #[cfg(test)]
 mod damage_tests;
 mod error;
+mod glance;
 mod handle;
 mod header;
 pub mod inspection;
@@ -62,6 +63,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use accepted::AcceptedGap;
 pub use chunk::{Chunk, ChunkCommand};
 pub use error::SpoolError;
+pub(crate) use glance::Receiving;
 pub use handle::{DurableLsn, Spool};
 pub use header::{
     AbortedRun, CommitInfo, PendingHeader, Prepare, Progress, Publication, ReceivedHeader, Run, SourceIdentity,

@@ -148,6 +148,9 @@ impl Writer {
         lock(&self.core.live).written(self.progress.next_sequence, group.chunks);
         if group.sync {
             self.sync()?;
+            if !group.committing.is_empty() {
+                self.core.options.metrics.group_size.observe(group.committing.len() as f64);
+            }
         }
         Ok(())
     }
@@ -158,7 +161,7 @@ impl Writer {
         failpoint::pass("spool.synced").map_err(SpoolError::failpoint("after a sync"))?;
         let metrics = &self.core.options.metrics;
         metrics.spool_syncs.add(1);
-        metrics.spool_sync_micros.set(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+        metrics.sync_time.observe(start.elapsed().as_secs_f64());
         let durable = DurableLsn::synced(self.progress.durable);
         self.core.durable.send_if_modified(|now| std::mem::replace(now, durable) != durable);
         Ok(())

@@ -47,6 +47,8 @@ impl Pipeline {
             "RUST_LOG",
             &std::env::var("PG2ANY_TEST_LOG").unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn".to_owned()),
         );
+        // Many run at the same time; whoever wants the pages asks for a port.
+        pipeline.set("PG2ANY_METRICS_ADDRESS", "none");
         if let Some(commands) = split() {
             pipeline.set("PG2ANY_SPLIT_LIMIT", &commands);
         }

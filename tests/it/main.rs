@@ -21,6 +21,7 @@ mod unsaid;
 mod workload;
 
 mod adoption;
+mod check;
 mod cli;
 mod connections;
 mod corpus;
@@ -40,6 +41,7 @@ mod kafka;
 mod kafka_faults;
 mod limits;
 mod liveness;
+mod observe;
 mod operation;
 mod oracle;
 mod power;

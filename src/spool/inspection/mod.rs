@@ -44,6 +44,8 @@ pub struct Summary {
     pub durable: Lsn,
     /// The commit end of the newest transaction.
     pub last_commit: Lsn,
+    /// When it was made at the source; unknown when it was released.
+    pub last_commit_time: Option<PgTimestamp>,
     /// Everything up to here was applied and deleted.
     pub released: Lsn,
     /// What every applier has done; the lowest cursor.
@@ -226,6 +228,7 @@ impl Inspector {
             identity: self.identity()?,
             durable: progress.durable,
             last_commit: progress.last_commit,
+            last_commit_time: self.header_from(progress.last_commit)?.map(|header| header.commit.commit_time),
             released: progress.released,
             applied,
             received: open.len() as u64,

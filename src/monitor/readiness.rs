@@ -1,0 +1,105 @@
+//! Whether a pipeline is well: bytes move when there are bytes to move. What keeps them from moving is a reason with a code, for
+//! programs, and a text, for people.
+//!
+//! A failure that is tried again for ever is *not* ready: replication stands still until somebody acts. A backlog that is worked off
+//! is ready: it is what the lag is for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::snapshot::Snapshot;
+use crate::metrics::Component;
+
+/// What the pipeline does, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Source or destination was not reached yet.
+    Starting,
+    /// Nothing waits.
+    Idle,
+    /// Changes are applied as they come.
+    Streaming,
+    /// What waits is older than [`BEHIND_SECONDS`].
+    CatchingUp,
+    /// Something keeps it from going on; the reasons say what.
+    Blocked,
+}
+
+impl State {
+    /// Its words, for people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Idle => "up to date",
+            Self::Streaming => "streaming",
+            Self::CatchingUp => "catching up",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+/// From here on what waits is a backlog.
+pub const BEHIND_SECONDS: f64 = 2.0;
+
+/// Why a pipeline is not ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// One of a few words: `starting`, `source_disconnected`, `destination_unavailable`, `spool_full`, `apply_stalled`,
+    /// `slot_lost`.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Fills in state, reasons and readiness. At these cursors nothing was applied for so long, although something waits.
+pub(super) fn judge(snapshot: &mut Snapshot, still: &BTreeMap<String, Duration>, stall_timeout: Duration) {
+    let reasons = reasons(snapshot, still, stall_timeout);
+    snapshot.ready = reasons.is_empty();
+    snapshot.state = match reasons.first() {
+        Some(reason) if reason.code == "starting" => State::Starting,
+        Some(_) => State::Blocked,
+        None if snapshot.lag_seconds >= BEHIND_SECONDS => State::CatchingUp,
+        None if snapshot.waiting_transactions() > 0 || !snapshot.spool.receiving.is_empty() => State::Streaming,
+        None => State::Idle,
+    };
+    snapshot.reasons = reasons;
+}
+
+fn reasons(snapshot: &Snapshot, still: &BTreeMap<String, Duration>, stall_timeout: Duration) -> Vec<Reason> {
+    let Snapshot { source, spool, .. } = snapshot;
+    let last = |component| {
+        let found = snapshot.failures.iter().find(|failure| failure.component == component);
+        found.map(|failure| failure.message.clone())
+    };
+    let mut reasons = Vec::new();
+    let mut reason = |code: &str, message: String| reasons.push(Reason { code: code.to_owned(), message });
+    if !source.connected {
+        match &source.last_error {
+            Some(error) => reason("source_disconnected", error.clone()),
+            None => reason("starting", "the source was not reached yet".to_owned()),
+        }
+    }
+    for view in &snapshot.destinations {
+        let still = still.get(&view.cursor).copied().unwrap_or_default();
+        if !view.connected {
+            match last(Component::Destination) {
+                Some(error) => reason("destination_unavailable", error),
+                None => reason("starting", format!("the destination {} was not reached yet", view.cursor)),
+            }
+        } else if still >= stall_timeout {
+            let text = format!("nothing was applied for {} s while {} ({})", still.as_secs(), view.doing, view.cursor);
+            reason("apply_stalled", text);
+        }
+    }
+    if let Some(paused) = &spool.paused {
+        reason("spool_full", format!("reading from the source is paused: {paused}"));
+    }
+    if source.slot.as_ref().is_some_and(|slot| slot.wal_status == "lost") {
+        reason("slot_lost", "the server has removed WAL that the slot needs: changes are lost".to_owned());
+    }
+    reasons
+}
