@@ -19,6 +19,8 @@ need_postgres_18
 need_sqlite3
 need_openssl
 need_kafka
+need_mariadb
+need_mysql
 need_a_disk
 
 say "format"

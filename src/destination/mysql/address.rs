@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn every_part_of_a_uri_may_be_percent_encoded() {
-        let address = Address::parse("mysql://us%40er:p%2F%3A%25s%23s@db.example:3307/a%2Db?ssl-mode=verify_identity").unwrap();
+        let address =
+            Address::parse("mysql://us%40er:p%2F%3A%25s%23s@db.example:3307/a%2Db?ssl-mode=verify_identity").unwrap();
         assert_eq!((address.user.as_str(), address.password.as_deref()), ("us@er", Some("p/:%s#s")));
         assert_eq!((address.host.as_str(), address.port, address.database.as_str()), ("db.example", 3307, "a-b"));
         assert_eq!(address.encryption, Encryption::VerifyIdentity);

@@ -62,7 +62,8 @@ async fn take_inside(
     options: &Options,
     ours: Option<u64>,
 ) -> Result<Checkpoint, DestinationError> {
-    let sql = "SELECT epoch, source, commit_end_lsn, command_index, digest FROM _pg2any_checkpoint WHERE name = ? FOR UPDATE";
+    let sql =
+        "SELECT epoch, source, commit_end_lsn, command_index, digest FROM _pg2any_checkpoint WHERE name = ? FOR UPDATE";
     let found = session.query(sql, arguments!(options.cursor.as_str())?, TAKING).await?;
     let Some(line) = found.first() else {
         let sql = "INSERT INTO _pg2any_checkpoint (name, epoch, source) VALUES (?, 1, ?)";

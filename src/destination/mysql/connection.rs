@@ -5,6 +5,7 @@
 //!
 //! Covered by: `it::mysql`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlRow};
@@ -23,7 +24,7 @@ const STATEMENTS: usize = 512;
 pub enum Flavour {
     /// MySQL 8.0.19 and newer.
     MySql,
-    /// MariaDB 10.3 and newer.
+    /// MariaDB 10.5.2 and newer.
     MariaDb,
 }
 
@@ -110,7 +111,7 @@ impl Session {
         let flavour = if version.to_ascii_lowercase().contains("mariadb") { Flavour::MariaDb } else { Flavour::MySql };
         if !is_supported(flavour, &version) {
             return Err(DestinationError::permanent(format!("the server is {version:?}, which is too old"))
-                .hint("Use MySQL 8.0.19 or newer, or MariaDB 10.3 or newer"));
+                .hint("Use MySQL 8.0.19 or newer, or MariaDB 10.5.2 or newer"));
         }
         let number = |text: String| text.parse::<usize>().unwrap_or(0);
         let packet = number(self.text("SELECT @@max_allowed_packet", asking).await?);
@@ -134,7 +135,10 @@ impl Session {
         };
         let mut settings = vec![
             // Nothing is cut or clamped, and 0 is 0 in an AUTO_INCREMENT column.
-            ("sql_mode", "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION".to_owned()),
+            (
+                "sql_mode",
+                "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION".to_owned(),
+            ),
             ("time_zone", "+00:00".to_owned()),
             // No locks on the gaps between rows: other writers of other rows do not wait.
             (isolation, "READ-COMMITTED".to_owned()),
@@ -201,9 +205,9 @@ impl Session {
                 "innodb_flush_log_at_trx_commit" if found != good => warn!(
                     "the server's {name} is {found}: a power cut there may undo commits. They are sent again within --retain"
                 ),
-                "innodb_doublewrite" if !on(&found) && !found.starts_with("DETECT") => warn!(
-                    "the server's {name} is {found}: a power cut there may tear pages"
-                ),
+                "innodb_doublewrite" if !on(&found) && !found.starts_with("DETECT") => {
+                    warn!("the server's {name} is {found}: a power cut there may tear pages")
+                }
                 "read_only" if on(&found) => warn!("the server is read-only for users without a special privilege"),
                 "log_bin" if on(&found) => {
                     let sync = self.text("SELECT @@GLOBAL.sync_binlog", asking).await?;
@@ -221,7 +225,9 @@ impl Session {
         if self.server.flavour == Flavour::MariaDb {
             let galera = self.text("SELECT coalesce((SELECT variable_value FROM information_schema.global_variables WHERE variable_name = 'WSREP_ON'), 'OFF')", asking).await?;
             if galera == "ON" {
-                warn!("the server is a Galera node: a commit may be refused for a conflict (it is tried again), and reads of other nodes may lag");
+                warn!(
+                    "the server is a Galera node: a commit may be refused for a conflict (it is tried again), and reads of other nodes may lag"
+                );
             }
         }
         Ok(())
@@ -231,6 +237,27 @@ impl Session {
     pub async fn run(&mut self, sql: &str, doing: &'static str) -> Result<u64, DestinationError> {
         let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await;
         done.map(|done| done.rows_affected()).doing(|| doing.to_owned())
+    }
+
+    /// The same for what may take long (DDL, COMMIT): without a limit, and the watchdog is told that it works.
+    pub async fn run_long(
+        &mut self,
+        sql: &str,
+        doing: &'static str,
+        options: &Options,
+    ) -> Result<u64, DestinationError> {
+        ticking(self.run(sql, doing), options).await
+    }
+
+    /// A prepared statement that may take long.
+    pub async fn execute_long(
+        &mut self,
+        sql: Arc<str>,
+        arguments: MySqlArguments,
+        options: &Options,
+    ) -> Result<Result<u64, sqlx::Error>, DestinationError> {
+        let query = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut self.connection);
+        Ok(ticking(query, options).await.map(|done| done.rows_affected()))
     }
 
     /// Rows of a query without parameters.
@@ -248,7 +275,7 @@ impl Session {
     /// Executes a prepared statement within the time that a row statement has; how many rows were matched (not: changed).
     pub async fn execute(
         &mut self,
-        sql: std::sync::Arc<str>,
+        sql: Arc<str>,
         arguments: MySqlArguments,
     ) -> Result<Result<u64, sqlx::Error>, DestinationError> {
         let query = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut self.connection);
@@ -281,13 +308,24 @@ impl Session {
     }
 }
 
-/// Whether a server has what is used: row constructors of tables, and a collation of bytes that does not pad.
+/// Raises `destination_steps` while something lasts.
+async fn ticking<T>(future: impl Future<Output = T>, options: &Options) -> T {
+    let mut future = std::pin::pin!(future);
+    loop {
+        match tokio::time::timeout(Duration::from_secs(1), &mut future).await {
+            Ok(done) => return done,
+            Err(_) => options.metrics.destination_steps.add(1),
+        }
+    }
+}
+
+/// Whether a server has what is used: row constructors of tables, renaming of columns, and a collation of bytes that does not pad.
 fn is_supported(flavour: Flavour, version: &str) -> bool {
     let mut numbers = version.split(|byte: char| !byte.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     match flavour {
         Flavour::MySql => version >= (8, 0, 19),
-        Flavour::MariaDb => version >= (10, 3, 0),
+        Flavour::MariaDb => version >= (10, 5, 2),
     }
 }
 
@@ -302,7 +340,7 @@ mod tests {
             (Flavour::MySql, "5.7.44-log MySQL", false),
             (Flavour::MySql, "9.7.4-2 (Debian)", true),
             (Flavour::MariaDb, "10.11.19-MariaDB-0+deb12u1 Debian 12", true),
-            (Flavour::MariaDb, "10.2.44-MariaDB", false),
+            (Flavour::MariaDb, "10.4.34-MariaDB", false),
             (Flavour::MariaDb, "5.5.5-10.1.2-MariaDB", false),
         ] {
             assert_eq!(is_supported(flavour, version), supported, "{version}");

@@ -43,10 +43,9 @@ const fn verdict(number: u16) -> (FailureKind, &'static str) {
             FailureKind::Permanent,
             "The destination's column requires a value that the source does not send: make it nullable or give it a default",
         ),
-        1264 | 1265 | 1292 | 1366 | 1406 | 1690 => (
-            FailureKind::Permanent,
-            "The destination's column is narrower than the source's: change the column's type",
-        ),
+        1264 | 1265 | 1292 | 1366 | 1406 | 1690 => {
+            (FailureKind::Permanent, "The destination's column is narrower than the source's: change the column's type")
+        }
         _ => (FailureKind::Permanent, ""),
     }
 }
@@ -56,10 +55,9 @@ pub(super) fn failed(doing: impl Into<String>, error: sqlx::Error) -> Destinatio
     let (kind, hint) = match (number(&error), &error) {
         (Some(number), _) => verdict(number),
         (None, sqlx::Error::Configuration(_)) => (FailureKind::Permanent, "Check the destination's URI"),
-        (None, sqlx::Error::Tls(_)) => (
-            FailureKind::Reconnect,
-            "Check ssl-mode and ssl-ca in the destination's URI, and the server's certificate",
-        ),
+        (None, sqlx::Error::Tls(_)) => {
+            (FailureKind::Reconnect, "Check ssl-mode and ssl-ca in the destination's URI, and the server's certificate")
+        }
         (None, _) => (FailureKind::Reconnect, ""),
     };
     let failure = DestinationError::new(kind, doing).cause(error);
