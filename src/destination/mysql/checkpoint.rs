@@ -9,8 +9,7 @@
 //!
 //! Covered by: `it::mysql`.
 
-use sqlx::mysql::MySqlArguments;
-use sqlx::{Arguments, Row};
+use sqlx::Row;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::connection::Session;
@@ -34,8 +33,8 @@ pub(super) async fn create(session: &mut Session) -> Result<(), DestinationError
 /// Arguments of a statement, bound one after the other.
 macro_rules! arguments {
     ($($value:expr),* $(,)?) => {{
-        let mut arguments = MySqlArguments::default();
-        let bound = Ok(())$(.and_then(|()| arguments.add($value)))*;
+        let mut arguments = sqlx::mysql::MySqlArguments::default();
+        let bound = Ok(())$(.and_then(|()| sqlx::Arguments::add(&mut arguments, $value)))*;
         bound.map(|()| arguments).map_err(sqlx::Error::Encode).doing(|| "binding a value failed".to_owned())
     }};
 }

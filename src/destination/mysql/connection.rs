@@ -51,11 +51,8 @@ impl Flavour {
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pub flavour: Flavour,
-    pub version: String,
     /// Bytes of a statement and its parameters.
     pub packet: usize,
-    /// Bytes of a key.
-    pub key_bytes: usize,
     /// `lower_case_table_names` is not 0: names of tables fold.
     pub folds_tables: bool,
 }
@@ -96,8 +93,7 @@ impl Session {
                 )
             })?
             .doing(connecting)?;
-        let server =
-            Server { flavour: Flavour::MySql, version: String::new(), packet: 0, key_bytes: 0, folds_tables: false };
+        let server = Server { flavour: Flavour::MySql, packet: 0, folds_tables: false };
         let mut session = Self { connection, server, limit: options.query_timeout };
         session.server = session.ask().await?;
         session.set(options).await?;
@@ -115,14 +111,9 @@ impl Session {
         }
         let number = |text: String| text.parse::<usize>().unwrap_or(0);
         let packet = number(self.text("SELECT @@max_allowed_packet", asking).await?);
-        let page = number(self.text("SELECT @@innodb_page_size", asking).await?);
-        let key_bytes = match page {
-            ..=4096 => 768,
-            ..=8192 => 1536,
-            _ => 3072,
-        };
         let folds_tables = self.text("SELECT @@lower_case_table_names", asking).await? != "0";
-        Ok(Server { flavour, version, packet, key_bytes, folds_tables })
+        tracing::debug!(version, packet, "the destination's server");
+        Ok(Server { flavour, packet, folds_tables })
     }
 
     /// What every session is set to, and must be read back as.
