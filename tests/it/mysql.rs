@@ -7,7 +7,9 @@ use crate::compare::assert_equal;
 use crate::database::Database;
 use crate::delivery::{arrange, arrange_streaming};
 use crate::driver::{PATIENCE, Pipeline};
+use crate::evolution::{Pace, run};
 use crate::mysql_server::MySqlServer;
+use crate::random::seeds;
 use crate::server::{Server, failpoints_are_built_in};
 use crate::workload::{Observer, TABLES, Workload};
 
@@ -122,6 +124,16 @@ on_each_mysql! {
             pipeline.write_to(mysql);
         };
         crate::oracle::run_all(server, 3, &set);
+    }
+
+    fn random_schema_changes_are_followed(server, mysql) {
+        let set = |pipeline: &mut Pipeline| {
+            pipeline.write_to(mysql);
+        };
+        for seed in seeds(4) {
+            run(server, seed, Pace::KeepsUp, &set);
+            run(server, seed + 1000, Pace::Comes, &set);
+        }
     }
 
     fn an_update_that_finds_no_row_is_named_with_table_key_and_position(server, mysql) {

@@ -70,9 +70,12 @@ impl Target {
             Self::File(_) => value.to_owned(),
             #[cfg(feature = "mysql")]
             Self::MySql(_) => value
-                .replace("'NaN'::float8", "'5e-324'::float8")
-                .replace("'Infinity'", "'-1.5'")
-                .replace("'infinity'::date", "'9999-12-31'::date"),
+                .replace("'NaN'", "'0'")
+                .replace("'-Infinity'", "'-1.5'")
+                .replace("'Infinity'", "'1.5'")
+                .replace("'infinity'", "'2999-12-31'")
+                .replace("'0044-03-15 BC'", "'1044-03-15'")
+                .replace("'9999-12-31'::timestamp", "'2999-12-31'::timestamp"),
         }
     }
 
