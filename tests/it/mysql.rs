@@ -7,7 +7,7 @@ use crate::compare::assert_equal;
 use crate::database::Database;
 use crate::delivery::{arrange, arrange_streaming};
 use crate::driver::{PATIENCE, Pipeline};
-use crate::evolution::{Pace, run};
+use crate::evolution::{self, Pace};
 use crate::mysql_server::MySqlServer;
 use crate::random::seeds;
 use crate::server::{Server, failpoints_are_built_in};
@@ -131,8 +131,8 @@ on_each_mysql! {
             pipeline.write_to(mysql);
         };
         for seed in seeds(4) {
-            run(server, seed, Pace::KeepsUp, &set);
-            run(server, seed + 1000, Pace::Comes, &set);
+            evolution::run(server, seed, Pace::KeepsUp, &set);
+            evolution::run(server, seed + 1000, Pace::Comes, &set);
         }
     }
 

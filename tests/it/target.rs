@@ -12,7 +12,7 @@ use pg2any_lib::destination::value::Family;
 use crate::compare::{Table, TextRow, column_list, destination_rows, quote};
 use crate::driver;
 #[cfg(feature = "mysql")]
-use crate::mysql_server::{Client, MySqlDatabase};
+use crate::mysql_server::{Client, Kind, MySqlDatabase};
 
 /// Rows as texts; NULL is `NULL`.
 pub type Rows = Vec<Vec<String>>;
@@ -69,7 +69,8 @@ impl Target {
         match self {
             Self::File(_) => value.to_owned(),
             #[cfg(feature = "mysql")]
-            Self::MySql(_) => value
+            Self::MySql(database) => value
+                .replace("'-0'", if database.server.kind == Kind::MariaDb { "'0'" } else { "'-0'" })
                 .replace("'NaN'", "'0'")
                 .replace("'-Infinity'", "'-1.5'")
                 .replace("'Infinity'", "'1.5'")

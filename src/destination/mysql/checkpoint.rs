@@ -44,6 +44,7 @@ pub(super) use arguments;
 pub(super) async fn take(
     session: &mut Session,
     options: &Options,
+    database: &str,
     ours: Option<u64>,
 ) -> Result<Checkpoint, DestinationError> {
     session.run("START TRANSACTION", TAKING).await?;
@@ -52,7 +53,7 @@ pub(super) async fn take(
     let ended = session.run(end, TAKING).await;
     let checkpoint = taken?;
     ended?;
-    replace_writer(session, options).await?;
+    replace_writer(session, &format!("{database}/{}", options.cursor)).await?;
     Ok(checkpoint)
 }
 
@@ -109,10 +110,9 @@ async fn take_inside(
 }
 
 /// Takes the named lock of the cursor's writer; who holds it has been fenced and is disconnected, so that its locks go.
-async fn replace_writer(session: &mut Session, options: &Options) -> Result<(), DestinationError> {
+async fn replace_writer(session: &mut Session, name: &str) -> Result<(), DestinationError> {
     // 64 characters are allowed.
-    let name = format!("pg2any-{:016x}-", xxh3_64(options.cursor.as_bytes()));
-    let lock = format!("concat('{name}', left(sha1(database()), 16))");
+    let lock = format!("'pg2any-{:016x}'", xxh3_64(name.as_bytes()));
     for _ in 0..50 {
         let holder = session.rows(&format!("SELECT IS_USED_LOCK({lock}), CONNECTION_ID()"), TAKING).await?;
         if let Some([Some(holder), Some(own)]) = holder.first().map(Vec::as_slice)

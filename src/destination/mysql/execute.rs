@@ -15,12 +15,12 @@ use std::sync::Arc;
 use sqlx::Arguments;
 use sqlx::mysql::MySqlArguments;
 
-use super::connection::Session;
+use super::connection::{Flavour, Session};
 use super::deferred;
 use super::error::{DUPLICATE, failed, number};
 use super::plan::Plan;
 use super::tables::Tables;
-use super::value::{Unfit, bind};
+use super::value::{Form, Unfit, bind};
 use crate::change::{Batch, Cell, Change, ColumnSet, Execution, Group, GroupKind, RelationVersion};
 use crate::destination::table::{CONSTRAINT, KEY_TAKEN, Matching};
 use crate::destination::{DestinationError, OnMissingRow, Options, Unrepresentable};
@@ -231,6 +231,10 @@ impl Writer<'_> {
         for index in columns {
             let bound = match row.get(*index) {
                 Some(Cell::Null) => arguments.add(None::<&str>),
+                Some(Cell::Value(b"-0")) if self.has_no_negative_zero(plan, *index) => {
+                    self.options.metrics.values_clamped.add(1);
+                    arguments.add(0.0)
+                }
                 Some(Cell::Value(text)) => match bind(arguments, plan.columns[*index].form, text, &mut self.scratch) {
                     Ok(bound) => bound,
                     Err(unfit) => self.unfit(arguments, plan, *index, text, unfit)?,
@@ -240,6 +244,12 @@ impl Writer<'_> {
             bound.map_err(|error| failed("binding a value failed", sqlx::Error::Encode(error)))?;
         }
         Ok(())
+    }
+
+    /// MariaDB stores `-0` as `0`, which is equal to it.
+    fn has_no_negative_zero(&self, plan: &Plan, index: usize) -> bool {
+        matches!(plan.columns[index].form, Form::Float | Form::Double)
+            && self.session.server.flavour == Flavour::MariaDb
     }
 
     /// The policy for a value that the column cannot hold.

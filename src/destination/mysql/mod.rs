@@ -108,7 +108,7 @@ impl Destination for MySql {
         }
         checkpoint::create(&mut session).await?;
         records::create(&mut session).await?;
-        let checkpoint = checkpoint::take(&mut session, &self.options, self.epoch).await?;
+        let checkpoint = checkpoint::take(&mut session, &self.options, &address.database, self.epoch).await?;
         self.epoch = Some(checkpoint.epoch);
         pass("mysql.checkpoint_taken")?;
         let dialect = MySqlDialect { database: address.database, folds_tables: session.server.folds_tables };

@@ -304,9 +304,11 @@ impl DestinationColumn for MySqlColumn {
         let (value, order, not_held) = match form(family) {
             Form::Boolean => ("0 or 1", "as in PostgreSQL", nothing),
             Form::Integer | Form::Unsigned => ("the number", "as in PostgreSQL", nothing),
-            Form::Float | Form::Double => {
-                ("the number, bit for bit (`-0` and subnormals too)", "as in PostgreSQL", "`NaN`, ±`Infinity`: policy")
-            }
+            Form::Float | Form::Double => (
+                "the number, bit for bit (MariaDB stores `-0` as `0`, which is counted)",
+                "as in PostgreSQL",
+                "`NaN`, ±`Infinity`: policy",
+            ),
             Form::Decimal => ("the number", "as in PostgreSQL", "`NaN`: policy"),
             Form::Money => ("the number: `-$1,234.56` is -1234.56", "as in PostgreSQL", nothing),
             Form::Date => ("the date", "as in PostgreSQL", "BC, years above 9999, ±`infinity`: policy"),
