@@ -27,7 +27,7 @@ say "format"
 cargo fmt --all --check
 
 say "lints"
-cargo clippy --locked --all-targets --features sqlite,failpoints -- -D warnings
+cargo clippy --locked --all-targets --no-default-features --features sqlite,failpoints -- -D warnings
 cargo clippy --locked --all-targets --features sqlite,kafka,failpoints -- -D warnings
 
 say "documentation"

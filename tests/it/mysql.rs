@@ -126,6 +126,13 @@ on_each_mysql! {
         crate::oracle::run_all(server, 3, &set);
     }
 
+    fn random_values_of_every_type_come_back_byte_by_byte(server, mysql) {
+        let set = |pipeline: &mut Pipeline| {
+            pipeline.write_to(mysql);
+        };
+        crate::corpus::random_values(server, 1, &set);
+    }
+
     fn random_schema_changes_are_followed(server, mysql) {
         let set = |pipeline: &mut Pipeline| {
             pipeline.write_to(mysql);

@@ -80,6 +80,24 @@ impl Target {
         }
     }
 
+    /// An expression for a random value of a type, which the destination has.
+    pub fn random(&self, kind: &str, value: &str) -> String {
+        match (self, kind) {
+            (Self::File(_), _) => value.to_owned(),
+            #[cfg(feature = "mysql")]
+            (Self::MySql(_), "date") => "'0001-01-01'::date + (random() * 3652058)::int".to_owned(),
+            #[cfg(feature = "mysql")]
+            (Self::MySql(_), "timestamp" | "timestamptz") => {
+                format!("'0001-01-01'::{kind} + random() * interval '9998 years'")
+            }
+            // A key of text is shorter.
+            #[cfg(feature = "mysql")]
+            (Self::MySql(_), "numeric") => value.replace("1e1000", "1e100").replace("1e-1000", "1e-100"),
+            #[cfg(feature = "mysql")]
+            (Self::MySql(_), _) => self.held(value),
+        }
+    }
+
     /// What orders the rows of a table without a key as they came.
     pub const fn arrival(&self) -> &'static str {
         match self {

@@ -71,13 +71,13 @@ impl Form {
         )
     }
 
-    /// What a parameter is wrapped in where it is compared with a column: a text would be compared as a `DOUBLE`.
+    /// What a parameter is wrapped in where it is compared with a column: a text would be compared as a `DOUBLE`. Not that of a
+    /// `TIME`, which MySQL 9.7 casts from `24:00:00` to `00:00:00`: it is bound with all its digits.
     pub const fn compared(self) -> &'static str {
         match self {
             Self::Decimal => "CAST(? AS DECIMAL(65,30))",
             Self::Money => "CAST(? AS DECIMAL(19,2))",
             Self::Date => "CAST(? AS DATE)",
-            Self::Time => "CAST(? AS TIME(6))",
             Self::DateTime(_) => "CAST(? AS DATETIME(6))",
             _ => "?",
         }
@@ -187,7 +187,12 @@ pub(super) fn bind(
             arguments.add(value)
         }
         Form::Decimal if text == b"NaN" => return Err(Unfit::OutOfRange(None)),
-        Form::Decimal | Form::Uuid | Form::Time => arguments.add(utf8(text)?),
+        Form::Decimal | Form::Uuid => arguments.add(utf8(text)?),
+        Form::Time => {
+            let text = utf8(text)?;
+            let (time, fraction) = text.split_once('.').unwrap_or((text, ""));
+            arguments.add(format!("{time}.{fraction:0<6}"))
+        }
         Form::Money => {
             let plain: String = utf8(text)?.chars().filter(|char| !matches!(char, '$' | ',')).collect();
             arguments.add(plain.as_str())
