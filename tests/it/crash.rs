@@ -112,7 +112,7 @@ pub fn killed_at(server: &'static Server, set: &dyn Fn(&mut Pipeline), failpoint
 
 /// Another destination's points are passed by its own tests.
 fn passed_with_sqlite(part: &str) -> bool {
-    !["kafka", "mysql"].contains(&part)
+    !part.starts_with("kafka") && !part.starts_with("mysql")
 }
 
 /// Every failpoint, killed at its first and at a later passing; two runs at a time.

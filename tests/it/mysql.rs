@@ -65,7 +65,7 @@ on_each_mysql! {
         }
         for point in [
             "mysql.intent_recorded", "mysql.step_executed", "mysql.step_executed=kill@2", "mysql.step_executed=kill@4", "mysql.step_noted",
-            "mysql.step_noted=kill@3", "mysql.steps_finished", "mysql.step_widened", "mysql.step_converted",
+            "mysql.step_noted=kill@3", "mysql.steps_finished", "mysql_conversion.widened", "mysql_conversion.converted",
         ] {
             let (mut database, pipeline) = into(
                 server,

@@ -11,20 +11,28 @@ use super::error::{DUPLICATE, Doing, failed, number};
 use super::plan::{Plan, deferred_name};
 use super::tables::Tables;
 use crate::destination::DestinationError;
-use crate::destination::table::{ExistingTable, KnownTable, shortened};
+use crate::destination::table::{ExistingTable, KnownTable, KnownTables, shortened};
 
 const WAITING: &str = "a row that waited for its unique value cannot be put back";
 
 /// Numbers the rows in the order in which they came.
 const NUMBER: &str = "`_pg2any_number`";
 
-/// How many rows of the table wait; `None` when there is no table for them.
-pub(super) async fn waiting(session: &mut Session, known: &KnownTable) -> Result<Option<u64>, DestinationError> {
+/// The relations that have a table for deferred rows, and how many rows wait in each.
+pub(super) async fn tables(session: &mut Session, known: &KnownTables) -> Result<Vec<(u32, u64)>, DestinationError> {
     const READING: &str = "reading the deferred rows failed";
-    let name = deferred_name(known);
-    let Some(_) = super::describe::MySqlTable::read(session, &name).await? else { return Ok(None) };
-    let rows = session.rows(&format!("SELECT count(*) FROM {}", quote_table(&name)), READING).await?;
-    Ok(rows.into_iter().flatten().flatten().next().and_then(|count| count.parse().ok()))
+    let sql = "SELECT table_name FROM information_schema.tables WHERE left(table_name, 17) = '_pg2any_deferred_'";
+    let names: Vec<String> = session.rows(sql, READING).await?.into_iter().flatten().flatten().collect();
+    let mut found = Vec::new();
+    for known in known.tables.values() {
+        let name = deferred_name(known);
+        if names.contains(&name.name) {
+            let rows = session.rows(&format!("SELECT count(*) FROM {}", quote_table(&name)), READING).await?;
+            let count = rows.into_iter().flatten().flatten().next().and_then(|count| count.parse().ok());
+            found.push((known.oid, count.unwrap_or(0)));
+        }
+    }
+    Ok(found)
 }
 
 /// Makes the table for deferred rows.

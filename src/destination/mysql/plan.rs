@@ -70,7 +70,7 @@ impl Plan {
         let is_key = |unique: &Vec<Option<String>>| {
             unique.len() == key.len() && unique.iter().flatten().all(|column| key.contains(&column.as_str()))
         };
-        let more_is_unique = !existing.unique.iter().all(is_key);
+        let more_is_unique = row.matching != Matching::Nothing && !existing.unique.iter().all(is_key);
         Ok(Self {
             columns: row.columns.iter().map(column).collect(),
             table: quote_table(&row.target),

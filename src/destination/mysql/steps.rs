@@ -226,11 +226,11 @@ impl Change<'_> {
             let declared = if was == Form::Text { self.declared(to, in_key)? } else { "bigint".to_owned() };
             let not_null = if in_key { "NOT NULL" } else { "NULL" };
             self.alter(known, &format!("MODIFY COLUMN {} {declared} {not_null}", quote(&to.target))).await?;
-            pass("mysql.step_widened")?;
+            pass("mysql_conversion.widened")?;
             begin(self.session, &self.options.cursor, self.epoch).await?;
             self.convert_values(known, from, to, conversion).await?;
             self.note_and_commit(|intent| intent.converted = true).await?;
-            pass("mysql.step_converted")?;
+            pass("mysql_conversion.converted")?;
         }
         let modify = self.modify(to, in_key)?;
         self.alter(known, &modify).await

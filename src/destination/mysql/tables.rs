@@ -69,12 +69,10 @@ impl Tables {
         self.current.clear();
         self.deferred.clear();
         self.has_deferred_table.clear();
-        for known in self.known.tables.values() {
-            if let Some(waiting) = deferred::waiting(session, known).await? {
-                self.has_deferred_table.insert(known.oid);
-                if waiting > 0 {
-                    self.deferred.found(known.oid, waiting);
-                }
+        for (oid, waiting) in deferred::tables(session, &self.known).await? {
+            self.has_deferred_table.insert(oid);
+            if waiting > 0 {
+                self.deferred.found(oid, waiting);
             }
         }
         Ok(())
@@ -95,6 +93,7 @@ impl Tables {
         let Some(mut intent) = self.pending.clone() else { return Ok(()) };
         self.changed = true;
         go_on(session, &self.options, &self.dialect, epoch, &mut intent).await?;
+        deferred::drop_table(session, &intent.known).await?;
         self.rolled_back(session).await
     }
 
@@ -124,8 +123,6 @@ impl Tables {
         let (answers, triggers) = answer(session, &questions, self.deferred.waiting(relation.oid)).await?;
         let Evolution { known, steps, warnings } = evolve(&self.dialect, &policies, &self.known, relation, &answers)
             .map_err(|stop| stopped(&self.dialect, stop))?;
-        let needs_deferred_table =
-            |known: &KnownTable, plan: &Plan, has: &HashSet<u32>| plan.deferred.is_some() && !has.contains(&known.oid);
         if !steps.is_empty() {
             if executed {
                 return Ok(Prepared::CommitFirst);
@@ -159,7 +156,7 @@ impl Tables {
             return Err(stopped(&self.dialect, Stop::Missing(known.target)));
         };
         let plan = Plan::new(&self.dialect, session.server.flavour, relation, &known, &table)?;
-        if needs_deferred_table(&known, &plan, &self.has_deferred_table) {
+        if plan.deferred.is_some() && !self.has_deferred_table.contains(&known.oid) {
             if executed {
                 return Ok(Prepared::CommitFirst);
             }
