@@ -171,9 +171,5 @@ pub(super) async fn write(
 }
 
 fn fenced(cursor: &str, epoch: u64) -> DestinationError {
-    DestinationError::new(
-        FailureKind::Fenced,
-        format!("another writer has taken the checkpoint {cursor:?} since this one connected (epoch {epoch})"),
-    )
-    .hint("Let one process write; give another pipeline into the same database another cursor name")
+    DestinationError::fenced(cursor, epoch, "the same database")
 }
