@@ -125,7 +125,7 @@ fn fill(spool: &Spool, transactions: &[u64]) -> Lsn {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 5, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_fails_each_command_takes_effect_once(

@@ -232,9 +232,8 @@ async fn many_changes_of_few_rows_have_their_net_effect(run: &mut Run<'_>, execu
         let id = Some(text[number % 10].as_str());
         commands.push(match number {
             1..10 => insert(&t, &[id, Some(value)]),
-            _ if number % 50 == 5 => delete(&t, &[id, None]),
-            _ if number % 50 == 15 => insert(&t, &[id, Some(value)]),
-            _ if number % 10 == 5 && number % 50 > 5 && number % 50 < 15 => continue,
+            _ if number % 100 == 55 => delete(&t, &[id, None]),
+            _ if number % 100 == 65 => insert(&t, &[id, Some(value)]),
             _ => update(&t, &[id, Some(value)]),
         });
     }

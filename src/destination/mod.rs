@@ -21,6 +21,8 @@ pub mod conformance;
 mod error;
 pub mod kafka;
 mod kind;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 mod names;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -8,6 +8,9 @@
 
 #[macro_use]
 mod server;
+#[cfg(feature = "mysql")]
+#[macro_use]
+mod mysql_server;
 #[cfg(feature = "kafka")]
 mod broker;
 mod compare;
@@ -15,6 +18,7 @@ mod database;
 mod driver;
 mod filesystem;
 mod random;
+mod target;
 #[cfg(feature = "kafka")]
 mod topics;
 mod unsaid;
@@ -41,6 +45,8 @@ mod kafka;
 mod kafka_faults;
 mod limits;
 mod liveness;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod observe;
 mod operation;
 mod oracle;

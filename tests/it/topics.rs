@@ -10,7 +10,7 @@ use crate::broker::{Broker, Event};
 use crate::compare::{Table, TextRow, pinned, published, quote, source_rows};
 use crate::database::Database;
 use crate::driver::Pipeline;
-use crate::oracle::{Target, run_all};
+use crate::oracle::{Goal, run_all};
 
 const UNAVAILABLE: &str = "(unchanged)";
 
@@ -108,7 +108,7 @@ impl Topics {
     }
 }
 
-impl Target for Topics {
+impl Goal for Topics {
     fn set(&self, database: &Database, pipeline: &mut Pipeline) {
         pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &self.0.uri(&Self::prefix(database)));
         for (name, value) in [

@@ -156,23 +156,29 @@ impl RowPlan {
             (Matching::Key(_), Identity::Key(old) | Identity::Full(old), _) => Ok(old),
             (Matching::Key(_), Identity::Unchanged, Some(new)) => Ok(new),
             (Matching::Whole { .. }, Identity::Full(old), _) => Ok(old),
-            _ => Err(self.error(format!("{verb} of a table without a usable replica identity")).hint(format!(
-                "Give {} a primary key, or run ALTER TABLE … REPLICA IDENTITY FULL at the source; the rows that were written without one need `pg2any skip`",
-                self.relation.full_name()
-            ))),
+            _ => Err(self.unidentified(verb)),
         }
+    }
+
+    /// An UPDATE or DELETE of a table whose old rows cannot be found.
+    #[must_use]
+    pub fn unidentified(&self, verb: &str) -> DestinationError {
+        self.error(format!("{verb} of a table without a usable replica identity")).hint(format!(
+            "Give {} a primary key, or run ALTER TABLE … REPLICA IDENTITY FULL at the source; the rows that were written without one need `pg2any skip`",
+            self.relation.full_name()
+        ))
     }
 
     /// Whether an UPDATE changes the key that rows are found by.
     #[must_use]
-    pub fn is_key_changed(&self, old: &Row<'_>, new: &Row<'_>) -> bool {
+    pub fn is_key_changed(&self, old: &[Cell<'_>], new: &[Cell<'_>]) -> bool {
         let Matching::Key(key) = &self.matching else { return false };
         key.iter().any(|index| new[*index] != Cell::Unchanged && new[*index] != old[*index])
     }
 
     /// The key of a row for messages: the identity's columns, or all of them.
     #[must_use]
-    pub fn key_text(&self, row: &Row<'_>) -> String {
+    pub fn key_text(&self, row: &[Cell<'_>]) -> String {
         let parts: Vec<String> = self
             .naming()
             .filter(|index| *index < row.len())
@@ -201,7 +207,7 @@ impl RowPlan {
 
     /// An UPDATE or DELETE found no row.
     #[must_use]
-    pub fn missing(&self, verb: &str, old: &Row<'_>) -> DestinationError {
+    pub fn missing(&self, verb: &str, old: &[Cell<'_>]) -> DestinationError {
         self.error(format!("{verb} found no row: the destination differs from the source")).key(self.key_text(old)).hint(
             "Somebody changed the destination, or its rows were never loaded: put the row there, or load the table again",
         )
@@ -209,7 +215,7 @@ impl RowPlan {
 
     /// An UPDATE or DELETE found more than one row.
     #[must_use]
-    pub fn several(&self, verb: &str, old: &Row<'_>) -> DestinationError {
+    pub fn several(&self, verb: &str, old: &[Cell<'_>]) -> DestinationError {
         self.error(format!("{verb} matched more than one row: the key is not unique at the destination"))
             .key(self.key_text(old))
             .hint("Remove the doubled rows, and give the table a unique index on the key")
