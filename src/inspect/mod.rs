@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::position::{Lsn, Position};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use answers::answer_live;
 pub use answers::answer_offline;
 pub use serve::start;
 pub use socket::{Asked, ask, listen};

@@ -25,6 +25,8 @@ mod chunk;
 #[cfg(test)]
 mod damage_tests;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handle;
 mod header;
 pub mod inspection;

@@ -16,6 +16,8 @@ mod error;
 mod execute;
 mod facts;
 mod follow;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod key;
 mod limit;
 mod lookup_index;
