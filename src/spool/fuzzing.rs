@@ -25,15 +25,16 @@ pub(crate) fn values(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let what = || "a value".to_owned();
     match kind % 12 {
-        0 => drop(chunk::decode(data, what)),
+        0 => drop(chunk::decode(data, 5, what)),
         1 => drop(decode_pending(Lsn(0x100), data)),
         2 => records(data),
         3 => {
             let mut value = Vec::new();
-            ChunkEncoder::new(true).encode(&mut value, data, 7);
-            let (raw, commands) = chunk::decode(&value, what).unwrap();
+            ChunkEncoder::new(true, 5).encode(&mut value, data, 7);
+            let (raw, commands) = chunk::decode(&value, 5, what).unwrap();
             assert!(raw == data && commands == 7 && chunk::commands_in(&value) == Some(7));
-            assert!(chunk::decode(&value[..value.len() - 1], what).is_err());
+            assert!(chunk::decode(&value[..value.len() - 1], 5, what).is_err());
+            assert!(chunk::decode(&value, 6, what).is_err());
         }
         4 => reencoded::<PendingHeader>(data),
         5 => reencoded::<ReceivedHeader>(data),

@@ -23,8 +23,11 @@
 mod accepted;
 mod chunk;
 #[cfg(test)]
+mod damage_matrix_tests;
+#[cfg(test)]
 mod damage_tests;
 mod error;
+mod files;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod handle;

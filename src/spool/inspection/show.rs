@@ -129,7 +129,7 @@ pub(super) fn for_each_chunk(
     let aborted = read_aborted(store, header.transaction, &header.aborted)?.map(Arc::new);
     if !inline.is_empty() {
         let what = || format!("the chunk of the transaction that ends at {}", header.commit.commit_end);
-        visit(Chunk::new(chunk::decode(inline, what)?.0, aborted.clone()))?;
+        visit(Chunk::new(chunk::decode(inline, store.salt, what)?.0, aborted.clone()))?;
     }
     let exact = aborted.is_none();
     let is_wanted = |commands| !exact || is_wanted(commands);
@@ -152,7 +152,7 @@ pub(super) fn for_each_stored_chunk(
             if chunk::commands_in(&value).is_some_and(|commands| !is_wanted(commands)) {
                 continue;
             }
-            if !visit(chunk::decode(&value, what)?.0)? {
+            if !visit(chunk::decode(&value, store.salt, what)?.0)? {
                 return Ok(());
             }
         }
