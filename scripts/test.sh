@@ -20,6 +20,7 @@ need_sqlite3
 need_openssl
 need_kafka
 need_a_disk
+need_strace
 
 say "format"
 cargo fmt --all --check

@@ -15,6 +15,7 @@ mod database;
 mod driver;
 mod filesystem;
 mod random;
+mod recorder;
 mod unsaid;
 mod workload;
 
@@ -39,3 +40,4 @@ mod oracle;
 mod power;
 mod publications;
 mod refusals;
+mod syscalls;
