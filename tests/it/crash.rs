@@ -14,7 +14,7 @@ use crate::server::{Server, failpoints_are_built_in};
 use crate::workload::{Observer, TABLES, Workload};
 
 /// The names of all failpoints, read from the source, so that none is forgotten.
-fn failpoints() -> BTreeSet<String> {
+pub fn failpoints() -> BTreeSet<String> {
     fn walk(directory: &Path, names: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(directory).unwrap().flatten() {
             let path = entry.path();

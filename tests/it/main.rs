@@ -14,12 +14,14 @@ mod compare;
 mod database;
 mod driver;
 mod filesystem;
+mod proxy;
 mod random;
 mod recorder;
 mod unsaid;
 mod workload;
 
 mod adoption;
+mod chaos;
 mod cli;
 mod connections;
 mod corpus;
