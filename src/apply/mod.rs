@@ -33,10 +33,12 @@ mod digest;
 mod early;
 mod error;
 mod options;
+mod set_aside;
 mod stall;
 mod work;
 
 pub use applier::Applier;
 pub use error::ApplyError;
-pub use options::{Applied, ApplyOptions, BatchLimits};
+pub use options::{Applied, ApplyOptions, BatchLimits, OnRefusedRow};
+pub use set_aside::{Replayed, replay};
 pub use stall::Watchdog;

@@ -42,7 +42,7 @@ impl UncommittedWork {
     }
 }
 
-fn transaction_info(info: &CommitInfo) -> TransactionInfo {
+pub(super) fn transaction_info(info: &CommitInfo) -> TransactionInfo {
     TransactionInfo {
         xid: info.xid,
         commit_lsn: info.commit_lsn,
@@ -62,7 +62,7 @@ impl Applier {
     ) -> Result<(), Failure> {
         loop {
             match transaction.next_chunk()? {
-                ChunkRead::Ready(chunk) => self.take_chunk(transaction, &chunk, Some(info), index).await?,
+                ChunkRead::Ready(chunk) => self.take_chunk(&chunk, Some(info), index).await?,
                 ChunkRead::End => return Ok(()),
                 ChunkRead::NotYet => self.wait().await?,
             }
@@ -74,7 +74,6 @@ impl Applier {
 
     pub(super) async fn take_chunk(
         &mut self,
-        transaction: &Transaction,
         chunk: &Chunk,
         info: Option<&CommitInfo>,
         index: &mut u64,
@@ -101,11 +100,14 @@ impl Applier {
                 && *index > 1
                 && self.work.is_over(self.options.split, self.longest)
             {
-                self.commit_part(transaction, info, *index - 2).await?;
+                self.commit_part(info, *index - 2).await?;
                 buffer = None;
             }
             if let Some(digest) = &mut self.digest {
                 digest.add(&chunk.buffer()[command.range.clone()]);
+            }
+            if self.dead_letters.contains(&position) {
+                continue;
             }
             let mut unprepared = false;
             relations.clear();
@@ -161,6 +163,10 @@ impl Applier {
             self.batch.in_order(self.one_by_one > 0);
             let result = self.activity.call("executing changes", self.destination.execute(&self.batch)).await;
             self.batch.clear();
+            self.refused = match &result {
+                Err(Failure::Destination(error)) => error.position(),
+                _ => None,
+            };
             result?;
             failpoint::pass("apply.executed")?;
         }
@@ -200,8 +206,14 @@ impl Applier {
     }
 
     /// Commits a part of a transaction, up to and including command `last`.
-    async fn commit_part(&mut self, transaction: &Transaction, info: &CommitInfo, last: u64) -> Result<(), Failure> {
-        while !transaction.durable() {
+    async fn commit_part(&mut self, info: &CommitInfo, last: u64) -> Result<(), Failure> {
+        self.until_durable(info.commit_end).await?;
+        self.commit(Position { commit_end: info.commit_end, command: CommandIndex(last) }).await
+    }
+
+    /// Waits until everything that ends up to here is synced in the spool.
+    pub(super) async fn until_durable(&mut self, end: Lsn) -> Result<(), Failure> {
+        while self.spool.durable().lsn() < end {
             let Self { activity, shutdown, durable, .. } = self;
             let synced = async {
                 tokio::select! {
@@ -211,7 +223,7 @@ impl Applier {
             };
             activity.during(Doing::Syncing, synced).await??;
         }
-        self.commit(Position { commit_end: info.commit_end, command: CommandIndex(last) }).await
+        Ok(())
     }
 
     pub(super) async fn commit(&mut self, position: Position) -> Result<(), Failure> {

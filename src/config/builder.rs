@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Ack, Config, ConfigError, DestinationFactory, DestinationType, GapRange, LogFormat, OnPublicationChange, Origin,
-    Purpose, Secret, Until,
+    Ack, Config, ConfigError, DestinationFactory, DestinationType, GapRange, LogFormat, OnPublicationChange,
+    OnRefusedRow, Origin, Purpose, Secret, Until,
 };
 use crate::destination::kafka::KafkaSettings;
 use crate::destination::{
@@ -61,6 +61,7 @@ impl ConfigBuilder {
             on_dropped_column: OnDroppedColumn::Keep,
             on_rewrite: OnRewrite::Follow,
             on_missing_row: OnMissingRow::Error,
+            on_refused_row: OnRefusedRow::Stop,
             enforce_constraints: false,
             kafka: KafkaSettings::default(),
             data_directory: PathBuf::from("pg2any-data"),
@@ -358,6 +359,8 @@ calls! {
     on_rewrite: OnRewrite,
     /// Policy for rows that an UPDATE or DELETE does not find.
     on_missing_row: OnMissingRow,
+    /// Policy for rows that the destination refuses for good.
+    on_refused_row: OnRefusedRow,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     enforce_constraints: bool,
     /// What only Kafka has to be told.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+pub use crate::apply::OnRefusedRow;
 pub use crate::destination::DestinationType;
 use crate::destination::kafka::Delivery;
 use crate::destination::{OnDroppedColumn, OnMissingRow, OnRewrite, Unrepresentable};
@@ -79,6 +80,7 @@ words!(Unrepresentable, "a policy for unrepresentable values",
 words!(OnDroppedColumn, "a policy for dropped columns", "keep" => Self::Keep, "drop" => Self::Drop);
 words!(OnRewrite, "a policy for rewritten columns", "follow" => Self::Follow, "stop" => Self::Stop);
 words!(Delivery, "a delivery", "exactly-once" => Self::ExactlyOnce, "at-least-once" => Self::AtLeastOnce);
+words!(OnRefusedRow, "a policy for refused rows", "stop" => Self::Stop, "set-aside" => Self::SetAside);
 words!(OnMissingRow, "a policy for missing rows", "error" => Self::Error, "skip" => Self::Skip);
 
 /// Where a bounded run ends.

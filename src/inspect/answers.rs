@@ -68,6 +68,7 @@ fn answer(inspector: &Inspector, query: &Query) -> Result<Value, SpoolError> {
                 inspector.cursors()?.into_iter().map(|(name, position)| json!({"name": name, "position": position}));
             Ok(cursors.collect())
         }
+        Query::DeadLetters { limit } => to_value(&inspector.dead_letters(*limit)?),
         Query::Segments => to_value(&inspector.segments()?),
         Query::Verify => verified(&inspector.verify()),
     }

@@ -48,6 +48,11 @@ pub enum Query {
     Cursors,
     /// The segments.
     Segments,
+    /// What was set aside.
+    DeadLetters {
+        /// How many commands at most; an answer has some 1 MB of them.
+        limit: usize,
+    },
     /// Every checksum and every sequence.
     Verify,
 }

@@ -91,6 +91,8 @@ counters! {
     replication_lag_micros,
     /// Rows an UPDATE or DELETE did not find, passed over by policy.
     rows_not_found,
+    /// Rows that the destination refused for good, set aside by policy.
+    rows_set_aside,
     /// Values that a column could not hold, written as NULL by policy.
     values_nulled,
     /// Values that a column could not hold, clamped by policy.

@@ -333,6 +333,12 @@ impl Spool {
         self.core.relations.get(version)
     }
 
+    /// The newest version of the relation with this OID; `None` when it was never described.
+    #[must_use]
+    pub fn newest_relation(&self, oid: u32) -> Option<Arc<Relation>> {
+        self.core.relations.newest(oid)
+    }
+
     /// The relation versions that are kept, oldest first, each with the latest file node of its table.
     pub(crate) fn relations(&self) -> Vec<(Arc<Relation>, u32)> {
         self.core.relations.all()

@@ -16,6 +16,7 @@
 //! | `data-<n>` | transaction id u64 BE, 0u8, number u32 BE | a chunk ([`super::chunk`]) |
 //! | `data-<n>` | transaction id u64 BE, 1u8, number u32 BE | xids of aborted subtransactions (roaring bitmap), only ever added |
 //! | `cursors` | the applier's name | [`Position`](crate::Position) |
+//! | `dead_letters` | the applier's name, 0u8, commit end u64 BE, command u64 BE | [`DeadLetter`](super::DeadLetter) |
 //!
 //! Small transactions live in their `pending` entry whole: with a header and a chunk in three places they cost three keys
 //! to write and three to delete; measured with one key each, 100 000 transactions/s are written, synced, applied and deleted
@@ -42,7 +43,7 @@ pub(crate) const ACCEPTED_GAPS_KEY: &[u8] = b"accepted-gaps";
 pub(crate) const PROGRESS_KEY: &[u8] = b"progress";
 pub(crate) const SEGMENT_PREFIX: &[u8] = b"segment/";
 /// How many keyspaces there are beside the segments; created first, the engine numbers them from 1.
-pub(crate) const KEYSPACES: u64 = 5;
+pub(crate) const KEYSPACES: u64 = 6;
 const DATA_PREFIX: &str = "data-";
 
 const MIB: u64 = 1 << 20;
@@ -65,6 +66,7 @@ pub(crate) struct Store {
     pub(crate) received: Keyspace,
     pub(crate) pending: Keyspace,
     pub(crate) cursors: Keyspace,
+    pub(crate) dead_letters: Keyspace,
     /// Begins the checksums of chunks: those of another spool, under the same keys, do not match. 0 where it is lost, which no
     /// chunk's was made with.
     pub(crate) salt: u64,
@@ -108,6 +110,7 @@ impl Store {
             received: open("received", MIB)?,
             pending: open("pending", PENDING_MEMTABLE_BYTES)?,
             cursors: open("cursors", MIB)?,
+            dead_letters: open("dead_letters", MIB)?,
             db,
         })
     }

@@ -26,6 +26,7 @@ mod chunk;
 mod damage_matrix_tests;
 #[cfg(test)]
 mod damage_tests;
+mod dead_letters;
 mod error;
 mod files;
 #[cfg(feature = "fuzzing")]
@@ -65,6 +66,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use accepted::AcceptedGap;
 pub use chunk::{Chunk, ChunkCommand};
+pub use dead_letters::{DeadLetter, Replay};
 pub use error::SpoolError;
 pub use handle::{DurableLsn, Spool};
 pub use header::{

@@ -39,6 +39,7 @@ mod limits;
 mod liveness;
 mod operation;
 mod oracle;
+mod poison;
 mod power;
 mod publications;
 mod refusals;
