@@ -43,4 +43,5 @@ mod poison;
 mod power;
 mod publications;
 mod refusals;
+mod resources;
 mod syscalls;
