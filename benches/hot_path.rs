@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pg2any_lib::change::{Batch, Catalogue, Command, Relation, RelationRecord, RelationVersion};
+use pg2any_lib::change::{Batch, Catalogue, Command, Execution, Relation, RelationRecord, RelationVersion};
 use pg2any_lib::spool::{ChunkRead, Commit, Spool, SpoolOptions};
 use pg2any_lib::{CommandIndex, Config, DestinationType, Lsn, PgTimestamp, Position};
 
@@ -124,7 +124,8 @@ fn applying(criterion: &mut Criterion) {
         .build()
         .unwrap();
     let spool = Spool::open(config.spool_options(Arc::default())).unwrap();
-    let mut destination = pg2any_lib::pipeline::destination_of(&config, &spool, &Arc::default()).unwrap();
+    let mut destination =
+        pg2any_lib::pipeline::destination_of(&config, &spool, &Arc::default(), &Arc::default()).unwrap();
     let relations = [Arc::new(Relation::decode(RelationVersion(1), &relation_record()).unwrap())];
     let mut position = runtime.block_on(destination.connect()).unwrap().position;
     let mut next = 0;
@@ -144,7 +145,7 @@ fn applying(criterion: &mut Criterion) {
             }
             runtime.block_on(async {
                 destination.prepare(&relations).await.unwrap();
-                destination.execute(&batch).await.unwrap();
+                destination.execute(&batch, Execution::Net).await.unwrap();
                 destination.commit(position, Position::end_of(end), None).await.unwrap();
             });
             position = Some(Position::end_of(end));

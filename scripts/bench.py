@@ -172,7 +172,7 @@ class Bench:
         self.contenders = []
         for n in range(self.rounds):
             if arguments.dest == "kafka":
-                self.contenders += [("kafka", n), ("kafka off", n), ("native off", n)]
+                self.contenders += [("kafka", n), ("kafka off", n), ("kafka schemas", n), ("native off", n)]
                 continue
             self.contenders += [("pg2any", n), ("pg2any off", n), ("native off", n), ("native on", n), ("receive off", n), ("receive on", n)]
         self.broker = Broker() if arguments.dest == "kafka" else None
@@ -292,6 +292,10 @@ class Bench:
                 "CDC_DEST_URI": str(directory / "target.db"), "CDC_REPLICATION_SLOT": slot, "CDC_PUBLICATION": "bench",
                 "PG2ANY_DATA_DIR": str(directory / "data"), "RUST_LOG": "warn"}
 
+    def kafka_environment(self, slot):
+        place = {"CDC_DEST_TYPE": "Kafka", "CDC_DEST_URI": f"kafka://127.0.0.1:{self.broker.port}/{slot}"}
+        return self.pg2any_environment(slot) | place
+
     def drain(self, kind, n, until):
         slot = self.slot(kind, n)
         if kind.startswith("pg2any"):
@@ -300,10 +304,9 @@ class Bench:
                                 lambda: self.marked(ROOT / slot / "target.db"))
         if kind.startswith("kafka"):
             # It ends when the broker has confirmed the last commit: its end is counted in.
-            more = {"CDC_DEST_TYPE": "Kafka", "CDC_DEST_URI": f"kafka://127.0.0.1:{self.broker.port}/{slot}"}
-            more["CDC_STREAMING"] = "false" if kind == "kafka off" else "true"
+            more = {"CDC_STREAMING": str(kind != "kafka off").lower(), "PG2ANY_KAFKA_SCHEMAS": str(kind == "kafka schemas").lower()}
             broker = cpu_of(self.broker.process.pid)
-            result = self.process(slot, [TARGET / "pg2any", "run", "--until-caught-up"], self.pg2any_environment(slot) | more)
+            result = self.process(slot, [TARGET / "pg2any", "run", "--until-caught-up"], self.kafka_environment(slot) | more)
             print(f"broker cpu {cpu_of(self.broker.process.pid) - broker:.2f} s", flush=True)
             return result
         if kind.startswith("receive"):
@@ -420,13 +423,17 @@ class Bench:
 
     def latency(self):
         connection = self.source.url("bench")
-        for kind in ("pg2any", "native off"):
+        ours = "kafka" if self.broker else "pg2any"
+        for kind in (ours, "native off"):
             slot = self.slot(kind, 0)
-            if kind == "pg2any":
+            if kind == ours:
                 log = open(ROOT / f"{slot}.log", "a")
-                process = subprocess.Popen([TARGET / "pg2any", "run"], env={**os.environ, **self.pg2any_environment(slot)}, stdout=log, stderr=log)
+                environment = self.kafka_environment(slot) if self.broker else self.pg2any_environment(slot)
+                process = subprocess.Popen([TARGET / "pg2any", "run"], env={**os.environ, **environment}, stdout=log, stderr=log)
                 started.append(process)
                 destination = f"sqlite:{ROOT / slot / 'target.db'}"
+                if self.broker:
+                    destination = f"kafka:127.0.0.1:{self.broker.port}/{slot}.public.w4"
             else:
                 sql = Psql(self.target, slot)
                 sql(f"alter subscription {slot} enable")
@@ -436,7 +443,7 @@ class Bench:
             print(f"w4 {kind:12} p50/p95/p99/max ms, missing: {out.stdout.strip()}{out.stderr[-500:]}", flush=True)
             values = [float(v) for v in out.stdout.split()]
             self.results.setdefault("w4", {})[kind] = [dict(zip(("p50", "p95", "p99", "max", "missing"), values))]
-            if kind == "pg2any":
+            if kind == ours:
                 peak = next(line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
                 self.results["w4"][kind][0]["rss"] = int(peak.split()[1]) / 1024
                 process.send_signal(signal.SIGTERM)

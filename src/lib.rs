@@ -22,6 +22,7 @@ pub mod inspect;
 pub mod metrics;
 pub mod pipeline;
 mod position;
+pub mod progress;
 pub mod source;
 pub mod spool;
 

@@ -1,29 +1,34 @@
 //! The whole path in one process: who is started, in which order, and what ends it.
 //!
 //! ```text
-//! source thread ──▶ spool (its writer thread) ──▶ apply thread
-//!       ▲                                             │ checkpoint, "settled up to"
+//! source thread ──▶ spool (its writer thread) ──▶ apply threads, one for each destination
+//!       ▲                                             │ how far each destination is
 //!       └───────────────── Progress ◀─────────────────┘
 //! ```
 //!
 //! Source and applier have a thread and a runtime of their own each, so that neither a blocking driver call nor a destination
 //! that hangs can keep feedback from PostgreSQL. The first that ends for good ends the others; the error that is
-//! reported is the one that came first. At a shutdown the source says goodbye with its last feedback and the spool syncs.
+//! reported is the one that came first. Of several destinations one that stops for good does not end the others: the spool keeps
+//! what it has not applied, or its cursor is dropped (`--on-failed-destination`). At a shutdown the source says goodbye with its
+//! last feedback and the spool syncs.
+//!
+//! Covered by: `it::several`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use crate::apply::{Applied, Applier, ApplyError};
-use crate::config::{Config, DestinationType, Until};
+use crate::apply::{Applier, ApplyError, Watchdog};
+use crate::config::{Config, DestinationType, OnFailedDestination, Until};
 use crate::destination::Destination;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Number};
 use crate::position::{Lsn, Position};
-use crate::source::{self, Progress, SourceError};
+use crate::progress::Progress;
+use crate::source::{self, SourceError};
 use crate::spool::{SourceIdentity, Spool, SpoolError};
 
 /// What a caller adds to the settings.
@@ -101,74 +106,138 @@ pub async fn run(config: &Config, options: RunOptions) -> Result<Outcome, Error>
     result.and_then(|outcome| failed.map_or(Ok(outcome), |error| Err(Error::SpoolStopped(error))))
 }
 
+/// Who has ended, and how.
+enum Ended {
+    Source(Result<(), Error>),
+    Applier(usize, Result<(), Error>),
+}
+
+/// The appliers of a run, one for each destination.
+struct Appliers {
+    cursors: Vec<String>,
+    watchdogs: Vec<Watchdog>,
+    /// Why some of them stopped for good; the others go on.
+    failed: Vec<(usize, Error)>,
+    running: usize,
+    policy: OnFailedDestination,
+}
+
+impl Appliers {
+    /// One ended. `Err` ends the run: it was the only one, or the last.
+    fn ended(&mut self, index: usize, error: Error, spool: &Spool, progress: &Progress) -> Result<(), Error> {
+        self.running = self.running.saturating_sub(1);
+        let cursor = self.cursors[index].as_str();
+        if self.cursors.len() == 1 {
+            return Err(error);
+        }
+        match self.policy {
+            OnFailedDestination::Keep => {
+                error!(cursor, %error, "a destination has stopped for good; the others go on, and the spool keeps what it has not applied");
+            }
+            OnFailedDestination::Drop => {
+                error!(cursor, %error, "a destination has stopped for good; the others go on, and the spool keeps nothing for it any more");
+                spool.forget_cursor(cursor);
+                progress.forget(cursor);
+            }
+        }
+        self.failed.push((index, error));
+        if self.running > 0 { Ok(()) } else { Err(self.first_failure()) }
+    }
+
+    fn first_failure(&mut self) -> Error {
+        self.failed.remove(0).1
+    }
+
+    /// Everything up to here is at every destination that has not stopped for good.
+    fn complete_to(&self, progress: &Progress) -> Lsn {
+        let destinations = progress.destinations();
+        let running = |(index, cursor): (usize, &String)| {
+            let failed = self.failed.iter().any(|(failed, _)| *failed == index);
+            destinations.get(cursor).filter(|_| !failed).map(|progress| progress.complete_to)
+        };
+        self.cursors.iter().enumerate().filter_map(running).min().unwrap_or_default()
+    }
+}
+
 async fn run_with(
     config: &Config,
     cancellation: &CancellationToken,
     metrics: &Arc<Metrics>,
     spool: &Spool,
 ) -> Result<Outcome, Error> {
-    let destination = destination_of(config, spool, metrics)?;
+    let configs = config.each_destination();
     let shutdown = cancellation.child_token();
-    let progress = Arc::new(Progress::new());
-    let (applied_sender, mut applied) = watch::channel(Applied::default());
+    let progress = Arc::new(Progress::new(configs.iter().map(|config| config.cursor_name.as_str())));
+    let (ends, mut ended) = mpsc::unbounded_channel();
 
-    let applier = Applier::new(
-        spool.clone(),
-        destination,
-        config.apply_options(),
-        Arc::clone(metrics),
-        applied_sender,
-        shutdown.clone(),
-    );
-    let mut watchdog = applier.watchdog();
-    let mut apply_thread = on_own_thread("apply", move || applier.run());
-    let source_options = config.source_options(Arc::clone(metrics));
-    let mut source_thread = {
-        let (spool, progress, shutdown) = (spool.clone(), Arc::clone(&progress), shutdown.clone());
-        on_own_thread("source", move || source::run(source_options, spool, progress, shutdown))
+    let mut appliers = Appliers {
+        cursors: configs.iter().map(|config| config.cursor_name.clone()).collect(),
+        watchdogs: Vec::with_capacity(configs.len()),
+        failed: Vec::new(),
+        running: configs.len(),
+        policy: config.on_failed_destination,
     };
+    for cursor in &appliers.cursors {
+        spool.hold(cursor);
+    }
+    for (index, config) in configs.iter().enumerate() {
+        let options = config.apply_options();
+        let applier = Applier::new(
+            spool.clone(),
+            destination_of(config, spool, metrics, &options.steps)?,
+            options,
+            Arc::clone(metrics),
+            Arc::clone(&progress),
+            shutdown.clone(),
+        );
+        appliers.watchdogs.push(applier.watchdog());
+        on_own_thread("apply", &ends, move || applier.run(), move |end| Ended::Applier(index, end));
+    }
+    let source_options = config.source_options(Arc::clone(metrics));
+    {
+        let (spool, progress, shutdown) = (spool.clone(), Arc::clone(&progress), shutdown.clone());
+        on_own_thread("source", &ends, move || source::run(source_options, spool, progress, shutdown), Ended::Source);
+    }
+    drop(ends);
     let inspection = crate::inspect::start(spool, &config.data_directory, metrics, shutdown.clone());
     let mut failure = spool.failure();
     let mut status = progress.watch_status();
-    let (mut source_done, mut apply_done) = (false, false);
-    let mut looks = tokio::time::interval(watchdog.interval());
+    let mut destinations = progress.watch_destinations();
+    let interval = appliers.watchdogs.first().map_or(Duration::from_secs(60), Watchdog::interval);
+    let mut looks = tokio::time::interval(interval);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let cancelled = || Outcome::Cancelled { position: progress.destinations().positions().min() };
     let outcome = loop {
-        let now = applied.borrow_and_update().clone();
-        if let Some(checkpoint) = now.checkpoint {
-            progress.set_checkpoint(checkpoint, now.source);
-        }
         let target = match config.until {
             None => None,
             Some(Until::Lsn(lsn)) => Some(lsn),
             Some(Until::CaughtUp) => status.borrow_and_update().caught_up_at,
         };
-        if let Some(target) = target.filter(|target| now.settled >= *target) {
-            break Ok(Outcome::Reached(target));
+        destinations.borrow_and_update();
+        if let Some(target) = target.filter(|target| appliers.complete_to(&progress) >= *target) {
+            break if appliers.failed.is_empty() {
+                Ok(Outcome::Reached(target))
+            } else {
+                Err(appliers.first_failure())
+            };
         }
         tokio::select! {
-            () = shutdown.cancelled() => break Ok(Outcome::Cancelled { position: now.checkpoint.flatten() }),
+            () = shutdown.cancelled() => break Ok(cancelled()),
             Ok(()) = failure.changed() => {
                 if let Some(error) = failure.borrow().clone() {
                     break Err(Error::SpoolStopped(error));
                 }
             }
-            ended = &mut source_thread, if !source_done => {
-                source_done = true;
-                match ended_early("source", ended) {
-                    Err(error) => break Err(error),
-                    Ok(result) => break result.map(|()| Outcome::Cancelled { position: now.checkpoint.flatten() }).map_err(Error::from),
+            Some(end) = ended.recv() => match end {
+                Ended::Source(end) | Ended::Applier(_, end @ Ok(())) => break end.map(|()| cancelled()),
+                Ended::Applier(index, Err(error)) => {
+                    if let Err(error) = appliers.ended(index, error, spool, &progress) {
+                        break Err(error);
+                    }
                 }
-            }
-            ended = &mut apply_thread, if !apply_done => {
-                apply_done = true;
-                match ended_early("apply", ended) {
-                    Err(error) => break Err(error),
-                    Ok(result) => break result.map(|()| Outcome::Cancelled { position: now.checkpoint.flatten() }).map_err(Error::from),
-                }
-            }
-            Ok(()) = applied.changed() => {}
-            _ = looks.tick() => watchdog.look(),
+            },
+            Ok(()) = destinations.changed() => {}
+            _ = looks.tick() => appliers.watchdogs.iter_mut().for_each(Watchdog::look),
             Ok(()) = status.changed(), if config.until == Some(Until::CaughtUp) => {}
         }
     };
@@ -176,11 +245,11 @@ async fn run_with(
     // Each ends by itself within moments; a driver call that hangs must not hold up the shutdown for longer than this.
     let patience = Duration::from_secs(4);
     let _ = tokio::time::timeout(patience, async {
-        if !apply_done && let Ok(Err(error)) = apply_thread.await {
-            warn!(%error, "while ending");
-        }
-        if !source_done && let Ok(Err(error)) = source_thread.await {
-            warn!(%error, "while ending");
+        while let Some(end) = ended.recv().await {
+            let (Ended::Source(end) | Ended::Applier(_, end)) = end;
+            if let Err(error) = end {
+                warn!(%error, "while ending");
+            }
         }
         let _ = inspection.await;
     })
@@ -198,34 +267,33 @@ async fn run_with(
     }
 }
 
-fn ended_early<T>(thread: &'static str, ended: Result<T, oneshot::error::RecvError>) -> Result<T, Error> {
-    ended.map_err(|_| Error::Thread(thread, std::io::Error::other("it ended without a result (a panic, see the log)")))
-}
-
-/// Runs a future to its end on a thread and a current-thread runtime of its own.
-fn on_own_thread<F, T, E>(
+/// Runs a future to its end on a thread and a current-thread runtime of its own, and says how it ended.
+fn on_own_thread<F, E>(
     name: &'static str,
+    ends: &mpsc::UnboundedSender<Ended>,
     start: impl FnOnce() -> F + Send + 'static,
-) -> oneshot::Receiver<Result<T, E>>
-where
-    F: Future<Output = Result<T, E>>,
-    T: Send + 'static,
-    E: Send + 'static,
+    ended: impl FnOnce(Result<(), Error>) -> Ended + Send + 'static,
+) where
+    F: Future<Output = Result<(), E>>,
+    E: Into<Error>,
 {
-    let (sender, receiver) = oneshot::channel();
+    let panicked =
+        move || Err(Error::Thread(name, std::io::Error::other("it ended without a result (a panic, see the log)")));
+    let sender = ends.clone();
     let spawned = std::thread::Builder::new().name(format!("pg2any-{name}")).spawn(move || {
-        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => {
-                // The receiver is gone only when the run has ended already.
-                let _ = sender.send(runtime.block_on(start()));
-            }
-            Err(error) => tracing::error!(%error, "the {name} thread has no runtime"),
-        }
+        let run = std::panic::AssertUnwindSafe(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| Error::Thread(name, error))?;
+            runtime.block_on(start()).map_err(Into::into)
+        });
+        let end = std::panic::catch_unwind(run).unwrap_or_else(|_| panicked());
+        // The receiver is gone only when the run has ended already.
+        let _ = sender.send(ended(end));
     });
     if let Err(error) = spawned {
+        // The run ends when nobody is left who could say how.
         tracing::error!(%error, "the {name} thread cannot be started");
     }
-    receiver
 }
 
 /// Makes the destination that the settings name, for what this spool holds; nothing is connected to yet.
@@ -233,8 +301,14 @@ where
 /// # Errors
 ///
 /// [`Error::NoSuchDestination`], [`Error::Spool`].
-pub fn destination_of(config: &Config, spool: &Spool, metrics: &Arc<Metrics>) -> Result<Box<dyn Destination>, Error> {
+pub fn destination_of(
+    config: &Config,
+    spool: &Spool,
+    metrics: &Arc<Metrics>,
+    steps: &Arc<Number>,
+) -> Result<Box<dyn Destination>, Error> {
     let mut options = config.destination_options(Arc::clone(metrics));
+    options.steps = Arc::clone(steps);
     options.source = spool.identity()?.map(|identity| identity.key());
     options.former_sources = spool.former_identities()?.iter().map(SourceIdentity::key).collect();
     if let Some(factory) = &config.custom_destination {

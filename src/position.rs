@@ -146,20 +146,12 @@ impl PgTimestamp {
 
 impl fmt::Display for PgTimestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DAY: i64 = 86_400_000_000;
-        let (mut days, micros) = (self.0.div_euclid(DAY), self.0.rem_euclid(DAY));
-        // 2000-03-01 begins a cycle of 400 years in which leap days come last.
-        days -= 60;
-        let (cycle, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-        let year_of_cycle = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
-        let month_from_march = (5 * day_of_year + 2) / 153;
-        let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        let year = 2000 + cycle * 400 + year_of_cycle + i64::from(month <= 2);
-        let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
-        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        write!(f, "{year:04}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+        let Ok(t) = time::UtcDateTime::from_unix_timestamp_nanos(i128::from(self.unix_micros()) * 1000) else {
+            return write!(f, "{} microseconds since 2000", self.0);
+        };
+        let (date, (hour, minute, second, micros)) = (t.date(), t.time().as_hms_micro());
+        write!(f, "{:04}-{:02}-{:02} ", date.year(), u8::from(date.month()), date.day())?;
+        write!(f, "{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
     }
 }
 
@@ -172,20 +164,17 @@ impl FromStr for PgTimestamp {
             expected: "a point in time (like 2026-11-23 04:22:53.123456Z)",
         };
         let parse = || {
-            let (date, time) = text.strip_suffix('Z')?.split_once(' ')?;
-            let (year, rest) = date.rsplit_once('-').and_then(|(front, day)| Some((front.rsplit_once('-')?, day)))?;
-            let (year, month, day): (i64, i64, i64) = (year.0.parse().ok()?, year.1.parse().ok()?, rest.parse().ok()?);
-            let (clock, micros) = time.split_once('.')?;
-            let mut clock = clock.splitn(3, ':').map(|part| part.parse::<i64>().ok());
+            let (date, clock) = text.strip_suffix('Z')?.split_once(' ')?;
+            let (front, day) = date.rsplit_once('-')?;
+            let (year, month) = front.rsplit_once('-')?;
+            let month = time::Month::try_from(month.parse::<u8>().ok()?).ok()?;
+            let date = time::Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
+            let (clock, micros) = clock.split_once('.')?;
+            let mut clock = clock.splitn(3, ':').map(|part| part.parse::<u8>().ok());
             let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-            let (march_year, march_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-            let since = march_year - 2000;
-            let (cycle, year_of_cycle) = (since.div_euclid(400), since.rem_euclid(400));
-            let day_of_year = (153 * march_month + 2) / 5 + day - 1;
-            let days =
-                cycle * 146_097 + year_of_cycle * 365 + year_of_cycle / 4 - year_of_cycle / 100 + day_of_year + 60;
-            let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
-            seconds.checked_mul(1_000_000)?.checked_add(micros.parse().ok()?).map(Self)
+            let clock = time::Time::from_hms_micro(hour, minute, second, micros.parse().ok()?).ok()?;
+            let nanos = time::UtcDateTime::new(date, clock).unix_timestamp_nanos();
+            i64::try_from(nanos / 1000).ok()?.checked_sub(Self::EPOCH_OFFSET_MICROS).map(Self)
         };
         parse().ok_or_else(error)
     }

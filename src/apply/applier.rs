@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::digest::Digest;
 use super::error::ApplyError;
-use super::options::{Applied, ApplyOptions};
+use super::options::ApplyOptions;
 use super::stall::{Activity, Doing, Watchdog};
 use super::work::UncommittedWork;
 use crate::backoff::Backoff;
@@ -23,6 +23,7 @@ use crate::destination::{Destination, DestinationError, FailureKind};
 use crate::failpoint;
 use crate::metrics::Metrics;
 use crate::position::{Lsn, Position, Xid};
+use crate::progress::{Progress, Reached};
 use crate::spool::{DurableLsn, Spool, SpoolError, SpoolReader, TransactionState};
 
 /// Carries transactions from the spool to one destination.
@@ -33,7 +34,7 @@ pub struct Applier {
     pub(super) destination: Box<dyn Destination>,
     pub(super) options: ApplyOptions,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) applied: watch::Sender<Applied>,
+    pub(super) progress: Arc<Progress>,
     pub(super) shutdown: CancellationToken,
     /// How long the destination lets a transaction stay open.
     pub(super) longest: Option<Duration>,
@@ -64,6 +65,8 @@ pub struct Applier {
     pub(super) dead_letters: BTreeSet<Position>,
     pub(super) backoff: Backoff,
     pub(super) activity: Arc<Activity>,
+    /// The destination cannot be written.
+    down: bool,
 }
 
 /// Why applying stops for now, or for good.
@@ -98,14 +101,14 @@ const fn is_judged_again(commands: u64, one_by_one: u64) -> bool {
 }
 
 impl Applier {
-    /// An applier that has done nothing yet; `applied` is where it reports.
+    /// An applier that has done nothing yet; `progress` is where it reports.
     #[must_use]
     pub fn new(
         spool: Spool,
         destination: Box<dyn Destination>,
         options: ApplyOptions,
         metrics: Arc<Metrics>,
-        applied: watch::Sender<Applied>,
+        progress: Arc<Progress>,
         shutdown: CancellationToken,
     ) -> Self {
         let reader = spool.reader(&options.cursor);
@@ -119,7 +122,7 @@ impl Applier {
             destination,
             options,
             metrics,
-            applied,
+            progress,
             shutdown,
             longest: None,
             position: None,
@@ -137,6 +140,7 @@ impl Applier {
             dead_letters: BTreeSet::new(),
             backoff: Backoff::new("the destination"),
             activity: Arc::new(Activity::new()),
+            down: false,
         }
     }
 
@@ -145,7 +149,8 @@ impl Applier {
     pub fn watchdog(&self) -> Watchdog {
         let (spool, metrics) = (self.spool.clone(), Arc::clone(&self.metrics));
         let activity = Arc::clone(&self.activity);
-        Watchdog::new(self.options.stall_timeout, activity, spool, metrics, self.applied.subscribe())
+        let progress = Arc::clone(&self.progress);
+        Watchdog::new(&self.options, activity, spool, metrics, progress)
     }
 
     /// Applies until shutdown or a failure that another try does not mend. Needs a thread of its own: a destination may
@@ -203,7 +208,7 @@ impl Applier {
                 FailureKind::Reconnect => connected = false,
             }
             self.metrics.apply_retries.add(1);
-            self.metrics.destination_down.set(1);
+            self.set_down(true);
             let wait = self.backoff.failed(&error.to_string());
             let pause = async {
                 tokio::select! {
@@ -231,7 +236,7 @@ impl Applier {
                 }
             }
             Some(checkpoint) => {
-                let released = self.reader.go_back(checkpoint);
+                let released = self.reader.keep_after(checkpoint);
                 if checkpoint < Position::end_of(released) {
                     return Err(Failure::Stop(ApplyError::DestinationBehind { checkpoint, released }));
                 }
@@ -242,18 +247,27 @@ impl Applier {
             None => info!(epoch = checkpoint.epoch, "destination connected; nothing was applied to it yet"),
         }
         self.position = checkpoint.position;
-        self.load_dead_letters()?;
+        self.load_dead_letters(checkpoint.digest)?;
         self.forget();
-        self.metrics.destination_down.set(0);
+        self.set_down(false);
         if let Some(digest) = &mut self.digest {
             digest.expect(checkpoint.position, checkpoint.digest);
         }
         self.named = self.spool.identity()?.is_some();
-        self.applied.send_modify(|applied| {
-            applied.checkpoint = Some(checkpoint.position);
-            applied.source = checkpoint.source.map(Arc::from);
+        self.progress.report(&self.options.cursor, |progress| {
+            progress.reached = Reached::Known(checkpoint.position);
+            progress.source = checkpoint.source.map(Arc::from);
         });
         Ok(())
+    }
+
+    /// Counts the destination among those that cannot be written, or no longer.
+    pub(super) fn set_down(&mut self, down: bool) {
+        match (std::mem::replace(&mut self.down, down), down) {
+            (false, true) => self.metrics.destination_down.add(1),
+            (true, false) => self.metrics.destination_down.sub(1),
+            _ => {}
+        }
     }
 
     /// Rolls back and goes back to the checkpoint; `false` when the connection is not usable any more.
@@ -301,19 +315,24 @@ impl Applier {
             }
             return Ok(());
         }
+        let pause = self.options.min_commit_interval.saturating_sub(self.checkpoint_moved.elapsed());
+        if self.work.last_commit.is_some() && !pause.is_zero() && !ending {
+            return self.wait_at_most(pause).await;
+        }
         self.commit_work().await?;
         if ending {
             // It is a convenience: the end does not wait for a destination that refuses.
-            if let Err(Failure::Destination(error)) = self.settle(received, Duration::ZERO).await {
+            if let Err(Failure::Destination(error)) = self.complete_to(received, Duration::ZERO).await {
                 warn!(%error, "the checkpoint was not moved along at the end");
             }
             return Err(Failure::Shutdown);
         }
-        self.settle(received, self.options.idle_checkpoint).await?;
+        self.activity.call("looking at the destination", self.destination.check()).await?;
+        self.complete_to(received, self.options.idle_checkpoint).await?;
         if self.may_execute_early()
             && let Some(open) = self.reader.try_open().filter(|open| !self.no_early_execution.contains(&open.xid()))
         {
-            return self.follow(open).await;
+            return self.execute_early(open).await;
         }
         match self.wait().await {
             // Nothing is open: once more, for the checkpoint.
@@ -324,7 +343,10 @@ impl Applier {
 
     pub(super) async fn wait(&mut self) -> Result<(), Failure> {
         let interval = self.options.idle_checkpoint;
-        let idle = interval.checked_sub(self.checkpoint_moved.elapsed()).unwrap_or(interval);
+        self.wait_at_most(interval.checked_sub(self.checkpoint_moved.elapsed()).unwrap_or(interval)).await
+    }
+
+    async fn wait_at_most(&mut self, limit: Duration) -> Result<(), Failure> {
         let Self { activity, shutdown, reader, durable, .. } = self;
         let news = async {
             if failpoint::pass("apply.deaf").is_err() {
@@ -335,7 +357,7 @@ impl Applier {
                 () = reader.changed() => Ok(()),
                 // Nothing to apply comes of it, but everything up to there is settled.
                 _ = durable.changed() => Ok(()),
-                () = tokio::time::sleep(idle) => Ok(()),
+                () = tokio::time::sleep(limit) => Ok(()),
             }
         };
         activity.during(Doing::Waiting, news).await?
@@ -343,14 +365,12 @@ impl Applier {
 
     /// Nothing waits: everything that was received up to `received` is at the destination. The
     /// checkpoint moves along unless it moved within `pause`.
-    async fn settle(&mut self, received: Lsn, pause: Duration) -> Result<(), Failure> {
+    async fn complete_to(&mut self, received: Lsn, pause: Duration) -> Result<(), Failure> {
         if moves_along(self.position, received, self.checkpoint_moved.elapsed(), pause) {
             self.commit(Position::end_of(received)).await?;
         }
-        self.applied.send_if_modified(|applied| {
-            let news = received > applied.settled;
-            applied.settled = applied.settled.max(received);
-            news
+        self.progress.report(&self.options.cursor, |progress| {
+            progress.complete_to = progress.complete_to.max(received);
         });
         Ok(())
     }

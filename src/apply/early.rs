@@ -33,7 +33,7 @@ impl Applier {
     }
 
     /// Executes an open transaction while it is received, until it commits, goes away, or something else is due.
-    pub(super) async fn follow(&mut self, mut open: Transaction) -> Result<(), Failure> {
+    pub(super) async fn execute_early(&mut self, mut open: Transaction) -> Result<(), Failure> {
         let aborts = open.aborts();
         let mut index = 0;
         loop {

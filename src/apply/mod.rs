@@ -39,6 +39,6 @@ mod work;
 
 pub use applier::Applier;
 pub use error::ApplyError;
-pub use options::{Applied, ApplyOptions, BatchLimits, OnRefusedRow};
+pub use options::{ApplyOptions, BatchLimits, OnRefusedRow};
 pub use set_aside::{Replayed, replay};
 pub use stall::Watchdog;

@@ -1,9 +1,9 @@
-//! How an applier works, and what it tells the rest of the pipeline.
+//! How an applier works.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::position::{Lsn, Position};
+use crate::metrics::Number;
 
 /// How many source transactions share one destination transaction while there is backlog; whichever limit is reached
 /// first ends it at the next source commit.
@@ -46,6 +46,8 @@ pub struct ApplyOptions {
     pub limits: BatchLimits,
     /// A source transaction with more commands than this is committed in parts; `None`: never.
     pub split: Option<u64>,
+    /// While nothing more waits, a destination transaction is not committed earlier than this after the one before it.
+    pub min_commit_interval: Duration,
     /// Execute the transaction that will probably commit next while it is received.
     pub early: bool,
     /// Move the destination's checkpoint along while nothing is to be applied, at most this often. The
@@ -57,17 +59,8 @@ pub struct ApplyOptions {
     pub sent_again: bool,
     /// What to do with a row that is refused for good.
     pub on_refused_row: OnRefusedRow,
+    /// The destination's own count of what it did inside a call.
+    pub steps: Arc<Number>,
     /// How long nothing may move, with something to apply and no reason known, before a new connection is made.
     pub stall_timeout: Duration,
-}
-
-/// What the applier tells the rest of the pipeline.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// The destination's checkpoint; the outer `None` until the destination was reached for the first time.
-    pub checkpoint: Option<Option<Position>>,
-    /// Which source it belongs to, where the destination said so when it was reached.
-    pub source: Option<Arc<str>>,
-    /// Everything that committed up to here is at the destination, whether or not there was anything to apply.
-    pub settled: Lsn,
 }

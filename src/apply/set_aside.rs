@@ -13,8 +13,8 @@ use super::applier::{Applier, Failure};
 use super::error::ApplyError;
 use super::options::OnRefusedRow;
 use super::work::transaction_info;
-use crate::change::{Batch, Relation};
-use crate::destination::{Destination, DestinationError};
+use crate::change::{Batch, Execution, Relation};
+use crate::destination::{Destination, DestinationError, Prepared};
 use crate::position::{PgTimestamp, Position};
 use crate::spool::{DeadLetter, Replay, Spool, SpoolError};
 
@@ -38,7 +38,10 @@ impl Applier {
     }
 
     /// What was set aside behind the checkpoint is passed over, whatever the policy is now.
-    pub(super) fn load_dead_letters(&mut self) -> Result<(), SpoolError> {
+    pub(super) fn load_dead_letters(&mut self, digest: Option<u64>) -> Result<(), SpoolError> {
+        if let Some(applied) = self.position.filter(|position| position.is_end()) {
+            reconcile(&self.spool, &self.options.cursor, applied, digest)?;
+        }
         let behind = self.spool.dead_letters(&self.options.cursor, self.position);
         self.dead_letters = behind.map(|letter| Ok(letter?.position)).collect::<Result<_, SpoolError>>()?;
         Ok(())
@@ -73,41 +76,54 @@ pub async fn replay(
     if !applied.is_end() {
         return Err(ApplyError::Unfinished { position: applied });
     }
-    let mut marked = None;
-    for letter in spool.dead_letters(cursor, None) {
-        let position = letter?.position;
-        if Some(mark(position)) == checkpoint.digest {
-            marked = Some(position);
-        }
-    }
+    let mut digest = checkpoint.digest;
+    replayed.done_before = reconcile(spool, cursor, applied, digest)?;
     for letter in spool.dead_letters(cursor, None) {
         let mut letter = letter?;
         if letter.position > applied {
             break;
         }
-        let known = letter.replayed.as_ref();
-        if is_done(letter.position, known.map(|replay| replay.applied), applied, marked) {
-            match known {
-                Some(replay) if is_over(replay.at, retain) => spool.forget_dead_letter(cursor, letter.position)?,
-                Some(_) => {}
-                None => replayed.done_before += 1,
+        if let Some(replay) = letter.replayed {
+            if is_over(replay.at, retain) {
+                spool.forget_dead_letter(cursor, letter.position)?;
             }
-            if known.is_some() {
-                continue;
-            }
-        } else {
-            let executed = execute(spool, destination, &letter, applied).await;
-            executed.map_err(|error| match error {
-                Failure::Destination(error) => ApplyError::Destination(error),
-                Failure::Stop(error) => error,
-                Failure::Shutdown => ApplyError::Spool(SpoolError::Closed),
-            })?;
-            replayed.executed += 1;
+            continue;
         }
+        let executed = execute(spool, destination, &letter, applied, digest).await;
+        executed.map_err(|error| match error {
+            Failure::Destination(error) => ApplyError::Destination(error),
+            Failure::Stop(error) => error,
+            Failure::Shutdown => ApplyError::Spool(SpoolError::Closed),
+        })?;
+        digest = Some(mark(letter.position));
+        replayed.executed += 1;
         letter.replayed = Some(Replay { at: PgTimestamp::now(), applied });
         spool.keep_dead_letter(cursor, &letter)?;
     }
     Ok(replayed)
+}
+
+/// Makes the entries say what the destination says: its checkpoint is `applied`, with this digest. To be done before the checkpoint
+/// moves, since its digest goes then. How many were replayed and did not say so.
+fn reconcile(spool: &Spool, cursor: &str, applied: Position, digest: Option<u64>) -> Result<u64, SpoolError> {
+    let mut marked = None;
+    for letter in spool.dead_letters(cursor, None) {
+        let position = letter?.position;
+        if digest == Some(mark(position)) {
+            marked = Some(position);
+        }
+    }
+    let mut found = 0;
+    for letter in spool.dead_letters(cursor, None) {
+        let mut letter = letter?;
+        let is_done = is_done(letter.position, letter.replayed.map(|replay| replay.applied), applied, marked);
+        if is_done != letter.replayed.is_some() {
+            found += u64::from(is_done);
+            letter.replayed = is_done.then(|| Replay { at: PgTimestamp::now(), applied });
+            spool.keep_dead_letter(cursor, &letter)?;
+        }
+    }
+    Ok(found)
 }
 
 /// Whether the destination has what a replay wrote of the entry at `position`: its checkpoint is `applied`, and has the mark of the
@@ -134,6 +150,7 @@ async fn execute(
     destination: &mut dyn Destination,
     letter: &DeadLetter,
     applied: Position,
+    digest: Option<u64>,
 ) -> Result<(), Failure> {
     let then = Relation::decode(letter.version, &letter.relation).map_err(SpoolError::Decode)?;
     // The destination follows the newest version; an older one would undo what was changed since.
@@ -143,13 +160,14 @@ async fn execute(
         return Err(Failure::Stop(ApplyError::Reshaped { position, table }));
     }
     let relations = [newest];
-    destination.prepare(&relations).await?;
+    while destination.prepare(&relations).await? == Prepared::CommitFirst {
+        destination.commit(Some(applied), applied, digest).await?;
+    }
     let mut batch = Batch::default();
     batch.add_transaction(transaction_info(&letter.commit));
     let buffer = batch.add_buffer(letter.frame.clone().into());
     batch.push(letter.position, buffer, 0..letter.frame.len(), &relations);
-    batch.in_order(true);
-    destination.execute(&batch).await?;
+    destination.execute(&batch, Execution::InOrder).await?;
     crate::failpoint::pass("poison.executed")?;
     destination.commit(Some(applied), applied, Some(mark(letter.position))).await?;
     crate::failpoint::pass("poison.committed")?;

@@ -4,7 +4,7 @@
 //! stands still for `stall_timeout` is judged by its name. Waiting for transactions while the spool has some, and a call
 //! that takes no step, have no explanation: a warning with everything known, then a new connection (when a call blocks
 //! its thread, as soon as it returns). A long statement is no standstill: the destination counts its steps
-//! (`destination_steps`). The spool's disk is reported and waited for, since a new connection would not change it; a pause
+//! ([`ApplyOptions::steps`]). The spool's disk is reported and waited for, since a new connection would not change it; a pause
 //! between attempts reports itself.
 //!
 //! Covered by: `it::liveness::an_applier_that_misses_its_wake_up_gets_a_new_connection`,
@@ -14,13 +14,14 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::applier::Failure;
-use super::options::Applied;
+use super::options::ApplyOptions;
 use crate::destination::{DestinationError, FailureKind};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Number};
 use crate::position::Position;
+use crate::progress::{Progress, Reached};
 use crate::spool::Spool;
 
 /// What the applier does.
@@ -159,19 +160,23 @@ pub struct Watchdog {
     pub(super) activity: Arc<Activity>,
     pub(super) spool: Spool,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) applied: watch::Receiver<Applied>,
+    progress: Arc<Progress>,
+    cursor: String,
+    steps: Arc<Number>,
     clock: StallClock,
 }
 
 impl Watchdog {
     pub(super) fn new(
-        limit: Duration,
+        options: &ApplyOptions,
         activity: Arc<Activity>,
         spool: Spool,
         metrics: Arc<Metrics>,
-        applied: watch::Receiver<Applied>,
+        progress: Arc<Progress>,
     ) -> Self {
-        Self { activity, spool, metrics, applied, clock: StallClock::new(limit, Instant::now()) }
+        let clock = StallClock::new(options.stall_timeout, Instant::now());
+        let (cursor, steps) = (options.cursor.clone(), Arc::clone(&options.steps));
+        Self { activity, spool, metrics, progress, cursor, steps, clock }
     }
 
     /// How often it wants to look.
@@ -184,16 +189,19 @@ impl Watchdog {
     pub fn look(&mut self) {
         let Now { doing, moves } = *self.activity.now();
         let newest = self.spool.newest_commit();
-        let checkpoint = self.applied.borrow().checkpoint.flatten();
+        let checkpoint = match self.progress.reached(&self.cursor) {
+            Reached::Known(position) => position,
+            Reached::Unknown => None,
+        };
         let appliable =
             Position::end_of(newest) > checkpoint.unwrap_or_default() && newest > crate::position::Lsn::ZERO;
-        let steps = self.metrics.destination_steps.get();
+        let steps = self.steps.get();
         let (verdict, still) = self.clock.judge(doing, moves + steps, appliable, Instant::now());
         if verdict == Verdict::Fine {
             return;
         }
         tracing::warn!(
-            checkpoint = %checkpoint.unwrap_or_default(), newest_in_spool = %newest,
+            cursor = self.cursor, checkpoint = %checkpoint.unwrap_or_default(), newest_in_spool = %newest,
             durable = %self.spool.durable().lsn(), transactions = self.metrics.applied_transactions.get(),
             commands = self.metrics.applied_commands.get(), retries = self.metrics.apply_retries.get(), steps,
             "applying has not moved for {} s while {}{}",

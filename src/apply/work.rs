@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use super::applier::{Applier, Failure};
 use super::digest::Digest;
 use super::stall::Doing;
-use crate::change::{Relation, RelationVersion, TransactionInfo};
+use crate::change::{Execution, Relation, RelationVersion, TransactionInfo};
+use crate::destination::{DestinationError, FailureKind, Prepared};
 use crate::failpoint;
 use crate::position::{CommandIndex, Lsn, PgTimestamp, Position};
+use crate::progress::Reached;
 use crate::spool::{Chunk, ChunkRead, CommitInfo, Transaction};
 
 /// A batch is executed when it holds this many bytes or commands: as many as memory allows, because the more a batch holds
@@ -40,6 +42,11 @@ impl UncommittedWork {
         commands.is_some_and(|limit| self.open >= limit)
             || time.is_some_and(|limit| self.since.is_some_and(|since| since.elapsed() >= limit))
     }
+}
+
+/// A schema change that commits cannot be part of a transaction that may still be rolled back.
+fn refused_early() -> DestinationError {
+    DestinationError::new(FailureKind::Retry, "a schema change that commits waits for the COMMIT of its transaction")
 }
 
 pub(super) fn transaction_info(info: &CommitInfo) -> TransactionInfo {
@@ -119,10 +126,7 @@ impl Applier {
             if unprepared {
                 self.execute().await?;
                 buffer = None;
-                let prepared = self.destination.prepare(&relations);
-                let prepared = async { prepared.await.map_err(|error| error.at(position)) };
-                self.activity.call("preparing tables", prepared).await?;
-                self.prepared.extend(relations.iter().map(|relation| (relation.oid, relation.version)));
+                self.prepare(info, position, &relations).await?;
             }
             let number = *buffer.get_or_insert_with(|| {
                 if let Some(info) = info {
@@ -148,6 +152,32 @@ impl Applier {
         Ok(())
     }
 
+    /// Has the destination made fit for these relations. Where that commits, what was executed is committed before: up to the
+    /// command before the one at `position`.
+    async fn prepare(
+        &mut self,
+        info: Option<&CommitInfo>,
+        position: Position,
+        relations: &[Arc<Relation>],
+    ) -> Result<(), Failure> {
+        while self.ask_to_prepare(position, relations).await? == Prepared::CommitFirst {
+            match (info, position.command.0.checked_sub(1)) {
+                // Executed early: it waits for its COMMIT, as after a failure.
+                (None, _) => return Err(refused_early().into()),
+                (Some(info), Some(last)) if self.work.open > 0 => self.commit_part(info, last).await?,
+                _ => self.commit_work().await?,
+            }
+        }
+        self.prepared.extend(relations.iter().map(|relation| (relation.oid, relation.version)));
+        Ok(())
+    }
+
+    async fn ask_to_prepare(&mut self, position: Position, relations: &[Arc<Relation>]) -> Result<Prepared, Failure> {
+        let prepared = self.destination.prepare(relations);
+        let prepared = async { prepared.await.map_err(|error| error.at(position)) };
+        self.activity.call("preparing tables", prepared).await
+    }
+
     fn relation(&mut self, version: RelationVersion) -> Result<Arc<Relation>, Failure> {
         if let Some(relation) = self.relations.get(&version) {
             return Ok(Arc::clone(relation));
@@ -160,8 +190,10 @@ impl Applier {
     /// Executes what waits in the batch.
     async fn execute(&mut self) -> Result<(), Failure> {
         if !self.batch.is_empty() {
-            self.batch.in_order(self.one_by_one > 0);
-            let result = self.activity.call("executing changes", self.destination.execute(&self.batch)).await;
+            self.name_source()?;
+            let execution = if self.one_by_one > 0 { Execution::InOrder } else { Execution::Net };
+            let executed = self.destination.execute(&self.batch, execution);
+            let result = self.activity.call("executing changes", executed).await;
             self.batch.clear();
             self.refused = match &result {
                 Err(Failure::Destination(error)) => error.position(),
@@ -169,6 +201,17 @@ impl Applier {
             };
             result?;
             failpoint::pass("apply.executed")?;
+        }
+        Ok(())
+    }
+
+    /// Tells the destination which source it is written from, as soon as that is known.
+    fn name_source(&mut self) -> Result<(), Failure> {
+        if !self.named
+            && let Some(identity) = self.spool.identity()?
+        {
+            self.destination.bind(identity.key());
+            self.named = true;
         }
         Ok(())
     }
@@ -228,12 +271,7 @@ impl Applier {
 
     pub(super) async fn commit(&mut self, position: Position) -> Result<(), Failure> {
         self.execute().await?;
-        if !self.named
-            && let Some(identity) = self.spool.identity()?
-        {
-            self.destination.bind(identity.key());
-            self.named = true;
-        }
+        self.name_source()?;
         let digest = self.digest.as_ref().filter(|_| !position.is_end()).map(Digest::value);
         let committed = self.destination.commit(self.position, position, digest);
         self.activity.call("committing", committed).await?;
@@ -246,12 +284,12 @@ impl Applier {
         self.metrics.applied_commands.add(work.commands);
         self.metrics.applied_transactions.add(work.transactions);
         self.metrics.applied_batches.add(1);
-        self.metrics.destination_down.set(0);
+        self.set_down(false);
         self.backoff.reset();
-        self.applied.send_modify(|applied| {
-            applied.checkpoint = Some(Some(position));
+        self.progress.report(&self.options.cursor, |progress| {
+            progress.reached = Reached::Known(Some(position));
             if position.is_end() {
-                applied.settled = applied.settled.max(position.commit_end);
+                progress.complete_to = progress.complete_to.max(position.commit_end);
             }
         });
         Ok(())

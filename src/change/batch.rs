@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::command::{Command, DecodeError};
+use super::command::Command;
+use super::frame::DecodeError;
 use super::relation::{Relation, RelationVersion};
 use crate::position::{Lsn, PgTimestamp, Position, Xid};
 
@@ -41,7 +42,15 @@ pub struct Batch {
     bytes: usize,
     /// There is an UPDATE or DELETE among them.
     changes_rows: bool,
-    in_order: bool,
+}
+
+/// How the commands of a batch are executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// Their net effect, in any order that has the same effect.
+    Net,
+    /// Command by command in the source's order, so that a failure names the first one that fails.
+    InOrder,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,20 +146,20 @@ impl Batch {
         (self.entries[index].relation, self.command(index).1)
     }
 
+    /// The position that a command has when it is done.
+    pub(super) fn position(&self, index: usize) -> Position {
+        self.entries[index].position
+    }
+
+    /// The first byte of a command's frame.
+    pub(super) fn tag(&self, index: usize) -> Option<u8> {
+        let entry = &self.entries[index];
+        self.buffers.get(entry.buffer as usize)?.get(entry.start as usize).copied()
+    }
+
     /// Whether there is an UPDATE or DELETE among the commands.
     pub(super) const fn changes_rows(&self) -> bool {
         self.changes_rows
-    }
-
-    /// Asks for execution command by command, so that a failure names the first one that fails.
-    pub const fn in_order(&mut self, in_order: bool) {
-        self.in_order = in_order;
-    }
-
-    /// Whether that was asked for.
-    #[must_use]
-    pub const fn is_in_order(&self) -> bool {
-        self.in_order
     }
 
     /// Number of commands.

@@ -5,12 +5,18 @@
 //! are kept as bytes until the moment a destination executes them; decoding borrows from those bytes and copies nothing.
 
 mod batch;
+#[cfg(test)]
+pub(crate) mod built;
 mod command;
+mod frame;
+mod group;
 mod net;
 mod relation;
 
-pub use batch::{Batch, TransactionInfo};
-pub use command::{Cell, Command, DecodeError, FrameReader, Identity, Row, Tag, relation_oids};
+pub use batch::{Batch, Execution, TransactionInfo};
+pub use command::{Cell, Command, Identity, Row, Tag, relation_oids};
+pub use frame::{DecodeError, FrameReader};
+pub use group::{Change, ColumnSet, Group, GroupKind, Groups};
 pub use net::{Key, net_effect};
 pub use relation::{
     Catalogue, Column, ColumnCatalogue, DroppedColumn, Relation, RelationRecord, RelationVersion, ReplicaIdentity,

@@ -7,10 +7,10 @@
 //!
 //! Commands of one row stay in their order. Only those of different rows change places, and only where the destination
 //! says that they cannot meet there: no trigger, no foreign key, no unique value but the key. Everything else (a changed
-//! key, an old row that is found by all its columns, TRUNCATE) is a *wall*: what is before it is executed before it.
+//! key, an old row that is found by all its columns, TRUNCATE) is a *barrier*: what is before it is executed before it.
 //!
 //! What is left out is less checked: of two UPDATEs of a row that is missing the second is the one that fails. A batch that
-//! failed is therefore executed again in its own order before the failure is called permanent ([`Batch::in_order`]).
+//! failed is therefore executed again in its own order before the failure is called permanent ([`Execution::InOrder`]).
 //!
 //! Two rows of one key executed in another order, `destination::sqlite::tests::net::the_net_effect_is_the_effect` fails.
 
@@ -19,8 +19,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::batch::Batch;
-use super::command::{Cell, Command, Identity, Row};
+use super::batch::{Batch, Execution};
+use super::command::{Cell, Command};
+use super::group::key_of;
 use super::relation::Relation;
 use crate::position::CommandIndex;
 
@@ -36,16 +37,16 @@ pub type Key = Vec<usize>;
 
 /// A command of one row.
 struct Step {
-    place: Place,
-    /// No other key has this place.
+    sort_key: SortKey,
+    /// No other key has this sort key.
     exact: bool,
     relation: u32,
     index: u32,
     kind: Kind,
 }
 
-/// Where a key sorts, which is mostly the destination's own order. A key has one place; different keys rarely share one.
-type Place = (u64, u64);
+/// Where a key sorts, which is mostly the destination's own order. A key has one of them; different keys rarely share one.
+pub(super) type SortKey = (u64, u64);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -59,9 +60,13 @@ enum Kind {
 
 /// The numbers of the commands to execute, in order; `None`: all of them as they are. `key` says by which columns the rows of
 /// a relation are told apart at the destination (by the bytes of their values), and `None` when its rows depend on others.
-pub fn net_effect(batch: &Batch, key: impl FnMut(&Arc<Relation>) -> Option<Key>) -> Option<Vec<u32>> {
+pub fn net_effect(
+    batch: &Batch,
+    execution: Execution,
+    key: impl FnMut(&Arc<Relation>) -> Option<Key>,
+) -> Option<Vec<u32>> {
     let large = batch.last_position().is_some_and(|last| last.command > CommandIndex(LARGE));
-    if batch.is_in_order() || batch.len() < WORTHWHILE || large || !batch.changes_rows() {
+    if execution == Execution::InOrder || batch.len() < WORTHWHILE || large || !batch.changes_rows() {
         return None;
     }
     let relations = batch.relations();
@@ -82,8 +87,8 @@ pub fn net_effect(batch: &Batch, key: impl FnMut(&Arc<Relation>) -> Option<Key>)
         let key = keys.get(relation as usize).and_then(Option::as_ref);
         match key.and_then(|key| row_of(key, command.as_ref().ok()?)) {
             Some((key, kind)) => {
-                let (place, exact) = place(&key);
-                steps.push(Step { place, exact, relation, index, kind });
+                let (sort_key, exact) = sort_key(&key);
+                steps.push(Step { sort_key, exact, relation, index, kind });
             }
             None => {
                 settle(batch, &keys, &mut steps, &mut order);
@@ -95,26 +100,19 @@ pub fn net_effect(batch: &Batch, key: impl FnMut(&Arc<Relation>) -> Option<Key>)
     Some(order)
 }
 
-/// The key of the row that a command changes, and how; `None` when it is a wall.
+/// The key of the row that a command changes, and how; `None` when it is a barrier.
 fn row_of<'b>(key: &Key, command: &Command<'b>) -> Option<(SmallVec<[&'b [u8]; 2]>, Kind)> {
-    let (row, kind): (&Row<'b>, Kind) = match command {
-        Command::Insert { new, .. } => (new, Kind::Insert),
-        _ if key.is_empty() => return None,
-        Command::Update { identity: Identity::Unchanged, new, .. } => {
-            (new, if new.contains(&Cell::Unchanged) { Kind::Partial } else { Kind::Whole })
-        }
-        Command::Delete { identity: Identity::Key(old), .. } => (old, Kind::Delete),
-        _ => return None,
+    let kind = match command {
+        Command::Insert { .. } => Kind::Insert,
+        Command::Update { new, .. } if new.contains(&Cell::Unchanged) => Kind::Partial,
+        Command::Update { .. } => Kind::Whole,
+        _ => Kind::Delete,
     };
-    let value = |column: &usize| match row.get(*column)? {
-        Cell::Value(value) => Some(*value),
-        _ => None,
-    };
-    Some((key.iter().map(value).collect::<Option<_>>()?, kind))
+    Some((key_of(key, command)?, kind))
 }
 
-/// A key's place, and whether another key with such a place would be the same.
-fn place(key: &[&[u8]]) -> (Place, bool) {
+/// A key's sort key, and whether another key with such a sort key would be the same.
+pub(super) fn sort_key(key: &[&[u8]]) -> (SortKey, bool) {
     match key {
         [] => ((0, 0), false),
         [one] => match number(one) {
@@ -127,13 +125,13 @@ fn place(key: &[&[u8]]) -> (Place, bool) {
         [one, others @ ..] => {
             let first = number(one);
             let second = if let [other] = others { first.and_then(|_| number(other)) } else { None };
-            let place = (first.unwrap_or_else(|| first_bytes(one)), second.unwrap_or_else(|| digest(key)));
-            (place, second.is_some())
+            let sort_key = (first.unwrap_or_else(|| first_bytes(one)), second.unwrap_or_else(|| digest(key)));
+            (sort_key, second.is_some())
         }
     }
 }
 
-/// A whole number's place among whole numbers; not that of another way to write it (`07`, `+7`).
+/// A whole number's sort key among whole numbers; not that of another way to write it (`07`, `+7`).
 fn number(value: &[u8]) -> Option<u64> {
     if matches!(value, [b'+', ..] | [b'0', _, ..] | [b'-', b'0', ..]) {
         return None;
@@ -158,15 +156,15 @@ fn digest(values: &[&[u8]]) -> u64 {
     hasher.digest()
 }
 
-/// Sorts the steps since the last wall, and leaves out what is overwritten.
+/// Sorts the steps since the last barrier, and leaves out what is overwritten.
 fn settle(batch: &Batch, keys: &[Option<Key>], steps: &mut Vec<Step>, order: &mut Vec<u32>) {
-    steps.sort_unstable_by_key(|step| (step.relation, step.place, step.index));
+    steps.sort_unstable_by_key(|step| (step.relation, step.sort_key, step.index));
     let same_row = |one: &Step, other: &Step| {
         let key = |step: &Step| {
             let (relation, command) = batch.command_of_relation(step.index as usize);
             Some(row_of(keys.get(relation as usize)?.as_ref()?, command.as_ref().ok()?)?.0)
         };
-        (one.relation, one.place) == (other.relation, other.place)
+        (one.relation, one.sort_key) == (other.relation, other.sort_key)
             && ((one.exact && other.exact) || key(one) == key(other))
     };
     let mut following = steps.iter().skip(1);

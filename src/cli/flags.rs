@@ -52,7 +52,7 @@ impl<const PURPOSE: u8> FromArgMatches for Flags<PURPOSE> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let names = Self::settings().flat_map(|setting| {
             let file = match setting.form {
-                Form::Secret { file, .. } => Some(file),
+                Form::Secret { file, .. } | Form::Secrets { file, .. } => Some(file),
                 _ => None,
             };
             [Some(setting.flag), file].into_iter().flatten()
@@ -83,7 +83,7 @@ impl<const PURPOSE: u8> Args for Flags<PURPOSE> {
                 Form::Switch => command.arg(
                     arg.value_name("true|false").num_args(0..=1).require_equals(true).default_missing_value("true"),
                 ),
-                Form::Secret { value, file } => {
+                Form::Secret { value, file } | Form::Secrets { value, file } => {
                     let help = format!("Read --{} from this file. [env: {}_FILE]", setting.flag, setting.variable);
                     let file = Arg::new(file).long(file).value_name("PATH").help(help).action(ArgAction::Set);
                     command.arg(arg.value_name(value)).arg(file)

@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
         println!("Gave up what was set aside at {position}.");
         return Ok(Code::Success);
     }
-    let mut destination = pipeline::destination_of(&config, &spool, &metrics)?;
+    let mut destination = pipeline::destination_of(&config, &spool, &metrics, &Arc::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

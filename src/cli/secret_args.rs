@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use pg2any_lib::config::SETTINGS;
+use pg2any_lib::config::{Form, SETTINGS};
 
 use super::exit::{Code, Failure};
 
@@ -68,6 +68,12 @@ fn split(arguments: impl Iterator<Item = OsString>) -> (Vec<OsString>, Vec<(&'st
         let value = inline.or_else(|| arguments.next_if(|value| !value.as_bytes().starts_with(b"--")));
         match value {
             Some(value) if !value.is_empty() && !twice => secrets.push((setting.variable, value)),
+            Some(value) if !value.is_empty() && matches!(setting.form, Form::Secrets { .. }) => {
+                for (_, lines) in secrets.iter_mut().filter(|(variable, _)| *variable == setting.variable) {
+                    lines.push("\n");
+                    lines.push(&value);
+                }
+            }
             // The value of a second one is not repeated: it must not be seen either.
             Some(_) => kept.push(OsString::from(format!("--{}=", setting.flag))),
             None => kept.push(argument),

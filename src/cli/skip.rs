@@ -45,7 +45,7 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     }
     let metrics = Arc::new(Metrics::default());
     let spool = Spool::open(config.spool_options(Arc::clone(&metrics)))?;
-    let mut destination = pipeline::destination_of(&config, &spool, &metrics)?;
+    let mut destination = pipeline::destination_of(&config, &spool, &metrics, &Arc::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

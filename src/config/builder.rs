@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Ack, Config, ConfigError, DestinationFactory, DestinationType, GapRange, LogFormat, OnPublicationChange,
-    OnRefusedRow, Origin, Purpose, Secret, Until,
+    Ack, Config, ConfigError, DestinationFactory, DestinationType, GapRange, LogFormat, NamedDestination,
+    OnFailedDestination, OnPublicationChange, OnRefusedRow, Origin, Purpose, Secret, Until,
 };
 use crate::destination::kafka::KafkaSettings;
 use crate::destination::{
@@ -54,6 +54,8 @@ impl ConfigBuilder {
             stall_timeout: Duration::from_secs(30),
             destination_type: DestinationType::SQLite,
             destination_connection_string: Secret::default(),
+            further_destinations: Vec::new(),
+            on_failed_destination: OnFailedDestination::default(),
             custom_destination: None,
             schema_mapping: SchemaMapping::default(),
             cursor_name: "main".to_owned(),
@@ -64,6 +66,7 @@ impl ConfigBuilder {
             on_refused_row: OnRefusedRow::Stop,
             enforce_constraints: false,
             kafka: KafkaSettings::default(),
+            min_commit_interval: Duration::ZERO,
             data_directory: PathBuf::from("pg2any-data"),
             retain: Duration::from_secs(15 * 60),
             retain_bytes: 1 << 30,
@@ -133,6 +136,40 @@ impl ConfigBuilder {
 
     pub(crate) fn set_destination(&mut self, text: &str) {
         self.config.destination_connection_string = Secret::new(text.trim());
+    }
+
+    /// One `NAME=URI` a line.
+    pub(crate) fn set_further_destinations(&mut self, text: &str) -> Result<(), String> {
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (name, uri) = line.split_once('=').ok_or("a destination is written NAME=URI")?;
+            let (name, uri) = (name.trim(), uri.trim());
+            let kind = DestinationType::of_uri(uri).ok_or_else(|| {
+                format!(
+                    "destination {name:?}: its URI must say what it is, like sqlite:/srv/replica.db or mysql://user@host/database"
+                )
+            })?;
+            self.add_destination(name, kind, uri);
+        }
+        Ok(())
+    }
+
+    fn add_destination(&mut self, name: &str, kind: DestinationType, uri: &str) {
+        let destination = NamedDestination { name: name.to_owned(), kind, connection_string: Secret::new(uri) };
+        self.config.further_destinations.push(destination);
+    }
+
+    /// One of several destinations, beside the one that [`ConfigBuilder::destination_connection_string`] names, if any.
+    #[must_use]
+    pub fn destination(mut self, name: &str, kind: DestinationType, connection_string: &str) -> Self {
+        self.add_destination(name, kind, connection_string);
+        self
+    }
+
+    /// What one of several destinations that stopped for good does to the others.
+    #[must_use]
+    pub const fn on_failed_destination(mut self, policy: OnFailedDestination) -> Self {
+        self.config.on_failed_destination = policy;
+        self
     }
 
     pub(crate) fn set_publications(&mut self, text: &str) {
@@ -365,6 +402,8 @@ calls! {
     enforce_constraints: bool,
     /// What only Kafka has to be told.
     kafka: KafkaSettings,
+    /// The least time between two commits at the destination.
+    min_commit_interval: Duration,
     /// The spool's directory.
     data_directory: impl Into<PathBuf>,
     /// How long applied transactions stay in the spool.

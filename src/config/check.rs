@@ -52,20 +52,41 @@ impl ConfigBuilder {
     }
 
     pub(super) fn check_destination(&mut self) {
-        let uri = self.config.destination_connection_string.expose().trim().to_owned();
-        let cursor = &self.config.cursor_name;
-        let plain = cursor.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-        if cursor.is_empty() || cursor.len() > 63 || !plain {
-            self.problem(format!(
-                "the cursor's name {cursor:?} must be 1 to 63 of A-Z, a-z, 0-9, _, - and . (--cursor)"
-            ));
-        }
         if self.config.query_timeout.is_zero() {
             self.problem("a query timeout of zero would let no statement succeed (--query-timeout)");
         }
-        if self.config.custom_destination.is_some() {
-            return;
+        let unnamed = self.config.destination_connection_string.is_empty() && self.config.custom_destination.is_none();
+        if unnamed && !self.config.further_destinations.is_empty() {
+            let first = self.config.further_destinations.remove(0);
+            self.config.cursor_name = first.name;
+            self.config.destination_connection_string = first.connection_string;
+            self.destination_type.get_or_insert(first.kind);
         }
+        let mut names = vec![self.config.cursor_name.clone()];
+        for destination in &self.config.further_destinations {
+            names.push(destination.name.clone());
+        }
+        for (index, name) in names.iter().enumerate() {
+            let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+            if name.is_empty() || name.len() > 63 || !plain {
+                self.problem(format!(
+                    "the cursor's name {name:?} must be 1 to 63 of A-Z, a-z, 0-9, _, - and . (--cursor, --dest)"
+                ));
+            }
+            if names.iter().take(index).any(|other| other == name) {
+                self.problem(format!("two destinations are called {name:?}: each needs a name of its own (--dest)"));
+            }
+        }
+        for destination in self.config.further_destinations.clone() {
+            self.check_availability(destination.kind);
+        }
+        if self.config.custom_destination.is_none() {
+            self.check_first_destination();
+        }
+    }
+
+    fn check_first_destination(&mut self) {
+        let uri = self.config.destination_connection_string.expose().trim().to_owned();
         if uri.is_empty() {
             self.problem(
                 "the destination is not named: say --dest-uri (a file's path for SQLite), or set CDC_DEST_URI or \
@@ -88,6 +109,13 @@ impl ConfigBuilder {
             }
         }
         let kind = self.config.destination_type;
+        if self.check_availability(kind) && kind == DestinationType::SQLite && scheme.is_none() && uri.contains("://") {
+            self.problem("a SQLite destination is a file's path, and this one looks like a URI for something else");
+        }
+    }
+
+    /// Whether this build can write to such a destination.
+    fn check_availability(&mut self, kind: DestinationType) -> bool {
         if !kind.is_available() {
             let have: Vec<_> = DestinationType::ALL
                 .iter()
@@ -96,9 +124,8 @@ impl ConfigBuilder {
                 .collect();
             let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
             self.problem(format!("this build has no {kind} destination; it has: {have} (--dest-type)"));
-        } else if kind == DestinationType::SQLite && scheme.is_none() && uri.contains("://") {
-            self.problem("a SQLite destination is a file's path, and this one looks like a URI for something else");
         }
+        kind.is_available()
     }
 
     pub(super) fn check_limits(&mut self) {

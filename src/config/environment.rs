@@ -38,10 +38,29 @@ const NO_LONGER_NEEDED: &[(&str, &str)] = &[
     ("CDC_BULK_INSERT_THRESHOLD", "changes are grouped into multi-row statements whatever their number"),
     ("CDC_MAX_ROWS_PER_INSERT", "the number of rows in a statement follows from the destination's limits"),
     ("CDC_BINARY_FORMAT", "values are always requested as text, which is the same on every server"),
+    ("CDC_KAFKA_SOURCE_DB_NAME", "events name the database that they come from"),
+    ("CDC_KAFKA_KEY_COLUMNS", "a record's key is the table's replica identity (ALTER TABLE ... REPLICA IDENTITY)"),
+    ("CDC_KAFKA_ACKS", "every record is acknowledged by all replicas in sync"),
+    ("CDC_KAFKA_RETRIES", "a record is sent until the broker has it"),
+    ("CDC_KAFKA_MESSAGE_TIMEOUT_MS", "a record is given up with its transaction only"),
+    ("CDC_KAFKA_MESSAGE_MAX_BYTES", "each topic's max.message.bytes is asked for"),
+    ("CDC_KAFKA_BATCH_SIZE", "batches are as large as the topics take"),
     ("CDC_DEST_PORT", "CDC_DEST_URI says it"),
     ("CDC_DEST_DB", "CDC_DEST_URI says it"),
     ("CDC_DEST_USER", "CDC_DEST_URI says it"),
     ("CDC_DEST_PASSWORD", "CDC_DEST_URI or CDC_DEST_URI_FILE says it"),
+];
+
+/// Variables of the ancestor that are properties of librdkafka.
+const KAFKA_PROPERTIES: &[(&str, &str)] = &[
+    ("CDC_KAFKA_SECURITY_PROTOCOL", "security.protocol"),
+    ("CDC_KAFKA_SASL_MECHANISM", "sasl.mechanism"),
+    ("CDC_KAFKA_SASL_USERNAME", "sasl.username"),
+    ("CDC_KAFKA_SASL_PASSWORD", "sasl.password"),
+    ("CDC_KAFKA_COMPRESSION", "compression.type"),
+    ("CDC_KAFKA_LINGER_MS", "linger.ms"),
+    ("CDC_KAFKA_RETRY_BACKOFF_MS", "retry.backoff.ms"),
+    ("CDC_KAFKA_METADATA_REFRESH_INTERVAL_MS", "topic.metadata.refresh.interval.ms"),
 ];
 
 /// Puts a configuration together from flags (by their name without dashes) and environment variables; a flag wins.
@@ -147,13 +166,21 @@ fn inherit(builder: &mut ConfigBuilder, environment: &BTreeMap<String, String>) 
     if !batch_commands {
         apply_first(builder, &["CDC_BATCH_SIZE", "CDC_COMMIT_BATCH_SIZE"], "batch-commands");
     }
+    for (name, property) in KAFKA_PROPERTIES {
+        let properties = &mut builder.config.kafka.properties;
+        if let Some(value) = environment.get(*name).filter(|_| !properties.contains_key(*property)) {
+            properties.insert((*property).to_owned(), value.clone());
+            builder.config.warnings.push(format!("{name} is read as PG2ANY_KAFKA_SET's {property}"));
+        }
+    }
 }
 
 /// Warnings for variables that set nothing.
 fn oddities(environment: &BTreeMap<String, String>) -> Vec<String> {
     let inherited =
         ["CDC_TRANSACTION_FILE_BASE_PATH", "CDC_CHANNEL_CAPACITY", "CDC_BATCH_SIZE", "CDC_COMMIT_BATCH_SIZE"];
-    let mut known: BTreeSet<String> = inherited.iter().map(|name| (*name).to_owned()).collect();
+    let inherited = inherited.iter().copied().chain(KAFKA_PROPERTIES.iter().map(|(name, _)| *name));
+    let mut known: BTreeSet<String> = inherited.map(str::to_owned).collect();
     for setting in SETTINGS {
         known.insert(setting.variable.to_owned());
         if setting.is_secret() {
@@ -161,15 +188,12 @@ fn oddities(environment: &BTreeMap<String, String>) -> Vec<String> {
         }
     }
     let mut warnings = Vec::new();
-    let mut kafka = Vec::new();
     for name in environment.keys() {
         if known.contains(name) || READ_ELSEWHERE.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
         if let Some((_, reason)) = NO_LONGER_NEEDED.iter().find(|(old, _)| old == name) {
             warnings.push(format!("{name} is no longer needed: {reason}"));
-        } else if name.starts_with("CDC_KAFKA_") {
-            kafka.push(name.as_str());
         } else {
             let near = known.iter().map(|known| (distance(name, known), known)).min();
             let hint = match near {
@@ -178,13 +202,6 @@ fn oddities(environment: &BTreeMap<String, String>) -> Vec<String> {
             };
             warnings.push(format!("{name} is not a variable of this program and is ignored{hint}"));
         }
-    }
-    if !kafka.is_empty() {
-        warnings.push(format!(
-            "{} set nothing: the Kafka destination reads CDC_DEST_URI and PG2ANY_KAFKA_*, and PG2ANY_KAFKA_SET takes any \
-             property of librdkafka",
-            kafka.join(", ")
-        ));
     }
     warnings
 }

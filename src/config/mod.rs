@@ -61,6 +61,33 @@ impl DestinationFactory {
     }
 }
 
+/// One of several destinations.
+#[derive(Clone)]
+pub struct NamedDestination {
+    /// Its name, under which it remembers how far it is.
+    pub name: String,
+    /// What it is.
+    pub kind: DestinationType,
+    /// How to reach it.
+    pub connection_string: Secret,
+}
+
+impl fmt::Debug for NamedDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.connection_string.redacted())
+    }
+}
+
+/// What a destination that stopped for good does to others beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailedDestination {
+    /// The spool keeps what it has not applied, until the quota pauses reading for all.
+    #[default]
+    Keep,
+    /// Its cursor is dropped: the spool keeps nothing for it, and it has to be loaded anew.
+    Drop,
+}
+
 /// A pipeline's settings, checked. Made by [`Config::builder`] or [`load_config_from_env`].
 #[derive(Clone)]
 #[non_exhaustive]
@@ -95,6 +122,10 @@ pub struct Config {
     pub destination_type: DestinationType,
     /// How to reach the destination: a file's path, a URI, a list of brokers.
     pub destination_connection_string: Secret,
+    /// Further destinations of the same changes, each with its own cursor.
+    pub further_destinations: Vec<NamedDestination>,
+    /// What a destination that stopped for good does to the others.
+    pub on_failed_destination: OnFailedDestination,
     /// Makes the destination when it is none of the built-in ones.
     pub custom_destination: Option<DestinationFactory>,
     /// Which schema gets which name at the destination.
@@ -115,6 +146,8 @@ pub struct Config {
     pub enforce_constraints: bool,
     /// What only Kafka has to be told.
     pub kafka: KafkaSettings,
+    /// The least time between two commits at the destination.
+    pub min_commit_interval: Duration,
     /// The spool's directory.
     pub data_directory: PathBuf,
     /// How long applied transactions stay in the spool.
@@ -176,6 +209,19 @@ impl Config {
         }
     }
 
+    /// These settings once for each destination, with its name, type and connection string in the places of the first one.
+    #[must_use]
+    pub fn each_destination(&self) -> Vec<Self> {
+        let further = self.further_destinations.iter().map(|destination| Self {
+            destination_type: destination.kind,
+            destination_connection_string: destination.connection_string.clone(),
+            cursor_name: destination.name.clone(),
+            further_destinations: Vec::new(),
+            ..self.clone()
+        });
+        std::iter::once(self.clone()).chain(further).collect()
+    }
+
     /// The destination's connection string; for SQLite the bare path, whether it was written with a scheme or without.
     fn destination_uri(&self) -> &str {
         let uri = self.destination_connection_string.expose();
@@ -204,6 +250,8 @@ impl fmt::Debug for Config {
             .field("stall_timeout", &self.stall_timeout)
             .field("destination_type", &self.destination_type)
             .field("destination_connection_string", &self.destination_connection_string.redacted())
+            .field("further_destinations", &self.further_destinations)
+            .field("on_failed_destination", &self.on_failed_destination)
             .field("custom_destination", &self.custom_destination.is_some())
             .field("schema_mapping", &self.schema_mapping)
             .field("cursor_name", &self.cursor_name)
@@ -214,6 +262,7 @@ impl fmt::Debug for Config {
             .field("on_refused_row", &self.on_refused_row)
             .field("enforce_constraints", &self.enforce_constraints)
             .field("kafka", &self.kafka)
+            .field("min_commit_interval", &self.min_commit_interval)
             .field("data_directory", &self.data_directory)
             .field("retain", &self.retain)
             .field("retain_bytes", &self.retain_bytes)

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::OnFailedDestination;
 pub use crate::apply::OnRefusedRow;
 pub use crate::destination::DestinationType;
-use crate::destination::kafka::Delivery;
+use crate::destination::kafka::{
+    BinaryHandling, DecimalHandling, Delivery, Format, IntervalHandling, OnOversize, TimePrecision,
+};
 use crate::destination::{OnDroppedColumn, OnMissingRow, OnRewrite, Unrepresentable};
 use crate::position::Lsn;
 pub use crate::source::{Ack, GapRange, OnPublicationChange, Origin};
@@ -57,6 +60,7 @@ impl fmt::Display for DestinationType {
     }
 }
 
+words!(OnFailedDestination, "a policy for failed destinations", "keep" => Self::Keep, "drop" => Self::Drop);
 words!(Ack, "a time for the acknowledgement", "spooled" => Self::Spooled, "applied" => Self::Applied);
 
 words!(Origin, "an origin", "any" => Self::Any, "none" => Self::None);
@@ -81,6 +85,14 @@ words!(OnDroppedColumn, "a policy for dropped columns", "keep" => Self::Keep, "d
 words!(OnRewrite, "a policy for rewritten columns", "follow" => Self::Follow, "stop" => Self::Stop);
 words!(Delivery, "a delivery", "exactly-once" => Self::ExactlyOnce, "at-least-once" => Self::AtLeastOnce);
 words!(OnRefusedRow, "a policy for refused rows", "stop" => Self::Stop, "set-aside" => Self::SetAside);
+words!(Format, "a format of events", "debezium" => Self::Debezium, "plain" => Self::Plain);
+words!(DecimalHandling, "a way to handle decimals",
+    "precise" => Self::Precise, "string" => Self::String, "double" => Self::Double);
+words!(TimePrecision, "a precision of times",
+    "adaptive" => Self::Adaptive, "microseconds" => Self::Microseconds, "connect" => Self::Connect, "isostring" => Self::IsoString);
+words!(BinaryHandling, "a way to handle bytes", "bytes" => Self::Bytes, "base64" => Self::Base64, "hex" => Self::Hex);
+words!(IntervalHandling, "a way to handle intervals", "numeric" => Self::Numeric, "string" => Self::String);
+words!(OnOversize, "a policy for records that are too large", "stop" => Self::Stop, "set-aside" => Self::SetAside);
 words!(OnMissingRow, "a policy for missing rows", "error" => Self::Error, "skip" => Self::Skip);
 
 /// Where a bounded run ends.

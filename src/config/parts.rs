@@ -63,13 +63,15 @@ impl Config {
                 transactions: self.batch_transactions,
                 commands: self.batch_commands,
                 bytes: self.batch_bytes,
-                ..BatchLimits::default()
+                time: BatchLimits::default().time.max(self.min_commit_interval),
             },
             split: self.split_limit,
+            min_commit_interval: self.min_commit_interval,
             early: true,
             idle_checkpoint: if self.ack == Ack::Applied { self.status_interval } else { IDLE_CHECKPOINT },
             sent_again: self.ack == Ack::Applied,
             on_refused_row: self.on_refused_row,
+            steps: Arc::default(),
             stall_timeout: self.stall_timeout,
         }
     }

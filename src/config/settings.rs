@@ -32,6 +32,13 @@ pub enum Form {
         /// The flag that names the file.
         file: &'static str,
     },
+    /// The same, as often as wanted; in the variable and in the file one a line.
+    Secrets {
+        /// A value's name in the help.
+        value: &'static str,
+        /// The flag that names the file.
+        file: &'static str,
+    },
     /// `--name`, `--name=true`, `--name=false`.
     Switch,
 }
@@ -60,7 +67,7 @@ impl Setting {
     /// Whether the value may hold a password.
     #[must_use]
     pub const fn is_secret(&self) -> bool {
-        matches!(self.form, Form::Secret { .. })
+        matches!(self.form, Form::Secret { .. } | Form::Secrets { .. })
     }
 }
 
@@ -80,7 +87,7 @@ macro_rules! settings {
     };
 }
 
-use Form::{Secret, Switch, Value};
+use Form::{Secret, Secrets, Switch, Value};
 
 settings! {
     "source", "CDC_SOURCE_CONNECTION_STRING", "source_connection_string", Secret { value: "URI", file: "source-file" }, None, Source,
@@ -128,6 +135,12 @@ settings! {
     "dest-uri", "CDC_DEST_URI", "destination_connection_string", Secret { value: "URI", file: "dest-uri-file" }, None, Destination,
         "The destination: a file's path for SQLite, mysql://..., sqlserver://..., a list of brokers for Kafka.",
         |b, t| b.set_destination(t);
+    "dest", "PG2ANY_DEST", "destination", Secrets { value: "NAME=URI", file: "dest-file" }, None, Destination,
+        "A destination with a name, under which it remembers how far it is. Several follow the same changes, each at its own pace: say it again, or one a line in the variable.",
+        |b, t| b.set_further_destinations(t)?;
+    "on-failed-destination", "PG2ANY_ON_FAILED_DESTINATION", "on_failed_destination", Value("keep|drop"), Some("keep"), Run,
+        "Several destinations: what one that stopped for good does to the others. keep: the spool keeps what it has not applied, until the quota pauses reading for all. drop: its cursor is dropped, and it has to be loaded anew.",
+        |b, t| b.config.on_failed_destination = Word::parse_word(t)?;
     "schema-mapping", "CDC_SCHEMA_MAPPING", "schema_mapping", Value("PAIRS"), Some(""), Destination,
         "Names that PostgreSQL's schemas get at the destination, like public:cdc_db,sales:sales_db.",
         |b, t| b.config.schema_mapping = t.parse()?;
@@ -155,6 +168,42 @@ settings! {
     "kafka-delivery", "PG2ANY_KAFKA_DELIVERY", "kafka", Value("exactly-once|at-least-once"), Some("exactly-once"), Destination,
         "Kafka: records in transactions with the checkpoint, or without transactions for a broker that has none.",
         |b, t| b.config.kafka.delivery = Word::parse_word(t)?;
+    "kafka-topic-prefix", "CDC_KAFKA_TOPIC_PREFIX", "kafka", Value("NAME"), None, Destination,
+        "Kafka: what topics' names begin with, where the address does not say it. Unset: pg2any.",
+        |b, t| b.config.kafka.prefix = Some(t.trim().to_owned());
+    "kafka-format", "PG2ANY_KAFKA_FORMAT", "kafka", Value("debezium|plain"), Some("debezium"), Destination,
+        "Kafka: Debezium's envelope, or only the row (what ExtractNewRecordState leaves of it).",
+        |b, t| b.config.kafka.events.format = Word::parse_word(t)?;
+    "kafka-schemas", "PG2ANY_KAFKA_SCHEMAS", "kafka", Switch, Some("false"), Destination,
+        "Kafka: embed its schema in each key and value (schemas.enable of Kafka Connect's JsonConverter).",
+        |b, t| b.config.kafka.events.schemas = parse_switch(t)?;
+    "kafka-transactions", "PG2ANY_KAFKA_TRANSACTIONS", "kafka", Switch, Some("false"), Destination,
+        "Kafka: number the events of each transaction, and write into PREFIX.transaction when one begins and ends (provide.transaction.metadata).",
+        |b, t| b.config.kafka.events.transactions = parse_switch(t)?;
+    "kafka-headers", "PG2ANY_KAFKA_HEADERS", "kafka", Switch, Some("false"), Destination,
+        "Kafka: headers with position and transaction id on each record; they cost a quarter of the rate.",
+        |b, t| b.config.kafka.events.headers = parse_switch(t)?;
+    "kafka-heartbeat", "PG2ANY_KAFKA_HEARTBEAT", "kafka", Value("DURATION"), None, Destination,
+        "Kafka: write into __debezium-heartbeat.PREFIX with a checkpoint, at most this often.",
+        |b, t| b.config.kafka.heartbeat = Some(parse_duration(t)?);
+    "kafka-decimal-handling", "PG2ANY_KAFKA_DECIMAL_HANDLING", "kafka", Value("precise|string|double"), Some("precise"), Destination,
+        "Kafka: what numeric and money become (decimal.handling.mode).",
+        |b, t| b.config.kafka.events.decimal = Word::parse_word(t)?;
+    "kafka-time-precision", "PG2ANY_KAFKA_TIME_PRECISION", "kafka", Value("MODE"), Some("adaptive"), Destination,
+        "Kafka: what dates and times become: adaptive, microseconds, connect or isostring (time.precision.mode).",
+        |b, t| b.config.kafka.events.time = Word::parse_word(t)?;
+    "kafka-binary-handling", "PG2ANY_KAFKA_BINARY_HANDLING", "kafka", Value("bytes|base64|hex"), Some("bytes"), Destination,
+        "Kafka: what bytea becomes (binary.handling.mode).",
+        |b, t| b.config.kafka.events.binary = Word::parse_word(t)?;
+    "kafka-interval-handling", "PG2ANY_KAFKA_INTERVAL_HANDLING", "kafka", Value("numeric|string"), Some("numeric"), Destination,
+        "Kafka: what interval becomes (interval.handling.mode).",
+        |b, t| b.config.kafka.events.interval = Word::parse_word(t)?;
+    "kafka-unavailable-value", "PG2ANY_KAFKA_UNAVAILABLE_VALUE", "kafka", Value("TEXT"), Some("__debezium_unavailable_value"), Destination,
+        "Kafka: what stands for an out-of-line value that an UPDATE did not touch.",
+        |b, t| b.config.kafka.events.unavailable = t.to_owned();
+    "kafka-on-oversize", "PG2ANY_KAFKA_ON_OVERSIZE", "kafka", Value("stop|set-aside"), Some("stop"), Destination,
+        "Kafka: what to do with a record that its topic does not take: stop, or say in PREFIX.pg2any-oversize what it was and go on.",
+        |b, t| b.config.kafka.on_oversize = Word::parse_word(t)?;
     "kafka-create-topics", "PG2ANY_KAFKA_CREATE_TOPICS", "kafka", Switch, Some("true"), Destination,
         "Kafka: create a topic that is missing.",
         |b, t| b.config.kafka.create_topics = parse_switch(t)?;
@@ -170,6 +219,9 @@ settings! {
     "kafka-set", "PG2ANY_KAFKA_SET", "kafka", Secret { value: "PAIRS", file: "kafka-set-file" }, Some(""), Destination,
         "Kafka: properties of librdkafka, like linger.ms=5;sasl.mechanism=PLAIN. Those that would break a promise are refused.",
         |b, t| b.config.kafka.properties = parse_properties(t)?;
+    "min-commit-interval", "PG2ANY_MIN_COMMIT_INTERVAL", "min_commit_interval", Value("DURATION"), Some("0s"), Run,
+        "The least time between two commits at the destination, to spare it while little is to be applied.",
+        |b, t| b.config.min_commit_interval = parse_duration(t)?;
     "data-dir", "PG2ANY_DATA_DIR", "data_directory", Value("DIR"), Some("pg2any-data"), Spool,
         "The spool's directory, on a local disk; one process at a time.",
         |b, t| b.set_data_directory(t);
@@ -237,7 +289,7 @@ pub fn markdown_table() -> String {
     let mut table = String::from("| flag | variable | builder call | default | meaning |\n|---|---|---|---|---|\n");
     for setting in SETTINGS {
         let flag = match setting.form {
-            Form::Value(value) | Form::Secret { value, .. } => {
+            Form::Value(value) | Form::Secret { value, .. } | Form::Secrets { value, .. } => {
                 format!("--{} {value}", setting.flag).replace('|', "\\|")
             }
             Form::Switch => format!("--{}[=true\\|false]", setting.flag),

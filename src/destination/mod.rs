@@ -7,7 +7,7 @@
 //! What happens when, between two commits:
 //!
 //! ```text
-//! connect ─▶ Checkpoint ─▶ { prepare(relations) ─▶ execute(batch) }* ─▶ commit(position)
+//! connect ─▶ Checkpoint ─▶ { prepare(relations) ─▶ execute(batch, execution) }* ─▶ commit(position)
 //!                              any failure, or rollback() ─▶ nothing of it happened
 //! ```
 //!
@@ -20,6 +20,7 @@ mod kind;
 mod names;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod table;
 pub mod value;
 
 use std::sync::Arc;
@@ -31,8 +32,8 @@ pub use error::{DestinationError, FailureKind};
 pub use kind::DestinationType;
 pub use names::SchemaMapping;
 
-use crate::change::{Batch, Relation};
-use crate::metrics::Metrics;
+use crate::change::{Batch, Execution, Relation};
+use crate::metrics::{Metrics, Number};
 use crate::position::Position;
 
 /// What a destination holds of a pipeline: how far it came, and who may write.
@@ -51,13 +52,20 @@ pub struct Checkpoint {
 /// What a destination can do, so that the applier plans what it can execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// DDL takes part in the transaction (SQLite: yes; MySQL: no, it commits).
-    pub transactional_ddl: bool,
     /// An open transaction may stay open for long without harm, so that a big transaction can be executed while it arrives.
     pub early_execution: bool,
     /// How long a transaction may stay open (Kafka: the broker aborts an older one). A source transaction that takes
     /// longer is committed in parts.
     pub longest_transaction: Option<Duration>,
+}
+
+/// What [`Destination::prepare`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepared {
+    /// The destination is fit for the rows.
+    Ready,
+    /// Nothing yet: what has to be done commits, so what was executed has to be committed before, with its own position.
+    CommitFirst,
 }
 
 /// What to do with a value that the destination's column cannot hold.
@@ -138,6 +146,8 @@ pub struct Options {
     pub kafka: kafka::KafkaSettings,
     /// Where counted things are counted.
     pub metrics: Arc<Metrics>,
+    /// Raised by the destination inside a long call: while it grows, the call is no standstill.
+    pub steps: Arc<Number>,
 }
 
 impl Options {
@@ -159,6 +169,17 @@ impl Options {
             enforce_constraints: false,
             kafka: kafka::KafkaSettings::default(),
             metrics: Arc::new(Metrics::default()),
+            steps: Arc::default(),
+        }
+    }
+
+    /// The settings that decide what is followed of a table's changes.
+    #[must_use]
+    pub const fn policies(&self) -> table::Policies<'_> {
+        table::Policies {
+            schema_mapping: &self.schema_mapping,
+            on_dropped_column: self.on_dropped_column,
+            on_rewrite: self.on_rewrite,
         }
     }
 
@@ -176,7 +197,7 @@ impl Options {
 ///
 /// Called by one task, one call at a time. An implementation may block its thread: the applier has one of its own. A call
 /// that stands still is dropped (`--stall-timeout`), and [`Destination::connect`] comes next; one that is long and works says so by
-/// raising `destination_steps`.
+/// raising [`Options::steps`].
 #[async_trait]
 pub trait Destination: Send {
     /// What it can do; asked again after each [`Destination::connect`].
@@ -191,12 +212,16 @@ pub trait Destination: Send {
     fn bind(&mut self, source: String);
 
     /// Makes the destination fit for rows of these relation versions: creates what is missing, follows what changed
-    /// since the version it knew. Idempotent, and cheap when nothing changed. Called before the first row that needs a version.
-    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<(), DestinationError>;
+    /// since the version it knew. Idempotent, and cheap when nothing changed. Called before the first row that needs a version;
+    /// every batch that follows has this version of the relation and no other.
+    ///
+    /// Where a schema change commits (MySQL) and something was executed since the last commit, it answers
+    /// [`Prepared::CommitFirst`] and has done nothing: the applier commits up to the command before, and asks again.
+    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<Prepared, DestinationError>;
 
     /// Executes commands inside the open transaction, and opens one when there is none. After a failure the transaction
     /// is as good as rolled back; the applier calls [`Destination::rollback`] or [`Destination::connect`] next.
-    async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError>;
+    async fn execute(&mut self, batch: &Batch, execution: Execution) -> Result<(), DestinationError>;
 
     /// Writes the checkpoint and commits, all or nothing. `previous` is what the checkpoint must hold
     /// ([`FailureKind::Fenced`] when it does not). Without an open transaction the checkpoint alone is moved. `digest` is kept
@@ -207,6 +232,11 @@ pub trait Destination: Send {
         position: Position,
         digest: Option<u64>,
     ) -> Result<(), DestinationError>;
+
+    /// Whether it is still the one that was connected to; asked while nothing waits. To be answered at once.
+    async fn check(&mut self) -> Result<(), DestinationError> {
+        Ok(())
+    }
 
     /// Undoes what was executed since the last commit.
     async fn rollback(&mut self) -> Result<(), DestinationError>;

@@ -12,6 +12,11 @@ impl Number {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
+    /// Lowers a gauge.
+    pub fn sub(&self, amount: u64) {
+        self.0.fetch_sub(amount, Ordering::Relaxed);
+    }
+
     /// Sets a gauge.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
@@ -81,9 +86,7 @@ counters! {
     applied_batches,
     /// Failed batches that are tried again.
     apply_retries,
-    /// Steps inside the destination's calls: while it grows, a long statement is working.
-    destination_steps,
-    /// Gauge: 1 while the destination cannot be written.
+    /// Gauge: destinations that cannot be written.
     destination_down,
     /// Work of open transactions that was rolled back at the destination.
     early_rollbacks,
@@ -99,4 +102,6 @@ counters! {
     values_clamped,
     /// Values that a column could not hold, written as text by policy.
     values_as_text,
+    /// Records that were too large for their topic, set aside by policy.
+    records_set_aside,
 }

@@ -64,13 +64,13 @@ pub(crate) fn check_with(positions: &Positions, accepted: Option<GapRange>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Checkpoint;
+    use crate::progress::Reached;
 
     fn positions(durable: Option<u64>, checkpoint: Option<&str>, released: u64) -> Positions {
         Positions {
             confirmed: Lsn(0x30),
             durable: durable.map(Lsn),
-            checkpoint: Checkpoint::Known(checkpoint.map(|text| text.parse().unwrap())),
+            checkpoint: Reached::Known(checkpoint.map(|text| text.parse().unwrap())),
             released: Lsn(released),
             server: Lsn(0x40),
         }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::catalogue::{self, Answered, Asker};
 use super::connection::{Connection, ConnectionString, Session};
-use super::drift_warnings::Unsaid;
+use super::drift_warnings::DriftWarnings;
 use super::error::{ErrorKind, SourceError};
 use super::options::SourceOptions;
 use super::publications::Watch;
@@ -77,7 +77,7 @@ impl CatalogClient {
 pub(crate) struct Watched {
     pub(crate) bound: SourceIdentity,
     pub(crate) watch: Watch,
-    pub(crate) unsaid: Unsaid,
+    pub(crate) unsaid: DriftWarnings,
 }
 
 impl Watched {

@@ -22,68 +22,7 @@ use crate::change::{Catalogue, ColumnCatalogue, DroppedColumn, TypeInfo, TypeKin
 use crate::position::{Lsn, Xid};
 
 /// The whole answer as one JSON value: one round trip, planned once a session (half of the 2 ms that a question takes otherwise).
-/// `$1` is the relation, `{slot}` is replaced by a literal, `{publications}` by several.
-///
-/// `position` is evaluated after the snapshot was taken: what could be seen has committed before it.
-///
-/// A missing value is an array of one element of the column's type; reading its text as `text[]` takes the array's quoting off
-/// and leaves the element as its type prints it.
-const QUERY: &str = r"
-WITH RECURSIVE relation AS (
-  SELECT c.oid, c.reltuples, c.relpersistence = 'u' AS unlogged, pg_catalog.pg_relation_filenode(c.oid) AS file_node
-  FROM pg_catalog.pg_class c WHERE c.oid = $1
-), columns AS (
-  SELECT a.*, a.xmin FROM pg_catalog.pg_attribute a JOIN relation r ON a.attrelid = r.oid WHERE a.attnum > 0 AND NOT a.attisdropped
-), types(oid) AS (
-  SELECT DISTINCT atttypid FROM columns
-  UNION
-  SELECT CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.typelem END
-  FROM types s JOIN pg_catalog.pg_type t ON t.oid = s.oid
-  WHERE t.typtype = 'd' OR (t.typcategory = 'A' AND t.typelem <> 0)
-)
-SELECT pg_catalog.json_build_object(
-  'file_node', COALESCE(r.file_node, 0)::bigint,
-  'unlogged', r.unlogged,
-  'estimated_rows', CASE WHEN r.reltuples > 0 THEN r.reltuples::bigint END,
-  'column_list', EXISTS (SELECT FROM pg_catalog.pg_publication_rel p
-    WHERE p.prrelid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(r.oid) UNION SELECT r.oid)
-      AND pg_catalog.to_jsonb(p) ->> 'prattrs' IS NOT NULL),
-  'columns', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
-      'name', a.attname, 'number', a.attnum, 'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
-      'type', a.atttypid::bigint, 'modifier', a.atttypmod, 'changed', a.xmin::text::bigint,
-      'default', CASE WHEN a.attidentity <> '' THEN 'GENERATED AS IDENTITY'
-        WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
-      'missing', CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END) ORDER BY a.attnum), '[]')
-    FROM columns a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum),
-  'dropped', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
-      'number', d.attnum, 'twins', (SELECT COALESCE(pg_catalog.json_agg(a.attnum ORDER BY a.attnum), '[]') FROM columns a WHERE a.attnum > d.attnum
-        AND (a.attlen, a.attbyval, a.attalign, a.atttypmod) = (d.attlen, d.attbyval, d.attalign, d.atttypmod))) ORDER BY d.attnum), '[]')
-    FROM pg_catalog.pg_attribute d
-    WHERE d.attrelid = r.oid AND d.attnum > 0 AND d.attisdropped AND NOT EXISTS (
-      SELECT FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = {slot}
-        AND (pg_catalog.age(d.xmin) > pg_catalog.age(s.catalog_xmin) OR pg_catalog.age(d.xmin) < 0))),
-  'published_by', (SELECT COALESCE(pg_catalog.json_agg(e.oid::bigint ORDER BY e.oid), '[]') FROM (
-    SELECT m.oid FROM pg_catalog.pg_publication_rel m JOIN pg_catalog.pg_publication p ON p.oid = m.prpubid
-      WHERE p.pubname IN ({publications}) AND m.prrelid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(r.oid) UNION SELECT r.oid)
-    UNION ALL SELECT p.oid FROM pg_catalog.pg_publication p WHERE p.puballtables AND p.pubname IN ({publications})
-    {schemas}) e),
-  'position', CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END,
-  'primary_key', (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY k.position), '[]')
-    FROM pg_catalog.pg_index i
-    CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)
-    JOIN columns a ON a.attnum = k.attnum
-    WHERE i.indrelid = r.oid AND i.indisprimary AND k.position <= i.indnkeyatts),
-  'types', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
-      'oid', t.oid::bigint, 'schema', n.nspname, 'name', t.typname, 'kind', t.typtype, 'category', t.typcategory,
-      'element', t.typelem::bigint, 'base', t.typbasetype::bigint, 'modifier', t.typtypmod,
-      'labels', (SELECT pg_catalog.json_agg(e.enumlabel ORDER BY e.enumsortorder)
-        FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid),
-      'attributes', (SELECT pg_catalog.json_object_agg(a.attnum, a.attname ORDER BY a.attnum)
-        FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)) ORDER BY t.oid), '[]')
-    FROM types s JOIN pg_catalog.pg_type t ON t.oid = s.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-    WHERE t.oid >= 16384 OR t.typtype <> 'b' OR (t.typcategory = 'A' AND t.typelem <> 0))
-)::text
-FROM relation r";
+const QUERY: &str = include_str!("catalogue.sql");
 
 #[derive(Deserialize)]
 struct Answer {
@@ -285,7 +224,7 @@ fn read(json: &str) -> Result<Answered, serde_json::Error> {
     });
     let columns = answer.columns.into_iter().map(|column| ColumnCatalogue {
         name: column.name,
-        attribute_number: column.number,
+        attnum: column.number,
         not_null: column.not_null,
         default_expression: column.default,
         missing_value: column.missing,
@@ -294,8 +233,7 @@ fn read(json: &str) -> Result<Answered, serde_json::Error> {
         type_modifier: column.modifier,
         changed_by: column.changed,
     });
-    let dropped =
-        answer.dropped.into_iter().map(|column| DroppedColumn { attribute_number: column.number, twins: column.twins });
+    let dropped = answer.dropped.into_iter().map(|column| DroppedColumn { attnum: column.number, twins: column.twins });
     let catalogue = Catalogue {
         found: true,
         columns: columns.collect(),
@@ -336,7 +274,7 @@ mod tests {
                       "modifier":-1,"labels":null,"attributes":{"1":"a","3":"c"}}]}"#;
         let Answered { catalogue, position, .. } = read(json).unwrap();
         assert_eq!(position, Lsn(16));
-        assert_eq!(catalogue.dropped, [DroppedColumn { attribute_number: 2, twins: vec![3] }]);
+        assert_eq!(catalogue.dropped, [DroppedColumn { attnum: 2, twins: vec![3] }]);
         assert!(catalogue.found && catalogue.column_list);
         assert_eq!(catalogue.columns[1].missing_value.as_deref(), Some("sad"));
         assert_eq!(catalogue.types[0].kind, TypeKind::Enum(vec!["sad".to_owned(), "ok".to_owned()]));

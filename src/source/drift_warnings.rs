@@ -206,13 +206,13 @@ pub(crate) fn server_warning(sqlstate: &str, severity: &str, message: &str) -> V
 /// What is in no message, as it was when it was last looked at: the labels of all enums and the attributes of all row types that tables
 /// use, by their names, and the tables that are UNLOGGED.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct Unsaid {
+pub(crate) struct DriftWarnings {
     labels: HashMap<String, Vec<String>>,
     attributes: HashMap<String, BTreeMap<i16, String>>,
     unlogged: HashMap<u32, String>,
 }
 
-impl Unsaid {
+impl DriftWarnings {
     /// Looks again, and warns; blocks.
     pub(crate) fn look(&mut self, connection: &mut Connection, spool: &Spool) -> Result<(), SourceError> {
         const DOING: &str = "looking up types";

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::gap::Checkpoint;
 use crate::position::Lsn;
+use crate::progress::Reached;
 use crate::spool::DurableLsn;
 
 /// What a reported flush means.
@@ -42,11 +42,11 @@ impl Acknowledgement {
     /// What may be said. `received` is the position up to which everything has been received; `minimum` is what the slot has
     /// confirmed already (a flush before it says nothing).
     #[must_use]
-    pub fn new(ack: Ack, received: Lsn, durable: DurableLsn, checkpoint: Checkpoint) -> Self {
+    pub fn new(ack: Ack, received: Lsn, durable: DurableLsn, checkpoint: Reached) -> Self {
         let durable = durable.lsn();
         let applied = match checkpoint {
             // Inside a transaction nothing new is finished; the transaction before it was reported when it was.
-            Checkpoint::Known(Some(position)) if position.is_end() => position.commit_end.min(durable),
+            Reached::Known(Some(position)) if position.is_end() => position.commit_end.min(durable),
             _ => Lsn::ZERO,
         };
         let flush = match ack {
@@ -70,6 +70,13 @@ impl Acknowledgement {
     #[must_use]
     pub(crate) fn not_behind(self, limit: Lsn) -> Self {
         Self { flush: self.flush.min(limit), apply: self.apply.min(limit), ..self }
+    }
+
+    /// Says nothing behind `limit`, not even that it was received: PostgreSQL answers with its own position only where
+    /// that is not known here.
+    #[must_use]
+    pub(crate) fn only(self, limit: Lsn) -> Self {
+        Self { write: self.write.min(limit), ..self.not_behind(limit) }
     }
 
     /// Received.

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use super::catalogue::{Answered, Asker};
 use super::drift_warnings::Notices;
 use super::error::SourceError;
+use super::history::History;
 use super::protocol::{Ending, Message, cut_xid};
 use crate::change::{
     Catalogue, ColumnCatalogue, DecodeError, FrameReader, Relation, RelationRecord, RelationVersion, TypeInfo,
@@ -87,6 +88,9 @@ pub(crate) struct Frames {
     open: Option<Open>,
     /// The streamed transaction whose block is in reception.
     stream: Option<Xid>,
+    /// Its rows were received before.
+    stream_known: bool,
+    history: History,
     /// Where streamed transactions came from.
     origins: HashMap<Xid, String>,
     /// Names of types that are not built in.
@@ -106,8 +110,13 @@ pub(crate) struct Frames {
 
 impl Frames {
     /// With what the spool knows of relations.
-    pub(crate) fn new(spool: &Spool) -> Self {
-        Self { notices: Notices::load(spool), ..Self::default() }
+    pub(crate) fn new(spool: &Spool, history: History) -> Self {
+        Self { notices: Notices::load(spool), history, ..Self::default() }
+    }
+
+    /// Up to where the source's history was compared, so that it may be acknowledged.
+    pub(crate) fn compared(&self) -> Lsn {
+        self.history.compared()
     }
 
     /// Whether no transaction is in the middle of being received.
@@ -116,8 +125,18 @@ impl Frames {
     }
 
     /// Everything that was committed up to here has been received.
-    pub(crate) fn passed(&mut self, lsn: Lsn) {
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Gap`] where something of it has not.
+    pub(crate) fn passed(&mut self, lsn: Lsn) -> Result<(), SourceError> {
         self.notices.passed(lsn);
+        Ok(self.history.passed(lsn)?)
+    }
+
+    /// Nothing comes any more.
+    pub(crate) fn end(&mut self) {
+        self.notices.passed(Lsn(u64::MAX));
     }
 
     /// Takes one message.
@@ -140,7 +159,11 @@ impl Frames {
                     let frame = cut_xid_if(self.stream.is_some(), bytes, &mut self.scratch).map_err(malformed)?;
                     self.notices.truncated(&relation_oids(frame).map_err(malformed)?);
                 }
+                if let Some(xid) = self.stream.or(self.open.as_ref().map(|open| open.xid)) {
+                    self.history.row(xid);
+                }
                 match (self.stream, &self.open) {
+                    (Some(_), _) if self.stream_known => {}
                     (Some(xid), _) => {
                         let (subxid, frame) = cut_xid(bytes, &mut self.scratch).map_err(malformed)?;
                         intake.append(xid, Some(subxid), frame)?;
@@ -170,7 +193,9 @@ impl Frames {
                     metrics.skipped_transactions.add(1);
                 }
                 let (xid, origin) = (open.xid, open.origin);
-                intake.commit(Commit { xid, commit_lsn, commit_end: end, commit_time: time, origin })?;
+                let commit = Commit { xid, commit_lsn, commit_end: end, commit_time: time, origin };
+                self.history.committed(&commit, false)?;
+                intake.commit(commit)?;
                 metrics.received_transactions.add(1);
                 return Ok(Step::Ended(end, time));
             }
@@ -190,6 +215,7 @@ impl Frames {
                 self.must_be_outside(misplaced)?;
                 intake.stream_start(xid, first)?;
                 self.stream = Some(xid);
+                self.stream_known = self.history.has(xid);
             }
             Message::StreamStop => {
                 self.stream.take().ok_or_else(|| misplaced("no block is open"))?;
@@ -202,9 +228,11 @@ impl Frames {
                     return Ok(Step::AskAgain(early));
                 }
                 let origin = self.origins.remove(&ending.xid);
-                let end = self.commit(&ending, origin, |commit| intake.commit(commit))?;
+                let commit = ended(&ending, origin);
+                self.history.committed(&commit, false)?;
+                intake.commit(commit)?;
                 metrics.received_transactions.add(1);
-                return Ok(end);
+                return Ok(Step::Ended(ending.end, ending.time));
             }
             Message::StreamAbort { xid, subxid } => {
                 self.must_be_outside(misplaced)?;
@@ -213,6 +241,7 @@ impl Frames {
                     self.early.remove(&xid);
                     intake.abort(xid);
                 } else {
+                    self.history.aborted_sub(xid);
                     intake.abort_sub(xid, subxid)?;
                 }
             }
@@ -224,21 +253,23 @@ impl Frames {
             Message::Prepare(ending, gid) => {
                 let open = self.open.take().filter(|open| open.prepared && open.xid == ending.xid);
                 let open = open.ok_or_else(|| misplaced("this transaction is not being prepared"))?;
-                return Self::prepare(intake, &ending, gid, open.origin);
+                return self.prepare(intake, &ending, gid, open.origin);
             }
             Message::StreamPrepare(ending, gid) => {
                 self.must_be_outside(misplaced)?;
                 self.early.remove(&ending.xid);
                 let origin = self.origins.remove(&ending.xid);
-                return Self::prepare(intake, &ending, gid, origin);
+                return self.prepare(intake, &ending, gid, origin);
             }
             Message::CommitPrepared(ending, gid) => {
                 self.must_be_outside(misplaced)?;
                 let prepared = intake.prepared_at(gid);
-                let end = self.commit(&ending, None, |commit| intake.commit_prepared(gid, commit))?;
+                let commit = ended(&ending, None);
+                self.history.committed(&commit, true)?;
+                intake.commit_prepared(gid, commit)?;
                 self.decided.extend(prepared.map(|prepared| (prepared, ending.end)));
                 metrics.received_transactions.add(1);
-                return Ok(end);
+                return Ok(Step::Ended(ending.end, ending.time));
             }
             Message::RollbackPrepared(ending, gid) => {
                 self.must_be_outside(misplaced)?;
@@ -255,24 +286,15 @@ impl Frames {
         if self.at_boundary() { Ok(()) } else { Err(misplaced("another transaction is being received")) }
     }
 
-    fn commit(
-        &self,
-        ending: &Ending,
-        origin: Option<String>,
-        commit: impl FnOnce(Commit) -> Result<(), crate::spool::SpoolError>,
-    ) -> Result<Step, SourceError> {
-        commit(Commit {
-            xid: ending.xid,
-            commit_lsn: ending.lsn,
-            commit_end: ending.end,
-            commit_time: ending.time,
-            origin,
-        })?;
-        Ok(Step::Ended(ending.end, ending.time))
-    }
-
     /// The origin comes with the rows, not with COMMIT PREPARED.
-    fn prepare(intake: &mut Intake, ending: &Ending, gid: &str, origin: Option<String>) -> Result<Step, SourceError> {
+    fn prepare(
+        &mut self,
+        intake: &mut Intake,
+        ending: &Ending,
+        gid: &str,
+        origin: Option<String>,
+    ) -> Result<Step, SourceError> {
+        self.history.prepared(ending.xid);
         intake.prepare(Prepare {
             xid: ending.xid,
             gid: gid.to_owned(),
@@ -382,6 +404,11 @@ impl Frames {
         }
         Ok(())
     }
+}
+
+fn ended(ending: &Ending, origin: Option<String>) -> Commit {
+    let Ending { xid, lsn, end, time, .. } = *ending;
+    Commit { xid, commit_lsn: lsn, commit_end: end, commit_time: time, origin }
 }
 
 /// The frame without the xid that it has in a streamed transaction.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::catalogue::Answered;
 use super::connection::{ConnectionString, Session};
 use super::frames::{Frames, Step};
+use super::history::History;
 use super::protocol::{Envelope, Message, cut_xid};
 use crate::change::{Catalogue, Command, Relation, RelationRecord, RelationVersion, Tag, relation_oids};
 use crate::config::Secret;
@@ -76,7 +77,8 @@ pub(crate) fn intake(data: &[u8]) {
 
 /// Takes messages until one is refused, as the reader does; how many commands were taken.
 fn receive(spool: &Spool, data: &[u8]) -> usize {
-    let (metrics, mut frames, mut intake) = (Metrics::default(), Frames::new(spool), spool.intake().unwrap());
+    let (metrics, mut frames, mut intake) =
+        (Metrics::default(), Frames::new(spool, History::default()), spool.intake().unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut commands = 0;
     for message in pieces(data) {
@@ -84,7 +86,7 @@ fn receive(spool: &Spool, data: &[u8]) -> usize {
             // No message is empty: the connection is lost, the next one begins.
             [] => {
                 intake.reconnected();
-                frames = Frames::new(spool);
+                frames = Frames::new(spool, History::default());
                 continue;
             }
             // Nor has one this tag: a keepalive.

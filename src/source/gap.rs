@@ -14,6 +14,8 @@
 //! An *empty* spool (no identity in it) has no D. With a checkpoint at the destination the spool was lost, and C stands in for
 //! D: F ≤ C, so everything behind C is sent again. With neither it is the first run, and the slot's own position begins it.
 //!
+//! Positions do not tell a source that was restored and ran past all of them: that is `history.rs`.
+//!
 //! A slot that is missing, was invalidated, or cannot be decoded any more is the same gap, found before the comparison.
 //!
 //! It is a pure function, so that every case is a test here; that the reader calls it at every connect is tested against servers.
@@ -22,17 +24,8 @@
 
 use std::fmt;
 
-use crate::position::{Lsn, Position};
-
-/// What the destination holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Checkpoint {
-    /// The destination has not been reached yet.
-    #[default]
-    Unknown,
-    /// It was asked; `None`: this cursor never wrote.
-    Known(Option<Position>),
-}
+use crate::position::{Lsn, Position, Xid};
+use crate::progress::{Destinations, Reached};
 
 /// The positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +35,7 @@ pub struct Positions {
     /// D; `None` for a spool that was never bound to a source.
     pub durable: Option<Lsn>,
     /// C.
-    pub checkpoint: Checkpoint,
+    pub checkpoint: Reached,
     /// Every transaction that ends at or before this has been deleted from the spool.
     pub released: Lsn,
     /// S.
@@ -151,6 +144,49 @@ pub enum Gap {
         /// C.
         checkpoint: Position,
     },
+    /// A commit came again that never came before.
+    #[error(
+        "gap: the source sent transaction {xid}, whose commit ends at {commit_end}, and everything up to {known_until} had been received \
+         without it: {OTHER_HISTORY} (the same up to {compared}). {RIGHT_SERVER}"
+    )]
+    OtherHistory {
+        /// Its transaction.
+        xid: Xid,
+        /// Where it ends.
+        commit_end: Lsn,
+        /// Everything that ends up to here had been received.
+        known_until: Lsn,
+        /// Up to here the histories are the same.
+        compared: Lsn,
+    },
+    /// A commit that came before does not come again.
+    #[error(
+        "gap: transaction {xid}, whose commit ends at {commit_end}, had been received, and the source does not send it again: \
+         {OTHER_HISTORY} (the same up to {compared}; received up to {known_until}). {RIGHT_SERVER}"
+    )]
+    CommitMissing {
+        /// Its transaction.
+        xid: Xid,
+        /// Where it ends.
+        commit_end: Lsn,
+        /// Everything that ends up to here had been received.
+        known_until: Lsn,
+        /// Up to here the histories are the same.
+        compared: Lsn,
+    },
+    /// The server knows nothing of a commit.
+    #[error(
+        "gap: transaction {xid}, whose commit ends at {commit_end}, had been received, and the source says that {what}: \
+         {OTHER_HISTORY}. {RIGHT_SERVER}"
+    )]
+    NeverCommitted {
+        /// Its transaction.
+        xid: Xid,
+        /// Where it ends.
+        commit_end: Lsn,
+        /// What the source says.
+        what: &'static str,
+    },
     /// C is behind what the spool keeps.
     #[error(
         "gap: the destination's checkpoint {checkpoint} is behind what the spool still keeps (everything up to {released} was \
@@ -175,6 +211,12 @@ pub enum Gap {
     },
 }
 
+/// Why commits are others than those that were received.
+const OTHER_HISTORY: &str = "the source was restored from an older state and has run on since, with another history";
+/// The way out of another history.
+const RIGHT_SERVER: &str = "Bring the right server back, or load the tables anew: drop the slot, empty the data directory and the \
+                            destination, and start from a new slot (pg2any slot create --export-snapshot)";
+
 /// The way out of a slot that is gone.
 const START_ANEW: &str = "Load the tables anew: drop the slot if it exists, empty the data directory and the destination, and \
                           start from a new slot (pg2any slot create --export-snapshot)";
@@ -193,11 +235,11 @@ pub enum KnownEnd {
 impl KnownEnd {
     /// D where there is one, else C.
     #[must_use]
-    pub const fn new(durable: Option<Lsn>, checkpoint: Checkpoint) -> Self {
-        match (durable, checkpoint) {
+    pub fn new(durable: Option<Lsn>, destinations: &Destinations) -> Self {
+        match (durable, destinations.positions().min()) {
             (Some(durable), _) => Self::Spool(durable),
-            (None, Checkpoint::Known(Some(position))) => Self::Destination(position),
-            (None, _) => Self::Nowhere,
+            (None, Some(position)) => Self::Destination(position),
+            (None, None) => Self::Nowhere,
         }
     }
 }
@@ -228,10 +270,10 @@ pub fn check(positions: &Positions) -> Result<(), Gap> {
         }
     }
     match checkpoint {
-        Checkpoint::Unknown => Ok(()),
-        Checkpoint::Known(None) if durable.is_some() && released > Lsn::ZERO => Err(Gap::DestinationNew { released }),
-        Checkpoint::Known(None) => Ok(()),
-        Checkpoint::Known(Some(checkpoint)) => {
+        Reached::Unknown => Ok(()),
+        Reached::Known(None) if durable.is_some() && released > Lsn::ZERO => Err(Gap::DestinationNew { released }),
+        Reached::Known(None) => Ok(()),
+        Reached::Known(Some(checkpoint)) => {
             if checkpoint.commit_end > server {
                 return Err(Gap::ServerBehindDestination { server, checkpoint });
             }
@@ -260,17 +302,11 @@ mod tests {
     use super::*;
     use crate::position::CommandIndex;
 
-    const END: fn(u64) -> Checkpoint = |lsn| Checkpoint::Known(Some(Position::end_of(Lsn(lsn))));
-    const INSIDE: fn(u64) -> Checkpoint =
-        |lsn| Checkpoint::Known(Some(Position { commit_end: Lsn(lsn), command: CommandIndex(3) }));
+    const END: fn(u64) -> Reached = |lsn| Reached::Known(Some(Position::end_of(Lsn(lsn))));
+    const INSIDE: fn(u64) -> Reached =
+        |lsn| Reached::Known(Some(Position { commit_end: Lsn(lsn), command: CommandIndex(3) }));
 
-    fn positions(
-        confirmed: u64,
-        durable: Option<u64>,
-        checkpoint: Checkpoint,
-        released: u64,
-        server: u64,
-    ) -> Positions {
+    fn positions(confirmed: u64, durable: Option<u64>, checkpoint: Reached, released: u64, server: u64) -> Positions {
         Positions {
             confirmed: Lsn(confirmed),
             durable: durable.map(Lsn),
@@ -282,7 +318,7 @@ mod tests {
 
     #[test]
     fn positions_in_order_are_no_gap_and_each_equality_is_allowed() {
-        for checkpoint in [Checkpoint::Unknown, Checkpoint::Known(None), END(15), END(20), END(30), INSIDE(15)] {
+        for checkpoint in [Reached::Unknown, Reached::Known(None), END(15), END(20), END(30), INSIDE(15)] {
             assert_eq!(check(&positions(10, Some(20), checkpoint, 0, 30)), Ok(()), "{checkpoint:?}");
         }
         assert_eq!(check(&positions(20, Some(20), END(20), 20, 20)), Ok(()));
@@ -290,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_slot_ahead_of_the_spool_is_a_gap_whatever_the_destination_says() {
-        for checkpoint in [Checkpoint::Unknown, Checkpoint::Known(None), END(25)] {
+        for checkpoint in [Reached::Unknown, Reached::Known(None), END(25)] {
             assert_eq!(
                 check(&positions(21, Some(20), checkpoint, 0, 30)),
                 Err(Gap::SlotAheadOfSpool { confirmed: Lsn(21), durable: Lsn(20) })
@@ -320,14 +356,14 @@ mod tests {
         assert_eq!(check(&positions(10, Some(20), INSIDE(13), 12, 30)), Ok(()));
         assert!(matches!(check(&positions(10, Some(20), INSIDE(12), 12, 30)), Err(Gap::DestinationBehindSpool { .. })));
         assert!(matches!(
-            check(&positions(10, Some(20), Checkpoint::Known(None), 12, 30)),
+            check(&positions(10, Some(20), Reached::Known(None), 12, 30)),
             Err(Gap::DestinationNew { .. })
         ));
     }
 
     #[test]
     fn an_empty_spool_begins_at_the_slot_or_is_filled_from_the_destinations_checkpoint() {
-        assert_eq!(check(&positions(10, None, Checkpoint::Known(None), 0, 30)), Ok(()));
+        assert_eq!(check(&positions(10, None, Reached::Known(None), 0, 30)), Ok(()));
         assert_eq!(check(&positions(10, None, END(10), 0, 30)), Ok(()));
         assert_eq!(check(&positions(9, None, INSIDE(10), 0, 30)), Ok(()));
         assert!(matches!(check(&positions(11, None, END(10), 0, 30)), Err(Gap::SlotAheadOfDestination { .. })));
@@ -336,7 +372,7 @@ mod tests {
 
     #[test]
     fn each_text_names_both_positions() {
-        let text = check(&positions(0x21, Some(0x20), Checkpoint::Unknown, 0, 0x30)).unwrap_err().to_string();
+        let text = check(&positions(0x21, Some(0x20), Reached::Unknown, 0, 0x30)).unwrap_err().to_string();
         assert!(text.contains("0/21") && text.contains("0/20"), "{text}");
     }
 }

@@ -23,10 +23,10 @@ mod frames;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod gap;
+mod history;
 mod identity;
 mod libpq;
 mod options;
-mod progress;
 mod protocol;
 mod publications;
 mod reader;
@@ -47,13 +47,13 @@ pub use admin::{Adoption, HeldSlot, adopt, create_slot};
 pub use connection::ConnectionString;
 pub use error::{ErrorKind, SourceError};
 pub use feedback::{Ack, Acknowledgement};
-pub use gap::{Checkpoint, Gap, KnownEnd, Positions};
+pub use gap::{Gap, KnownEnd, Positions};
 pub use identity::IdentityMismatch;
 pub use options::{OnPublicationChange, Origin, SourceOptions};
-pub use progress::{Progress, Status};
 pub use publications::PublicationChange;
 
 use crate::backoff::Backoff;
+use crate::progress::Progress;
 use crate::spool::Spool;
 use reader::Reader;
 use replication_stream::Interrupt;

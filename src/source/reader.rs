@@ -17,18 +17,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::catalog_client::{CatalogClient, Watched, blocking, watch_catalogue};
 use super::connection::ConnectionString;
-use super::drift_warnings::Unsaid;
+use super::drift_warnings::DriftWarnings;
 use super::error::SourceError;
 use super::feedback::{Ack, FeedbackClock, Held};
 use super::frames::{Frames, Step};
-use super::gap::Checkpoint;
+use super::history::{self, History};
 use super::options::{Origin, SourceOptions};
-use super::progress::Progress;
 use super::protocol::Envelope;
 use super::replication_stream::{Interrupt, ReplicationStream, ReplicationStreamParts};
 use super::session::{self, Prepared, passed};
 use super::stall::Wait;
 use crate::position::{Lsn, PgTimestamp};
+use crate::progress::{Progress, Reached};
 use crate::spool::{Intake, Pressure, Spool};
 
 /// How long a reader with backlog lets the kernel's buffers fill.
@@ -88,7 +88,7 @@ impl Reader {
         self.bind(&prepared).await?;
         let mut reception = self.start(prepared)?;
         let ended = self.receive(&mut reception).await;
-        reception.frames.passed(Lsn(u64::MAX));
+        reception.frames.end();
         if let Err(Interrupt::Shutdown) = &ended {
             self.farewell(&mut reception).await;
         }
@@ -97,12 +97,12 @@ impl Reader {
 
     /// Setup, on another thread.
     async fn prepare(&mut self) -> Result<Prepared, Interrupt> {
-        let mut checkpoint = self.progress.watch_checkpoint();
+        let mut destinations = self.progress.watch_destinations();
         if self.spool.identity()?.is_none() {
             // Whether this is the first run can only be said when the destination was asked.
             tokio::select! {
                 () = self.shutdown.cancelled() => return Err(Interrupt::Shutdown),
-                _ = checkpoint.wait_for(|checkpoint| *checkpoint != Checkpoint::Unknown) => {}
+                _ = destinations.wait_for(|destinations| destinations.least() != Reached::Unknown) => {}
             }
         }
         let (options, string) = (Arc::clone(&self.options), Arc::clone(&self.string));
@@ -149,15 +149,19 @@ impl Reader {
         if connection.version() >= 160_000 {
             parameters.push(("origin", if options.origin == Origin::None { "none" } else { "any" }));
         }
-        let mut unsaid = Unsaid::default();
+        let mut unsaid = DriftWarnings::default();
         unsaid.look(&mut connection, &self.spool)?;
-        connection.start_replication(&options.slot, durable, &parameters)?;
+        // Not at the durable end: what comes again shows whether this is the history that was followed.
+        let known = self.spool.known_commits();
+        let start = history::start(slot.confirmed, &known);
+        let history = History::new(slot.confirmed, known, self.intake.seen(), options.origin);
+        connection.start_replication(&options.slot, start, &parameters)?;
         passed("source.started")?;
 
         options.metrics.source_connections.add(1);
         self.streamed = true;
         tracing::info!(
-            slot = options.slot, from = %durable, server = %facts.server, protocol, streaming, two_phase,
+            slot = options.slot, from = %start, %durable, server = %facts.server, protocol, streaming, two_phase,
             "streaming from the source"
         );
         self.progress.update(|status| {
@@ -180,12 +184,13 @@ impl Reader {
             clock: FeedbackClock::new(options.status_interval, facts.sender_timeout, now),
             stall_timeout: options.stall_timeout,
             server_end: facts.server,
+            compared: history.compared(),
             watcher,
         });
         let client = CatalogClient::new(Arc::clone(&self.string), Arc::clone(options));
         Ok(Reception {
             link,
-            frames: Frames::new(&self.spool),
+            frames: Frames::new(&self.spool, history),
             client,
             streaming,
             bytes: 0,
@@ -255,6 +260,7 @@ impl Reader {
                             reception.link.decided(prepared, end);
                         }
                         reception.link.received = reception.link.received.max(end);
+                        reception.link.compared_up_to(reception.frames.compared());
                         reception.pacing.committed(sent, time);
                     }
                     Step::Describe(description) => {
@@ -271,7 +277,8 @@ impl Reader {
                 reception.link.server_end = reception.link.server_end.max(end);
                 reception.keepalive = Some(end);
                 if reception.frames.at_boundary() {
-                    reception.frames.passed(end);
+                    reception.frames.passed(end)?;
+                    reception.link.compared_up_to(reception.frames.compared());
                 }
                 if reply {
                     self.keepalive(reception, true);

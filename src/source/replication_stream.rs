@@ -20,11 +20,11 @@ use super::connection::Connection;
 use super::drift_warnings::{self, server_warning};
 use super::error::SourceError;
 use super::feedback::{Ack, Acknowledgement, FeedbackClock, Held};
-use super::gap::{self, Checkpoint, Positions};
-use super::progress::Progress;
+use super::gap::{self, Positions};
 use super::stall::{StallClock, Verdict, Wait};
 use crate::metrics::Metrics;
 use crate::position::Lsn;
+use crate::progress::{Destinations, Progress, Reached};
 use crate::spool::{DurableLsn, Spool, SpoolError};
 
 /// Why a session ends.
@@ -59,6 +59,8 @@ pub(crate) struct ReplicationStream {
     pub(crate) received: Lsn,
     /// The highest position that the server named.
     pub(crate) server_end: Lsn,
+    /// Nothing behind this is acknowledged: the source may have another history there.
+    compared_up_to: Lsn,
     metrics: Arc<Metrics>,
     spool: Spool,
     ack: Ack,
@@ -71,7 +73,7 @@ pub(crate) struct ReplicationStream {
     deaf: bool,
     last: Acknowledgement,
     durable: watch::Receiver<DurableLsn>,
-    checkpoint: watch::Receiver<Checkpoint>,
+    destinations: watch::Receiver<Destinations>,
     /// Whether the destination's checkpoint has been compared in this session.
     compared: bool,
     watcher: Watcher,
@@ -89,14 +91,15 @@ pub(crate) struct ReplicationStreamParts {
     pub(crate) clock: FeedbackClock,
     pub(crate) stall_timeout: Duration,
     pub(crate) server_end: Lsn,
+    pub(crate) compared: Lsn,
     pub(crate) watcher: Watcher,
 }
 
 impl ReplicationStream {
     pub(crate) fn new(parts: ReplicationStreamParts) -> Self {
         let durable = parts.spool.durable_changes();
-        let mut checkpoint = parts.progress.watch_checkpoint();
-        let known = *checkpoint.borrow_and_update();
+        let mut destinations = parts.progress.watch_destinations();
+        let known = destinations.borrow_and_update().least();
         let durable_now = *durable.borrow();
         let mut link = Self {
             last: Acknowledgement::default(),
@@ -105,6 +108,7 @@ impl ReplicationStream {
             shutdown: parts.shutdown,
             received: durable_now.lsn(),
             server_end: parts.server_end,
+            compared_up_to: parts.compared,
             metrics: parts.metrics,
             spool: parts.spool,
             ack: parts.ack,
@@ -114,8 +118,8 @@ impl ReplicationStream {
             #[cfg(feature = "failpoints")]
             deaf: false,
             durable,
-            checkpoint,
-            compared: known != Checkpoint::Unknown,
+            destinations,
+            compared: known != Reached::Unknown,
             watcher: parts.watcher,
         };
         link.last = link.acknowledgement(Lsn::ZERO, durable_now, known);
@@ -129,9 +133,17 @@ impl ReplicationStream {
         }
     }
 
+    /// The source's history is the known one up to here.
+    pub(crate) fn compared_up_to(&mut self, lsn: Lsn) {
+        if lsn > self.compared_up_to {
+            self.compared_up_to = lsn;
+            self.clock.moved();
+        }
+    }
+
     /// What may be said to the server.
-    fn acknowledgement(&mut self, received: Lsn, durable: DurableLsn, checkpoint: Checkpoint) -> Acknowledgement {
-        let now = Acknowledgement::new(self.ack, received, durable, checkpoint);
+    fn acknowledgement(&mut self, received: Lsn, durable: DurableLsn, checkpoint: Reached) -> Acknowledgement {
+        let now = Acknowledgement::new(self.ack, received, durable, checkpoint).only(self.compared_up_to);
         match &mut self.held {
             Some(held) => now.not_behind(held.limit(now.apply(), self.spool.oldest_prepared())),
             None => now,
@@ -176,9 +188,9 @@ impl ReplicationStream {
             if let Some(bytes) = self.try_next()? {
                 return Ok(Some(bytes));
             }
-            let Self { connection, clock, durable, checkpoint, watcher, shutdown, ack, .. } = self;
+            let Self { connection, clock, durable, destinations, watcher, shutdown, ack, .. } = self;
             let watch_durable = !clock.is_wanted();
-            let watch_checkpoint = *ack == Ack::Applied && watch_durable || !self.compared;
+            let watch_destinations = *ack == Ack::Applied && watch_durable || !self.compared;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Err(Interrupt::Shutdown),
@@ -190,7 +202,7 @@ impl ReplicationStream {
                     self.watch(Wait::Message { unread })?;
                 }
                 Ok(()) = durable.changed(), if watch_durable => clock.moved(),
-                Ok(()) = checkpoint.changed(), if watch_checkpoint => {
+                Ok(()) = destinations.changed(), if watch_destinations => {
                     clock.moved();
                     self.compare_checkpoint()?;
                 }
@@ -262,7 +274,7 @@ impl ReplicationStream {
     /// Sends a status update now.
     pub(crate) async fn feedback(&mut self) -> Result<(), Interrupt> {
         let durable = *self.durable.borrow_and_update();
-        let checkpoint = self.progress.checkpoint();
+        let checkpoint = self.progress.destinations().least();
         let now = self.acknowledgement(self.received, durable, checkpoint).not_below(self.last);
         self.connection.send_status(now)?;
         self.last = now;
@@ -280,19 +292,23 @@ impl ReplicationStream {
 
     /// The part of promise 7 that had to wait until the destination could be asked.
     fn compare_checkpoint(&mut self) -> Result<(), Interrupt> {
-        let checkpoint = self.progress.checkpoint();
-        if self.compared || checkpoint == Checkpoint::Unknown {
+        let destinations = self.progress.destinations();
+        if self.compared || destinations.least() == Reached::Unknown {
             return Ok(());
         }
         self.compared = true;
         let durable = self.spool.durable().lsn();
-        gap::check(&Positions {
-            confirmed: durable,
-            durable: Some(durable),
-            checkpoint,
-            released: self.spool.released_up_to(),
-            server: self.server_end.max(durable),
-        })
-        .map_err(|gap| Interrupt::Failed(gap.into()))
+        destinations
+            .iter()
+            .try_for_each(|(_, progress)| {
+                gap::check(&Positions {
+                    confirmed: durable,
+                    durable: Some(durable),
+                    checkpoint: progress.reached,
+                    released: self.spool.released_up_to(),
+                    server: self.server_end.max(durable),
+                })
+            })
+            .map_err(|gap| Interrupt::Failed(gap.into()))
     }
 }

@@ -14,14 +14,14 @@ use std::time::Duration;
 use super::acceptance;
 use super::connection::{Connection, ConnectionString, Session, literal};
 use super::error::SourceError;
-use super::gap::{Checkpoint, Gap, KnownEnd, Positions};
+use super::gap::{Gap, KnownEnd, Positions};
 use super::identity::{self, Comparison};
 use super::options::{Origin, SourceOptions};
-use super::progress::Progress;
 use super::publications::Watch;
 use super::slot::{self, SlotState};
 use crate::failpoint;
-use crate::position::{Lsn, PgTimestamp};
+use crate::position::{Lsn, PgTimestamp, Xid};
+use crate::progress::{Progress, Reached};
 use crate::spool::{AcceptedGap, Publication, SourceIdentity, Spool};
 
 /// What the server says of itself.
@@ -168,7 +168,7 @@ pub(crate) fn prepare(
     spool: &Spool,
     progress: &Progress,
 ) -> Result<Prepared, SourceError> {
-    let checkpoint = progress.checkpoint();
+    let destinations = progress.destinations();
     let bound = spool.identity()?;
     let mut connection = connect(string, Session::Replication, options.connect_timeout)?;
     let facts = facts(&mut connection, options)?;
@@ -183,18 +183,17 @@ pub(crate) fn prepare(
 
     // Who it is, before its slot is looked at: another server's slot of the same name proves nothing.
     let mut bind = bound.is_none();
-    if let (None, Some(owner), Checkpoint::Known(Some(position))) = (&bound, progress.owner(), checkpoint) {
-        identity::compare_destination(&owner, position.commit_end, &facts.identity)?;
+    for (_, destination) in destinations.iter().filter(|_| bound.is_none()) {
+        if let (Some(owner), Reached::Known(Some(position))) = (&destination.source, destination.reached) {
+            identity::compare_destination(owner, position.commit_end, &facts.identity)?;
+        }
     }
     if let Some(bound) = &bound
         && let Comparison::NewTimeline { from, to } = identity::compare(bound, &facts.identity, end)?
     {
         let history = connection.exec("asking for the timeline's history", &format!("TIMELINE_HISTORY {to}"))?;
         let history = String::from_utf8_lossy(history.get_bytes(0, 1).unwrap_or_default()).into_owned();
-        let seen = match checkpoint {
-            Checkpoint::Known(Some(position)) => position.commit_end.max(end),
-            _ => end,
-        };
+        let seen = destinations.furthest().map_or(end, |position| position.commit_end.max(end));
         identity::check_history(&history, from, to, seen)?;
         tracing::info!(from, to, "the source is on a new timeline that continues the old one");
         bind = true;
@@ -205,8 +204,9 @@ pub(crate) fn prepare(
     let policy = options.on_publication_change;
     let watch = Watch::begin(&mut connection, &options.publications, policy, spool, published)?;
 
-    let behind = KnownEnd::new(durable, checkpoint);
-    let first_run = bound.is_none() && !has_position && checkpoint == Checkpoint::Known(None);
+    let behind = KnownEnd::new(durable, &destinations);
+    let nothing_written = destinations.iter().all(|(_, destination)| destination.reached == Reached::Known(None));
+    let first_run = bound.is_none() && !has_position && nothing_written;
     let found = slot::look_up(&mut connection, &options.slot)?;
     let existed = found.is_some();
     let slot = match found {
@@ -220,6 +220,7 @@ pub(crate) fn prepare(
     };
     slot::check(&slot, &options.slot, &facts.identity.database, behind)?;
     slot::check_idle(&slot, &options.slot)?;
+    check_last_commit(&mut connection, spool)?;
     if slot.two_phase && protocol < 3 {
         return Err(SourceError::setup(
             format!("slot {:?} sends prepared transactions, which protocol version {protocol} cannot", options.slot),
@@ -229,8 +230,12 @@ pub(crate) fn prepare(
     // A slot that was just made is ahead of what the server said before.
     let server = facts.server.max(if found_is_new(durable, &slot) { slot.confirmed } else { Lsn::ZERO });
     let released = spool.released_up_to();
-    let positions = Positions { confirmed: slot.confirmed, durable, checkpoint, released, server };
-    let accepted = acceptance::check_with(&positions, options.accept_gap)?;
+    let mut accepted = None;
+    for (_, destination) in destinations.iter() {
+        let checkpoint = destination.reached;
+        let positions = Positions { confirmed: slot.confirmed, durable, checkpoint, released, server };
+        accepted = acceptance::check_with(&positions, options.accept_gap)?.or(accepted);
+    }
     if let Some(gap) = accepted {
         spool.accept_gap(AcceptedGap { from: gap.from, to: gap.to, accepted_at: PgTimestamp::now() })?;
         tracing::warn!(from = %gap.from, to = %gap.to, "the gap is accepted: what was committed in it is not at the destination");
@@ -253,6 +258,37 @@ pub(crate) fn prepare(
         protocol,
         watch,
     })
+}
+
+/// Where the slot is at the spool's end nothing comes again that could be compared (`history.rs`), so the server is asked
+/// about the last commit. Its transaction may have been forgotten, or be another one's by now: that proves nothing.
+fn check_last_commit(connection: &mut Connection, spool: &Spool) -> Result<(), SourceError> {
+    const DOING: &str = "asking about the last known commit";
+    let Some(known) = spool.known_commits().commits.back().copied() else { return Ok(()) };
+    let sql = format!(
+        "SELECT pg_catalog.age('{}'::pg_catalog.xid), pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())",
+        known.xid
+    );
+    let result = connection.exec(DOING, &sql)?;
+    let age = result.get_value(0, 0).and_then(|age| age.parse::<i32>().ok());
+    let newest = result.get_value(0, 1).and_then(|newest| newest.parse::<u64>().ok());
+    let (Some(age), Some(newest)) = (age, newest) else { return Ok(()) };
+    let never = |what| Gap::NeverCommitted { xid: known.xid, commit_end: known.commit_end, what };
+    if age <= 0 {
+        return Err(never("it has not begun there").into());
+    }
+    // Its number with the epoch, which is the newest one's or the one before.
+    let Some(full) = newest.checked_sub(u64::from(Xid::wrapping_sub(low(newest), known.xid))) else { return Ok(()) };
+    if full >= newest {
+        return Ok(());
+    }
+    let status = connection.one(DOING, &format!("SELECT pg_catalog.pg_xact_status('{full}'::pg_catalog.xid8)"))?;
+    if status.as_deref() == Some("aborted") { Err(never("it was rolled back there").into()) } else { Ok(()) }
+}
+
+/// A transaction's number without its epoch.
+fn low(full: u64) -> Xid {
+    Xid::try_from(full & u64::from(Xid::MAX)).unwrap_or_default()
 }
 
 /// Without anything of our own there is nothing that the server could be behind of.

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::error::SpoolError;
 use super::header::{HEADER_VERSION, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending};
 use super::intake::Intake;
+use super::known::KnownCommits;
 use super::layout::{
     FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, PUBLICATIONS_KEY, SALT_KEY, Store, parse_pending_key,
 };
@@ -79,6 +80,7 @@ pub(crate) struct Core {
     pub(crate) live: Mutex<RecentTransactions>,
     pub(crate) prepared: Mutex<HashMap<String, (Prepare, Arc<Shared>)>>,
     pub(crate) cursors: Mutex<Cursors>,
+    pub(crate) known: Mutex<KnownCommits>,
     pub(crate) queue: Queue,
     pub(crate) durable: watch::Sender<DurableLsn>,
     pub(crate) failure: watch::Sender<Option<Arc<SpoolError>>>,
@@ -177,6 +179,7 @@ impl Spool {
         let prepared = load_prepared(&store, &mut segments).map_err(held)?;
         let positions = load_cursors(&store).map_err(held)?;
         let relations = Relations::load(&store).map_err(held)?;
+        let known = KnownCommits::load(&store, &progress).map_err(held)?;
         let live = RecentTransactions::new(
             options.tail_transactions,
             progress.next_sequence,
@@ -189,6 +192,7 @@ impl Spool {
             live: Mutex::new(live),
             prepared: Mutex::new(prepared),
             cursors: Mutex::new(Cursors { positions, changed: Vec::new() }),
+            known: Mutex::new(known),
             queue: Queue::default(),
             durable: watch::Sender::new(DurableLsn::synced(progress.durable)),
             failure: watch::Sender::new(None),
@@ -244,8 +248,9 @@ impl Spool {
         let mut batch = store.db.batch();
         batch.insert(&store.meta, FORMER_KEY, record::encode(HEADER_VERSION, "former sources", &former)?);
         batch.insert(&store.meta, IDENTITY_KEY, record::encode(HEADER_VERSION, "the source's identity", identity)?);
-        // Its rows have other versions.
+        // Its rows have other versions, and its commits are others.
         batch.remove(&store.meta, PUBLICATIONS_KEY);
+        lock(&self.core.known).forget(store, &mut batch, self.durable().lsn())?;
         batch.commit().map_err(SpoolError::store("writing the identity"))?;
         store.db.persist(fjall::PersistMode::SyncAll).map_err(SpoolError::store("syncing the identity"))
     }
@@ -288,7 +293,14 @@ impl Spool {
     ///
     /// None today.
     pub fn cursor(&self, name: &str) -> Result<Option<Position>, SpoolError> {
-        Ok(lock(&self.core.cursors).positions.get(name).copied())
+        let position = lock(&self.core.cursors).positions.get(name).copied();
+        Ok(position.filter(|position| *position > Position::default()))
+    }
+
+    /// Keeps everything that is still there for an applier that has not come yet, until it says how far it is. Not kept
+    /// across a restart.
+    pub fn hold(&self, cursor: &str) {
+        lock(&self.core.cursors).positions.entry(cursor.to_owned()).or_default();
     }
 
     /// Forgets an applier that does not come back: what it has not applied is no longer kept for it.

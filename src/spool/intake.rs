@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use super::error::SpoolError;
 use super::handle::Spool;
 use super::header::{CommitInfo, Prepare};
+use super::known::KnownCommit;
 use super::layout::relation_key;
 use super::lock;
 use super::open::{CHUNK_BYTES, Open};
@@ -224,6 +225,9 @@ impl Intake {
             // Nothing of it survived or was published: its place in history is all there is to keep.
             Operation::Progress { end: commit.commit_end }
         } else {
+            let bytes =
+                (u64::from(open.chunks) * CHUNK_BYTES as u64) + inline.as_ref().map_or(0, |(raw, _)| raw.len() as u64);
+            self.know(&commit, !open.has_aborts_in_chunks, bytes);
             Operation::Commit { transaction: open.shared, commit: commit.into(), inline }
         };
         self.gather(operation);
@@ -322,6 +326,11 @@ impl Intake {
             Some((prepare, transaction)) if prepare.xid == commit.xid => {
                 self.seen = commit.commit_end;
                 let commit = Commit { origin: commit.origin.or(prepare.origin), ..commit };
+                let inner = lock(&transaction.inner);
+                let has_rows = inner.commands > 0 && inner.aborts == 0 && inner.aborted_runs.is_empty();
+                let bytes = inner.raw_bytes;
+                drop(inner);
+                self.know(&commit, has_rows, bytes);
                 self.gather(Operation::Commit { transaction, commit: commit.into(), inline: None });
                 return Ok(());
             }
@@ -368,6 +377,12 @@ impl Intake {
         }
     }
 
+    /// Everything that ends up to here was received before; what comes of it again is left out.
+    #[must_use]
+    pub fn seen(&self) -> Lsn {
+        self.seen
+    }
+
     /// Bytes gathered for the next flush, open buffers included.
     #[must_use]
     pub fn gathered(&self) -> usize {
@@ -406,6 +421,19 @@ impl Intake {
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         lock(&self.spool.core.pressure).clone()
+    }
+
+    /// Keeps in mind that it was received.
+    fn know(&self, commit: &Commit, has_rows: bool, bytes: u64) {
+        lock(&self.spool.core.known).push(KnownCommit {
+            commit_lsn: commit.commit_lsn,
+            commit_end: commit.commit_end,
+            xid: commit.xid,
+            commit_time: commit.commit_time,
+            has_rows,
+            has_origin: commit.origin.is_some(),
+            bytes,
+        });
     }
 
     /// Says which relation versions are of no more use here. What prepared transactions use is not known.

@@ -34,6 +34,8 @@ const CLEAR: u8 = 4;
 const TRAILER: &[u8] = b"FJL\x03";
 /// Bytes of a start entry.
 const START_BYTES: usize = 13;
+const CLEAR_BYTES: u64 = 9;
+const END_BYTES: u64 = 13;
 /// No group has more.
 const ITEMS_LIMIT: u32 = 1 << 24;
 
@@ -171,54 +173,62 @@ fn read_batch(reader: &mut impl Read) -> Result<(u64, Option<Progress>), Broken>
     u64_of(reader)?;
     let mut bytes = START_BYTES as u64;
     let (mut hash, mut progress) = (Xxh3::new(), None);
-    let mut left = items;
-    loop {
-        let tag = u8_of(reader)?;
-        match tag {
-            END => {
-                let checksum = u64_of(reader)?;
-                let mut trailer = [0; 4];
-                reader.read_exact(&mut trailer)?;
-                if trailer != TRAILER {
-                    return Err(Broken::Torn);
-                }
-                if left > 0 || hash.digest() != checksum {
-                    return Err(Broken::Checksum);
-                }
-                return Ok((bytes + 13, progress));
-            }
-            ITEM | CLEAR if left == 0 => return Err(Broken::Checksum),
+    for _ in 0..items {
+        match u8_of(reader)? {
             ITEM => {
-                let mut head = [0; 20];
-                reader.read_exact(&mut head)?;
-                hash.update(&[ITEM]);
-                hash.update(&head);
-                let [_, compression, _, _, _, _, _, _, _, _, k0, k1, _, _, _, _, s0, s1, s2, s3] = head;
-                if compression != 0 {
-                    return Err(Broken::Torn);
-                }
-                let key_length = usize::from(u16::from_le_bytes([k0, k1]));
-                let stored = u64::from(u32::from_le_bytes([s0, s1, s2, s3]));
-                let key = bytes_of(reader, key_length as u64, &mut hash)?;
-                if key == PROGRESS_KEY {
-                    let value = bytes_of(reader, stored, &mut hash)?;
-                    progress = record::decode(HEADER_VERSION, "the progress", &value).ok().or(progress);
-                } else {
-                    pass(reader, stored, &mut hash)?;
-                }
-                bytes += 21 + key_length as u64 + stored;
-                left -= 1;
+                let (length, recorded) = read_item(reader, &mut hash)?;
+                bytes += length;
+                progress = recorded.or(progress);
             }
             CLEAR => {
                 let keyspace = u64_of(reader)?;
                 hash.update(&[CLEAR]);
                 hash.update(&keyspace.to_le_bytes());
-                bytes += 9;
-                left -= 1;
+                bytes += CLEAR_BYTES;
+            }
+            // It ends before all of its items.
+            END => {
+                read_end(reader)?;
+                return Err(Broken::Checksum);
             }
             _ => return Err(Broken::Torn),
         }
     }
+    match u8_of(reader)? {
+        END if read_end(reader)? == hash.digest() => Ok((bytes + END_BYTES, progress)),
+        END | ITEM | CLEAR => Err(Broken::Checksum),
+        _ => Err(Broken::Torn),
+    }
+}
+
+/// Reads an item behind its tag: its length with the tag, and the progress that it records.
+fn read_item(reader: &mut impl Read, hash: &mut Xxh3) -> Result<(u64, Option<Progress>), Broken> {
+    let mut head = [0; 20];
+    reader.read_exact(&mut head)?;
+    hash.update(&[ITEM]);
+    hash.update(&head);
+    let [_, compression, _, _, _, _, _, _, _, _, k0, k1, _, _, _, _, s0, s1, s2, s3] = head;
+    if compression != 0 {
+        return Err(Broken::Torn);
+    }
+    let key_length = u64::from(u16::from_le_bytes([k0, k1]));
+    let stored = u64::from(u32::from_le_bytes([s0, s1, s2, s3]));
+    let mut progress = None;
+    if bytes_of(reader, key_length, hash)? == PROGRESS_KEY {
+        let value = bytes_of(reader, stored, hash)?;
+        progress = record::decode(HEADER_VERSION, "the progress", &value).ok();
+    } else {
+        pass(reader, stored, hash)?;
+    }
+    Ok((1 + head.len() as u64 + key_length + stored, progress))
+}
+
+/// Reads the end of a batch behind its tag: the checksum.
+fn read_end(reader: &mut impl Read) -> Result<u64, Broken> {
+    let checksum = u64_of(reader)?;
+    let mut trailer = [0; 4];
+    reader.read_exact(&mut trailer)?;
+    if trailer == TRAILER { Ok(checksum) } else { Err(Broken::Torn) }
 }
 
 fn bytes_of(reader: &mut impl Read, length: u64, hash: &mut Xxh3) -> Result<Vec<u8>, Broken> {

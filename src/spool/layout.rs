@@ -8,6 +8,7 @@
 //! | `meta` | `former` | the [`SourceIdentity`](super::SourceIdentity)s that were adopted away from, oldest first |
 //! | `meta` | `publications` | [`Published`](super::Published): the publications' rows as they were last seen |
 //! | `meta` | `accepted-gaps` | the [`AcceptedGap`](super::AcceptedGap)s, oldest first |
+//! | `meta` | `known-commits` | [`KnownCommits`](super::KnownCommits): the last commits that were released |
 //! | `meta` | `progress` | [`Progress`](super::header::Progress), rewritten by every batch |
 //! | `meta` | `segment/` number u32 BE | [`SegmentRecord`](super::segments::SegmentRecord) |
 //! | `relations` | version u32 BE | the Relation frame and the catalogue's answer, and the table's latest file node ([`super::relations`]) |
@@ -40,6 +41,7 @@ pub(crate) const IDENTITY_KEY: &[u8] = b"identity";
 pub(crate) const FORMER_KEY: &[u8] = b"former";
 pub(crate) const PUBLICATIONS_KEY: &[u8] = b"publications";
 pub(crate) const ACCEPTED_GAPS_KEY: &[u8] = b"accepted-gaps";
+pub(crate) const KNOWN_COMMITS_KEY: &[u8] = b"known-commits";
 pub(crate) const PROGRESS_KEY: &[u8] = b"progress";
 pub(crate) const SEGMENT_PREFIX: &[u8] = b"segment/";
 /// How many keyspaces there are beside the segments; created first, the engine numbers them from 1.

@@ -188,9 +188,9 @@ fn what_a_destination_that_went_back_needs_is_kept_for_it() {
     let mut reader = spool.reader("main");
     reader.advance(Position::end_of(Lsn(300)));
     let back = Position::end_of(Lsn(100));
-    assert_eq!(reader.go_back(back), Lsn::ZERO);
+    assert_eq!(reader.keep_after(back), Lsn::ZERO);
     reader.seek(back);
-    assert_eq!(reader.go_back(Position::end_of(Lsn(200))), Lsn::ZERO, "forward it goes with a commit only");
+    assert_eq!(reader.keep_after(Position::end_of(Lsn(200))), Lsn::ZERO, "forward it goes with a commit only");
     until("the retention is over", || spool.released_up_to() >= Lsn(100));
     assert_eq!(spool.released_up_to(), Lsn(100));
     assert_eq!(frames(&mut reader.try_next().unwrap().unwrap()), [insert(1, "row")]);

@@ -65,6 +65,22 @@ impl Maintenance {
     }
 }
 
+/// A transaction that may go.
+struct Released {
+    key: fjall::UserKey,
+    commit_end: Lsn,
+}
+
+/// What one round of maintenance deletes.
+#[derive(Default)]
+struct ReleasePlan {
+    released: Vec<Released>,
+    /// Of their values.
+    bytes: u64,
+    /// There are more than one round takes.
+    more: bool,
+}
+
 impl Writer {
     /// Does what is due.
     pub(crate) fn maintain(&mut self) -> Result<(), SpoolError> {
@@ -97,50 +113,15 @@ impl Writer {
         applied
     }
 
+    /// Deletes applied transactions that nothing retains.
     fn release(&mut self, applied: Lsn) -> Result<(), SpoolError> {
-        let options = &self.core.options;
-        let under_pressure = self.under_pressure();
-        let samples = &mut self.maintenance.applied;
-        let mut expired = Lsn::ZERO;
-        while let Some((at, lsn)) = samples.front()
-            && at.elapsed() >= options.retain
-        {
-            expired = expired.max(*lsn);
-            samples.pop_front();
-        }
-        // The sample stands for its time until a newer one expires.
-        if expired > Lsn::ZERO {
-            self.expired = self.expired.max(expired.min(applied));
-        }
-        let applied_total = self.stored_total_at(applied)?;
-        let store = &self.core.store;
-        let mut batch = store.db.batch();
+        self.expire(applied);
+        let plan = self.releasable(applied)?;
+        self.maintenance.more = plan.more;
+        let Some(last) = plan.released.last() else { return Ok(()) };
         let mut progress = self.progress;
-        self.maintenance.more = false;
-        for entry in store.pending.range((progress.released.0.saturating_add(1)).to_be_bytes()..) {
-            let (key, value) = entry.into_inner().map_err(SpoolError::store("reading applied transactions"))?;
-            let (commit_end, _) = parse_pending_key(&key)
-                .ok_or_else(|| SpoolError::damaged("a pending header", "its key is cut short"))?;
-            if commit_end > applied {
-                break;
-            }
-            if commit_end > self.expired && !under_pressure {
-                let (header, _) = decode_pending(commit_end, &value)?;
-                if applied_total.saturating_sub(header.stored_total) < options.retain_bytes {
-                    break;
-                }
-            }
-            if batch.len() >= RELEASE {
-                self.maintenance.more = true;
-                break;
-            }
-            batch.remove(&store.pending, key);
-            progress.released = commit_end;
-            progress.pending_bytes = progress.pending_bytes.saturating_sub(value.len() as u64);
-        }
-        if batch.is_empty() {
-            return Ok(());
-        }
+        progress.released = last.commit_end;
+        progress.pending_bytes = progress.pending_bytes.saturating_sub(plan.bytes);
         {
             // A destination that went back meanwhile needs them.
             let cursors = lock(&self.core.cursors);
@@ -150,11 +131,62 @@ impl Writer {
             // Before the deletes are seen: a reader that is behind gets told so, and no hole.
             self.core.released.store(progress.released.0, Ordering::Release);
         }
+        let mut batch = self.core.store.db.batch();
+        for released in plan.released {
+            batch.remove(&self.core.store.pending, released.key);
+        }
         self.progress = progress;
         self.add_cursors(&mut batch)?;
         self.add_progress(&mut batch)?;
+        lock(&self.core.known).keep(&self.core.store, &mut batch, progress.released)?;
         batch.commit().map_err(SpoolError::store("releasing applied transactions"))?;
         failpoint::pass("spool.released").map_err(SpoolError::failpoint("releasing"))
+    }
+
+    /// Everything that was applied longer ago than the retention is retained no more.
+    fn expire(&mut self, applied: Lsn) {
+        let retain = self.core.options.retain;
+        let samples = &mut self.maintenance.applied;
+        let mut expired = Lsn::ZERO;
+        while let Some((at, lsn)) = samples.front()
+            && at.elapsed() >= retain
+        {
+            expired = expired.max(*lsn);
+            samples.pop_front();
+        }
+        // The sample stands for its time until a newer one expires.
+        if expired > Lsn::ZERO {
+            self.expired = self.expired.max(expired.min(applied));
+        }
+    }
+
+    /// Which transactions may go: applied, and neither young nor few enough to be retained.
+    fn releasable(&self, applied: Lsn) -> Result<ReleasePlan, SpoolError> {
+        let under_pressure = self.under_pressure();
+        let applied_total = self.stored_total_at(applied)?;
+        let mut plan = ReleasePlan::default();
+        let first = self.progress.released.0.saturating_add(1);
+        for entry in self.core.store.pending.range(first.to_be_bytes()..) {
+            let (key, value) = entry.into_inner().map_err(SpoolError::store("reading applied transactions"))?;
+            let (commit_end, _) = parse_pending_key(&key)
+                .ok_or_else(|| SpoolError::damaged("a pending header", "its key is cut short"))?;
+            if commit_end > applied {
+                break;
+            }
+            if commit_end > self.expired && !under_pressure {
+                let (header, _) = decode_pending(commit_end, &value)?;
+                if applied_total.saturating_sub(header.stored_total) < self.core.options.retain_bytes {
+                    break;
+                }
+            }
+            if plan.released.len() >= RELEASE {
+                plan.more = true;
+                break;
+            }
+            plan.bytes += value.len() as u64;
+            plan.released.push(Released { key, commit_end });
+        }
+        Ok(plan)
     }
 
     /// The stored bytes of everything up to the transaction that ends there.

@@ -38,6 +38,7 @@ pub mod inspection;
 mod inspection_tests;
 mod intake;
 mod journal;
+mod known;
 mod layout;
 #[cfg(test)]
 mod life_tests;
@@ -73,6 +74,7 @@ pub use header::{
     AbortedRun, CommitInfo, PendingHeader, Prepare, Progress, Publication, ReceivedHeader, Run, SourceIdentity,
 };
 pub use intake::{Commit, Intake, Skip};
+pub use known::{KnownCommit, KnownCommits};
 pub use options::SpoolOptions;
 pub use pressure::{Pressure, Unfinished};
 pub use publications::{PublicationRow, Published};

@@ -42,6 +42,8 @@ pub(crate) struct Open {
     /// Subtransactions with commands in the buffer, and in chunks made.
     in_buffer: RoaringBitmap,
     in_chunks: RoaringBitmap,
+    /// Some aborted that have commands in chunks.
+    pub(crate) has_aborts_in_chunks: bool,
     /// Aborted ones with commands in the buffer.
     aborted_in_buffer: RoaringBitmap,
 }
@@ -60,6 +62,7 @@ impl Open {
             used: Vec::new(),
             in_buffer: RoaringBitmap::new(),
             in_chunks: RoaringBitmap::new(),
+            has_aborts_in_chunks: false,
             aborted_in_buffer: RoaringBitmap::new(),
         }
     }
@@ -111,7 +114,9 @@ impl Open {
         if self.in_buffer.contains(subxid) {
             self.aborted_in_buffer.insert(subxid);
         }
-        self.in_chunks.remove(subxid)
+        let noted = self.in_chunks.remove(subxid);
+        self.has_aborts_in_chunks |= noted;
+        noted
     }
 
     #[cold]

@@ -155,12 +155,13 @@ impl SpoolReader {
         lock(&self.spool.core.cursors).set(&self.cursor, position);
     }
 
-    /// The destination went back to this position, if that is before the cursor: what follows is kept for it again. Returns up
-    /// to where everything was released before that.
+    /// The destination is at this position: what follows is kept for it, also when it went back or is new here. Returns up to
+    /// where everything was released before that.
     #[must_use]
-    pub fn go_back(&self, position: Position) -> Lsn {
+    pub fn keep_after(&self, position: Position) -> Lsn {
         let mut cursors = lock(&self.spool.core.cursors);
-        if cursors.positions.get(&self.cursor).is_some_and(|cursor| position < *cursor) {
+        let cursor = cursors.positions.get(&self.cursor).copied().unwrap_or_default();
+        if cursor == Position::default() || position < cursor {
             cursors.set(&self.cursor, position);
         }
         Lsn(self.spool.core.released.load(Ordering::Acquire))

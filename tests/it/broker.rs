@@ -17,15 +17,21 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::message::Headers;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::driver::PATIENCE;
 use crate::server::say;
 
+/// The user of the guarded listener, and the password as an address has it.
+pub const USER: (&str, &str) = ("shop", "p%40ss");
+
 /// A running broker.
 pub struct Broker {
     pub port: u16,
+    /// Where it wants TLS with a client's certificate, and a password.
+    pub guarded: u16,
     controller: u16,
     directory: PathBuf,
     libraries: PathBuf,
@@ -38,6 +44,15 @@ pub struct Event {
     pub partition: i32,
     pub key: Option<Value>,
     pub value: Option<Value>,
+}
+
+/// A record as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    pub partition: i32,
+    pub key: Value,
+    pub value: Option<Value>,
+    pub headers: Vec<(String, String)>,
 }
 
 impl Event {
@@ -102,7 +117,8 @@ impl Broker {
             .spawn()
             .unwrap();
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
-        let broker = Self { port: free(), controller: free(), directory, libraries, _watchdog: watchdog };
+        let broker =
+            Self { port: free(), guarded: free(), controller: free(), directory, libraries, _watchdog: watchdog };
         broker.configure();
         let formatted = broker
             .java("-Xmx128m", "kafka.tools.StorageTool")
@@ -115,10 +131,18 @@ impl Broker {
     }
 
     fn configure(&self) {
-        let Self { port, controller, directory, .. } = self;
+        let Self { port, guarded, controller, directory, .. } = self;
+        crate::connections::certificates(directory);
+        let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
+        fs::write(directory.join("server.pem"), read("server.key") + &read("server.crt")).unwrap();
         let text = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},GUARDED://127.0.0.1:{guarded}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_SSL\n\
+             ssl.keystore.type=PEM\nssl.keystore.location=server.pem\nssl.truststore.type=PEM\nssl.truststore.location=ca.crt\n\
+             listener.name.guarded.ssl.client.auth=required\nlistener.name.guarded.sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.guarded.plain.sasl.jaas.config=\
+             org.apache.kafka.common.security.plain.PlainLoginModule required user_shop=\"p@ss\";\n\
              controller.listener.names=CONTROLLER\nlog.dirs={}/data\noffsets.topic.replication.factor=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              transaction.state.log.num.partitions=1\nauto.create.topics.enable=false\n\
@@ -167,17 +191,33 @@ impl Broker {
         }
     }
 
+    /// The guarded listener, with a password; and what a client needs beside it.
+    pub fn guarded_uri(&self, password: &str, prefix: &str) -> (String, String) {
+        let of = |name: &str| self.directory.join(name).display().to_string();
+        let uri = format!("kafka://{}:{password}@127.0.0.1:{}/{prefix}", USER.0, self.guarded);
+        let files = [
+            ("ssl.ca.location", of("ca.crt")),
+            ("ssl.certificate.location", of("client.crt")),
+            ("ssl.key.location", of("client.key")),
+        ];
+        (uri, files.map(|(key, value)| format!("{key}={value}")).join(";"))
+    }
+
     /// Where it is, with a prefix for its topics.
     pub fn uri(&self, prefix: &str) -> String {
         format!("kafka://127.0.0.1:{}/{prefix}", self.port)
     }
 
     fn config(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", format!("127.0.0.1:{}", self.port)).set("group.id", "unused");
-        config.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
-        config.set("enable.auto.commit", "false");
-        config
+        reader(&format!("127.0.0.1:{}", self.port))
+    }
+
+    /// Deletes a topic.
+    pub fn delete(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let deleted = runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new())).unwrap();
+        assert!(deleted[0].is_ok(), "{deleted:?}");
     }
 
     /// Creates a topic.
@@ -200,36 +240,59 @@ impl Broker {
 
     /// Everything that a `read_committed` reader sees in a topic, each partition in its order; nothing when there is none.
     pub fn events(&self, topic: &str) -> Vec<Event> {
-        let consumer: BaseConsumer = self.config().create().unwrap();
-        let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return Vec::new() };
-        let partitions = metadata.topics()[0].partitions().len();
-        let mut places = TopicPartitionList::new();
-        for partition in 0..i32::try_from(partitions).unwrap() {
-            places.add_partition_offset(topic, partition, Offset::Offset(0)).unwrap();
-        }
-        consumer.assign(&places).unwrap();
-        let (mut events, mut ended) = (Vec::new(), 0);
-        let deadline = Instant::now() + PATIENCE;
-        while ended < partitions {
-            assert!(Instant::now() < deadline, "topic {topic} has no end");
-            match consumer.poll(Duration::from_millis(200)) {
-                None => {}
-                Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
-                Some(Err(error)) => panic!("{topic}: {error}"),
-                Some(Ok(message)) => {
-                    let json = |bytes: &[u8]| {
-                        // The checkpoint's key is no JSON.
-                        let mut value: Value = serde_json::from_slice(bytes).unwrap_or_default();
-                        if value.get("payload").is_some() { value["payload"].take() } else { value }
-                    };
-                    events.push(Event {
-                        partition: message.partition(),
-                        key: message.key().map(json),
-                        value: message.payload().map(json),
-                    });
-                }
+        let bare = |mut value: Value| if value.get("payload").is_some() { value["payload"].take() } else { value };
+        let records = self.records(topic).into_iter();
+        let event = |record: Record| Event {
+            partition: record.partition,
+            key: Some(bare(record.key)).filter(|key| !key.is_null()),
+            value: record.value.map(bare),
+        };
+        records.map(event).collect()
+    }
+
+    /// The same with schemas and headers.
+    pub fn records(&self, topic: &str) -> Vec<Record> {
+        records(&format!("127.0.0.1:{}", self.port), topic)
+    }
+}
+
+fn reader(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", "unused").set("enable.auto.commit", "false");
+    config.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+    config
+}
+
+/// Everything that a `read_committed` reader of these brokers sees in a topic. A key that is no JSON, like the checkpoint's, counts as none.
+pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
+    let consumer: BaseConsumer = reader(brokers).create().unwrap();
+    let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return Vec::new() };
+    let partitions = metadata.topics()[0].partitions().len();
+    let mut places = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions).unwrap() {
+        places.add_partition_offset(topic, partition, Offset::Offset(0)).unwrap();
+    }
+    consumer.assign(&places).unwrap();
+    let (mut records, mut ended) = (Vec::new(), 0);
+    let deadline = Instant::now() + PATIENCE;
+    while ended < partitions {
+        assert!(Instant::now() < deadline, "topic {topic} has no end");
+        match consumer.poll(Duration::from_millis(200)) {
+            None => {}
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => panic!("{topic}: {error}"),
+            Some(Ok(message)) => {
+                let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_default();
+                let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+                let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+                records.push(Record {
+                    partition: message.partition(),
+                    key: message.key().map(json).unwrap_or_default(),
+                    value: message.payload().map(json),
+                    headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
+                });
             }
         }
-        events
     }
+    records
 }

@@ -14,7 +14,7 @@ fn openssl(directory: &Path, arguments: &str) {
 }
 
 /// Two authorities, and certificates of the first for the server (127.0.0.1) and for a role.
-fn certificates(directory: &Path) {
+pub fn certificates(directory: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     for authority in ["ca", "other"] {
         openssl(

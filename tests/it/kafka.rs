@@ -11,7 +11,7 @@ use crate::driver::{PATIENCE, Pipeline, Running};
 use crate::server::{Server, failpoints_are_built_in};
 use crate::workload::{TABLES, Workload};
 
-const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
+pub const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
 
 /// A pipeline into this broker; its topics begin with the returned prefix.
 pub fn into(broker: &Broker, database: &Database, pipeline: &mut Pipeline) -> String {
@@ -26,7 +26,7 @@ pub fn has_mark(broker: &Broker, prefix: &str, mark: i64) -> bool {
 }
 
 #[track_caller]
-fn until_caught_up(running: &mut Running, broker: &Broker, prefix: &str, database: &mut Database) {
+pub fn until_caught_up(running: &mut Running, broker: &Broker, prefix: &str, database: &mut Database) {
     let mark = database.mark();
     running.until("the topic has the mark", || has_mark(broker, prefix, mark));
 }
@@ -59,13 +59,24 @@ pub fn check(broker: &Broker, prefix: &str, workload: &Workload, database: &mut 
     }
 }
 
-fn ops(events: &[Event]) -> Vec<String> {
+pub fn ops(events: &[Event]) -> Vec<String> {
     let line = |event: &Event| match &event.value {
         None => format!("tombstone {}", event.key("id")),
         Some(_) if event.op() == "t" => format!("t {}", event.partition),
         Some(_) => format!("{} {} {}", event.op(), event.key("id"), event.after("v")),
     };
     events.iter().map(|event| line(event).trim_end().trim_end_matches(" null").to_owned()).collect()
+}
+
+/// How many records of each transaction are seen in one topic.
+fn by_transaction(broker: &Broker, prefix: &str) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for event in broker.events(&format!("{prefix}.public.left_half")) {
+        if let Some(value) = &event.value {
+            *counts.entry(value["source"]["txId"].to_string()).or_default() += 1;
+        }
+    }
+    counts
 }
 
 /// The failpoints of the destination, and which passing: the first checkpoint is the epoch alone, the second has changes before it.
@@ -132,6 +143,56 @@ on_each_server! {
         }
     }
 
+    fn the_plain_format_is_the_row_alone_and_headers_name_position_and_transaction(server) {
+        let Some(broker) = Broker::shared() else { return };
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let prefix = into(broker, &database, &mut pipeline);
+        pipeline.set("PG2ANY_KAFKA_FORMAT", "plain").set("PG2ANY_KAFKA_HEADERS", "true").set("PG2ANY_KAFKA_HEARTBEAT", "1ms");
+        database.execute("INSERT INTO t VALUES (1, 'one'), (2, 'two')");
+        database.execute("UPDATE t SET id = 3 WHERE id = 2");
+        database.execute("TRUNCATE t");
+        assert!(pipeline.catch_up().contains("TRUNCATE of public.t"));
+        let records = broker.records(&format!("{prefix}.public.t"));
+        let rows: Vec<_> = records.iter().map(|r| format!("{} {}", r.key, r.value.clone().unwrap_or_default())).collect();
+        let expected =
+            [r#"{"id":1} {"id":1,"v":"one"}"#, r#"{"id":2} {"id":2,"v":"two"}"#, r#"{"id":2} null"#, r#"{"id":3} {"id":3,"v":"two"}"#];
+        assert_eq!(rows, expected);
+        let header = |record: usize, name: &str| {
+            let found = records[record].headers.iter().find(|(key, _)| key == name);
+            found.unwrap_or_else(|| panic!("{name}: {:?}", records[record].headers)).1.clone()
+        };
+        assert!(header(0, "pg2any.position").ends_with("#0") && header(1, "pg2any.position").ends_with("#1"));
+        assert_eq!(header(0, "pg2any.xid"), header(1, "pg2any.xid"));
+        assert_eq!((header(2, "__debezium.newkey"), header(3, "__debezium.oldkey")), (r#"{"id":3}"#.into(), r#"{"id":2}"#.into()));
+        let heartbeats = broker.records(&format!("__debezium-heartbeat.{prefix}"));
+        assert!(heartbeats.iter().all(|beat| beat.key["serverName"] == prefix && beat.value.as_ref().unwrap()["ts_ms"].is_number()));
+        assert!(!heartbeats.is_empty());
+    }
+
+    fn a_transaction_in_parts_is_counted_through_a_restart(server) {
+        let Some(broker) = Broker::shared() else { return };
+        if !failpoints_are_built_in() {
+            return;
+        }
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let prefix = into(broker, &database, &mut pipeline);
+        pipeline.set("PG2ANY_KAFKA_TRANSACTIONS", "true").set("PG2ANY_SPLIT_LIMIT", "10");
+        database.execute("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 35) g");
+        let mut running = pipeline.start_with(&[("PG2ANY_FAILPOINTS", "apply.committed=kill@2")], &[]);
+        assert_eq!(running.wait(PATIENCE).signal(), Some(9));
+        let rows = || broker.events(&format!("{prefix}.public.t"));
+        assert_eq!(rows().len(), 20, "two parts of ten");
+        pipeline.catch_up();
+        let order: Vec<_> = rows().iter().map(|row| row.value.as_ref().unwrap()["transaction"]["total_order"].as_u64().unwrap()).collect();
+        assert_eq!(order, (1..=35).collect::<Vec<u64>>());
+        let id = rows()[0].value.as_ref().unwrap()["transaction"]["id"].clone();
+        let markers = broker.events(&format!("{prefix}.transaction"));
+        let of_ours: Vec<_> = markers.iter().filter_map(|m| m.value.as_ref()).filter(|value| value["id"] == id).collect();
+        assert_eq!(of_ours.len(), 2, "{of_ours:?}");
+        assert_eq!((&of_ours[0]["status"], &of_ours[1]["status"]), (&"BEGIN".into(), &"END".into()));
+        assert_eq!(of_ours[1]["event_count"], 35);
+    }
+
     fn a_second_run_adds_nothing_and_the_checkpoint_names_the_source(server) {
         let Some(broker) = Broker::shared() else { return };
         let (mut database, mut pipeline) = arrange_streaming(server, TABLES);
@@ -180,14 +241,20 @@ on_each_server! {
         let prefix = into(broker, &database, &mut pipeline);
         let mut random = crate::random::Random::new(14);
         let mut workload = Workload::default();
+        let mut looks = Vec::new();
         for round in 0..10 {
             let running = pipeline.start();
             workload.round(&mut database, &format!("r{round}"), false);
             std::thread::sleep(Duration::from_millis(random.below(900)));
+            looks.push(by_transaction(broker, &prefix));
             running.kill();
         }
         pipeline.catch_up();
         check(broker, &prefix, &workload, &mut database);
+        let whole = by_transaction(broker, &prefix);
+        for (transaction, records) in looks.iter().flatten() {
+            assert_eq!(whole[transaction], *records, "a part of transaction {transaction} was seen");
+        }
     }
 
     fn a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(server) {

@@ -268,6 +268,28 @@ on_each_server! {
         assert_equal(&database, &pipeline);
     }
 
+    fn a_destination_that_is_replaced_or_deleted_while_it_is_written_is_noticed(server) {
+        let (mut database, pipeline) = arrange(server, TABLE);
+        let mut running = pipeline.start();
+        running.until_caught_up(&pipeline, &mut database);
+        let older = pipeline.beside("older.sqlite");
+        pipeline.open().unwrap().execute("VACUUM INTO ?1", [older.to_str().unwrap()]).unwrap();
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        running.until_caught_up(&pipeline, &mut database);
+        std::fs::rename(&older, pipeline.file()).unwrap();
+        database.execute("INSERT INTO t VALUES (2, 'x')");
+        running.until_caught_up(&pipeline, &mut database);
+        assert!(running.said().contains("was replaced by another one"), "{}", running.said());
+        assert_equal(&database, &pipeline);
+        assert_eq!(pipeline.lines("PRAGMA integrity_check"), ["ok"]);
+        std::fs::remove_file(pipeline.file()).unwrap();
+        database.execute("INSERT INTO t VALUES (3, 'x')");
+        let status = running.wait(PATIENCE);
+        assert_eq!(status.code(), Some(GAP), "{status}: {}", running.said());
+        let said = running.said();
+        assert!(said.contains("was deleted or renamed") && said.contains("holds no checkpoint"), "{said}");
+    }
+
     fn a_cursor_that_does_not_come_back_pins_the_spool_until_it_is_forgotten(server) {
         let (mut database, mut pipeline) = arrange(server, TABLE);
         database.execute("INSERT INTO t VALUES (1, 'x')");

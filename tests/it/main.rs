@@ -17,6 +17,8 @@ mod filesystem;
 mod proxy;
 mod random;
 mod recorder;
+#[cfg(feature = "kafka")]
+mod topics;
 mod unsaid;
 mod workload;
 
@@ -29,12 +31,16 @@ mod crash;
 mod delivery;
 mod durability;
 mod early;
+#[cfg(feature = "kafka")]
+mod events;
 mod evolution;
 mod failover;
 mod gaps;
 mod harness;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "kafka")]
+mod kafka_faults;
 mod limits;
 mod liveness;
 mod operation;
@@ -44,4 +50,6 @@ mod power;
 mod publications;
 mod refusals;
 mod resources;
+mod restored;
+mod several;
 mod syscalls;

@@ -29,7 +29,7 @@ fn fingerprint(directory: &std::path::Path) -> Vec<(std::path::PathBuf, u64, u64
 }
 
 /// `inspect` of a running pipeline.
-fn summary(pipeline: &Pipeline) -> serde_json::Value {
+pub fn summary(pipeline: &Pipeline) -> serde_json::Value {
     let (_, out, _) = pipeline.run(&["inspect", "--json"]);
     serde_json::from_str(&out).unwrap_or_default()
 }
@@ -325,14 +325,22 @@ on_each_server! {
         locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
         pipeline.set("PG2ANY_DISK_QUOTA", "8MB").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1").set("PG2ANY_ENABLE_COMPRESSION", "false");
         let mut running = pipeline.start();
-        for round in 0..40 {
-            database.execute(&fill("t", round * 10_000 + 1, 2500));
+        // Eight times the quota, and several times that with what PostgreSQL and the kernel have buffers for.
+        for round in 0..64 {
+            database.execute(&fill("t", round * 10_000 + 1, 5000));
         }
-        std::thread::sleep(Duration::from_secs(4));
-        assert!(running.ended().is_none(), "{}", running.said());
-        let end = database.text("SELECT pg_current_wal_flush_lsn()");
-        assert_eq!(database.slot(&format!("confirmed_flush_lsn >= '{end}'::pg_lsn")).as_deref(), Some("false"));
-        assert_eq!(database.slot("active").as_deref(), Some("true"), "{}", running.said());
+        let sent = database.text("SELECT pg_current_wal_flush_lsn()");
+        running.until_said("reading from the source is paused");
+        // Longer than the server would wait for a silent client.
+        let pid = database.slot("active_pid");
+        let reports = || summary(&pipeline)["metrics"]["feedback_sent"].as_u64();
+        let (paused, since) = (reports(), Instant::now());
+        running.until("twelve more reports", || {
+            reports() >= paused.map(|paused| paused + 12) && since.elapsed() > Duration::from_secs(4)
+        });
+        assert_eq!(database.slot("active_pid"), pid, "{}", running.said());
+        assert_eq!(summary(&pipeline)["metrics"]["spool_paused"], 1, "{}", running.said());
+        assert_eq!(database.slot(&format!("confirmed_flush_lsn >= '{sent}'::pg_lsn")).as_deref(), Some("false"));
         let held: u64 = fingerprint(&pipeline.data()).iter().map(|(_, length, _)| length).sum();
         locker.execute_batch("ROLLBACK").unwrap();
         drop(locker);

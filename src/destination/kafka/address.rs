@@ -17,7 +17,7 @@ pub(super) struct Address {
 
 impl Address {
     /// Takes an address or a bare list of brokers apart.
-    pub(super) fn parse(uri: &str) -> Result<Self, DestinationError> {
+    pub(super) fn parse(uri: &str, named: Option<&str>) -> Result<Self, DestinationError> {
         let wrong = |what: &str| {
             DestinationError::permanent(format!("the Kafka destination's address {what}"))
                 .hint("Write kafka://host:9092,host2:9092/prefix?property=value, or host:9092,host2:9092")
@@ -32,7 +32,13 @@ impl Address {
         if brokers.is_empty() {
             return Err(wrong("names no broker"));
         }
-        let prefix = if prefix.is_empty() { "pg2any" } else { prefix };
+        let prefix = match (prefix, named) {
+            ("", named) => named.unwrap_or("pg2any"),
+            (prefix, Some(other)) if other != prefix => {
+                return Err(wrong(&format!("has the prefix {prefix}, and --kafka-topic-prefix says {other}")));
+            }
+            (prefix, _) => prefix,
+        };
         if !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) || prefix.len() > 100 {
             return Err(wrong(
                 "has a prefix that is no part of a topic's name (1 to 100 of A-Z, a-z, 0-9, ., _ and -)",
@@ -86,10 +92,11 @@ mod tests {
             ("kafka://a", "a", "pg2any"),
             ("a:9092,b:9092", "a:9092,b:9092", "pg2any"),
         ] {
-            let address = Address::parse(uri).unwrap();
+            let address = Address::parse(uri, None).unwrap();
             assert_eq!((address.brokers.as_str(), address.prefix.as_str()), (brokers, prefix), "{uri}");
         }
-        let address = Address::parse("kafka://u:p%40ss@a:1/x?sasl.mechanism=SCRAM-SHA-512&linger.ms=5").unwrap();
+        let address =
+            Address::parse("kafka://u:p%40ss@a:1/x?sasl.mechanism=SCRAM-SHA-512&linger.ms=5", Some("x")).unwrap();
         let found: Vec<_> = address.properties.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(
             found,
@@ -107,12 +114,13 @@ mod tests {
     fn what_is_wrong_with_an_address_is_said() {
         for (uri, said) in [
             ("kafka://", "names no broker"),
-            ("kafka://a/p q", "prefix"),
+            ("kafka://a/p%20q", "prefix"),
             ("kafka://a?acks=1", "sets acks"),
+            ("kafka://a/q", "--kafka-topic-prefix says p"),
             ("kafka://u@a", "without a password"),
             ("kafka://a?x=%zz", "option x"),
         ] {
-            let Err(error) = Address::parse(uri) else { panic!("{uri} is taken") };
+            let Err(error) = Address::parse(uri, Some("p")) else { panic!("{uri} is taken") };
             assert!(error.to_string().contains(said), "{error}");
         }
     }

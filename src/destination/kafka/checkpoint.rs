@@ -17,16 +17,20 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use super::failure::failed;
+use super::transaction::Counts;
 use crate::destination::{Checkpoint, DestinationError, FailureKind};
 use crate::position::Position;
 
 /// The value of a record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub(super) epoch: u64,
     pub(super) source: Option<String>,
     pub(super) position: Option<Position>,
     pub(super) digest: Option<u64>,
+    /// Of a transaction that is committed in parts, when its events are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) counts: Option<Counts>,
 }
 
 impl Entry {

@@ -13,7 +13,10 @@
 
 mod settings;
 
-pub use settings::{Delivery, KafkaSettings};
+pub use settings::{
+    BinaryHandling, DecimalHandling, Delivery, EventSettings, Format, IntervalHandling, KafkaSettings, OnOversize,
+    TimePrecision,
+};
 pub(crate) use settings::{parse_pairs, parse_properties};
 
 #[cfg(feature = "kafka")]
@@ -21,13 +24,29 @@ mod address;
 #[cfg(feature = "kafka")]
 mod checkpoint;
 #[cfg(feature = "kafka")]
+mod client;
+#[cfg(feature = "kafka")]
+mod column;
+#[cfg(feature = "kafka")]
 mod events;
 #[cfg(feature = "kafka")]
 mod failure;
 #[cfg(feature = "kafka")]
+mod json;
+#[cfg(feature = "kafka")]
+mod names;
+#[cfg(feature = "kafka")]
+mod outbox;
+#[cfg(feature = "kafka")]
 mod producer;
 #[cfg(feature = "kafka")]
+mod template;
+#[cfg(feature = "kafka")]
 mod topics;
+#[cfg(feature = "kafka")]
+mod transaction;
+#[cfg(feature = "kafka")]
+mod value;
 #[cfg(feature = "kafka")]
 mod writer;
 

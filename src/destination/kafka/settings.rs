@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 /// Whether records are part of transactions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,9 +18,124 @@ pub enum Delivery {
     AtLeastOnce,
 }
 
+/// What a record's value is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Debezium's envelope: the row before and after, the operation, the source.
+    #[default]
+    Debezium,
+    /// Only the row after the change, as Debezium's `ExtractNewRecordState` leaves it.
+    Plain,
+}
+
+/// What a `numeric` or `money` becomes (`decimal.handling.mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DecimalHandling {
+    /// Kafka Connect's `Decimal`: the unscaled number's bytes.
+    #[default]
+    Precise,
+    /// PostgreSQL's text.
+    String,
+    /// A 64-bit floating-point number, which may not hold all digits.
+    Double,
+}
+
+/// What dates and times become (`time.precision.mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimePrecision {
+    /// Numbers: milliseconds where the column has three digits or less, else microseconds.
+    #[default]
+    Adaptive,
+    /// Numbers of microseconds.
+    Microseconds,
+    /// Kafka Connect's own types: numbers of milliseconds.
+    Connect,
+    /// ISO 8601.
+    IsoString,
+}
+
+/// What a `bytea` becomes (`binary.handling.mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BinaryHandling {
+    /// Bytes, which JSON writes in base64.
+    #[default]
+    Bytes,
+    /// A string in base64.
+    Base64,
+    /// A string of hexadecimal digits.
+    Hex,
+}
+
+/// What an `interval` becomes (`interval.handling.mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IntervalHandling {
+    /// Microseconds; a month counts as 30.4375 days.
+    #[default]
+    Numeric,
+    /// ISO 8601: `P1Y2M3DT4H5M6.789S`.
+    String,
+}
+
+/// What to do with a record that its topic does not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnOversize {
+    /// Stop before it is sent.
+    #[default]
+    Stop,
+    /// Write in its place, into the topic `prefix.pg2any-oversize`, what it was.
+    SetAside,
+}
+
+/// How changes are rendered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSettings {
+    /// What a record's value is.
+    pub format: Format,
+    /// Whether keys and values carry their schema.
+    pub schemas: bool,
+    /// Whether events say which of their transaction they are, and the topic `prefix.transaction` when one begins and ends.
+    pub transactions: bool,
+    /// Whether records have headers with position and transaction id.
+    pub headers: bool,
+    /// `numeric` and `money`.
+    pub decimal: DecimalHandling,
+    /// Dates and times.
+    pub time: TimePrecision,
+    /// `bytea`.
+    pub binary: BinaryHandling,
+    /// `interval`.
+    pub interval: IntervalHandling,
+    /// What stands for an out-of-line value that the UPDATE did not touch.
+    pub unavailable: String,
+}
+
+impl Default for EventSettings {
+    fn default() -> Self {
+        Self {
+            format: Format::default(),
+            schemas: false,
+            transactions: false,
+            headers: false,
+            decimal: DecimalHandling::default(),
+            time: TimePrecision::default(),
+            binary: BinaryHandling::default(),
+            interval: IntervalHandling::default(),
+            unavailable: "__debezium_unavailable_value".to_owned(),
+        }
+    }
+}
+
 /// What only the Kafka destination has to be told.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KafkaSettings {
+    /// What topics' names begin with, where the address does not say it.
+    pub prefix: Option<String>,
+    /// What events look like.
+    pub events: EventSettings,
+    /// How often at most a heartbeat is written beside a checkpoint; `None`: never.
+    pub heartbeat: Option<Duration>,
+    /// Policy for records that their topic does not take.
+    pub on_oversize: OnOversize,
     /// Transactions or not.
     pub delivery: Delivery,
     /// Whether missing topics are created.
@@ -37,6 +153,10 @@ pub struct KafkaSettings {
 impl Default for KafkaSettings {
     fn default() -> Self {
         Self {
+            prefix: None,
+            events: EventSettings::default(),
+            heartbeat: None,
+            on_oversize: OnOversize::default(),
             delivery: Delivery::ExactlyOnce,
             create_topics: true,
             partitions: 1,
@@ -51,6 +171,10 @@ impl fmt::Debug for KafkaSettings {
     /// Of the properties only the names: a value may be a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaSettings")
+            .field("prefix", &self.prefix)
+            .field("events", &self.events)
+            .field("heartbeat", &self.heartbeat)
+            .field("on_oversize", &self.on_oversize)
             .field("delivery", &self.delivery)
             .field("create_topics", &self.create_topics)
             .field("partitions", &self.partitions)

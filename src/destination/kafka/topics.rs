@@ -12,12 +12,12 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use super::failure::failed;
+use super::failure::{Marks, Next, failed, next};
 use super::settings::KafkaSettings;
 use crate::destination::{DestinationError, FailureKind};
 
 /// What is known of a topic.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Topic {
     pub(super) partitions: i32,
     pub(super) replicas: usize,
@@ -46,7 +46,7 @@ impl Topics {
     }
 
     /// A topic that was seen already.
-    pub(super) fn known(&self, name: &str) -> Option<Topic> {
+    fn known(&self, name: &str) -> Option<Topic> {
         self.known.get(name).copied()
     }
 
@@ -170,9 +170,12 @@ impl Topics {
     /// The topic's `max.message.bytes`; the broker's default where the right to ask is missing.
     async fn largest(&self, name: &str) -> Result<usize, DestinationError> {
         let options = AdminOptions::new().request_timeout(Some(self.timeout));
-        let answers = self.admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;
-        let answers =
-            answers.map_err(|error| failed(format!("asking for the configuration of topic {name} failed"), error))?;
+        let answers = match self.admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await {
+            Ok(answers) => answers,
+            // No right to ask, or a broker that has no answer.
+            Err(error) if next(Marks::of(&error)) == Next::Stop => Vec::new(),
+            Err(error) => return Err(failed(format!("asking for the configuration of topic {name} failed"), error)),
+        };
         let value = answers.into_iter().flatten().next().and_then(|resource| {
             resource.get("max.message.bytes").and_then(|entry| entry.value.as_deref()?.parse().ok())
         });

@@ -1,7 +1,7 @@
 //! The destination: from connect to commit, in terms of the modules beside it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::config::ClientConfig;
@@ -10,13 +10,18 @@ use tracing::warn;
 
 use super::address::Address;
 use super::checkpoint::{Entry, Reader};
-use super::events::{Partition, Record, Renderer};
+use super::client;
+use super::events::{Record, Renderer};
 use super::failure::failed;
+use super::outbox::{Outbox, SetAside};
 use super::producer::Producer;
-use super::settings::Delivery;
+use super::settings::{Delivery, OnOversize};
 use super::topics::Topics;
-use crate::change::{Batch, Relation};
-use crate::destination::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options};
+use super::transaction::{Counts, heartbeat};
+use crate::change::{Batch, Execution, Relation, TransactionInfo};
+use crate::destination::{
+    Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared, Unrepresentable,
+};
 use crate::failpoint;
 use crate::position::Position;
 
@@ -26,8 +31,6 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const SHORTER: [Duration; 3] = [Duration::from_secs(300), Duration::from_secs(60), Duration::from_secs(10)];
 /// 64 kB make the producer six times slower; more than 1 MB brings nothing.
 const BATCH_BYTES: usize = 1_000_000;
-/// A record's and its batch's own fields, more rather than less.
-const OVERHEAD: usize = 128;
 
 /// Topics of a Kafka broker as a destination.
 pub struct Kafka {
@@ -48,8 +51,21 @@ struct Session {
     topics: Topics,
     renderer: Renderer,
     checkpoint_topic: String,
+    set_aside: Option<SetAside>,
+    heartbeat: Option<Heartbeat>,
     epoch: u64,
     position: Option<Position>,
+    /// What a transaction that was committed in parts had by then.
+    counts: Option<Counts>,
+}
+
+/// A heartbeat is written beside a checkpoint, when the last one was so long ago.
+struct Heartbeat {
+    topic: String,
+    prefix: String,
+    schemas: bool,
+    every: Duration,
+    last: Option<Instant>,
 }
 
 impl Kafka {
@@ -65,49 +81,9 @@ impl Kafka {
         self.options.kafka.delivery == Delivery::ExactlyOnce
     }
 
-    fn base(&self, address: &Address) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config.set("client.id", "pg2any").set("topic.metadata.refresh.interval.ms", "60000");
-        config.set("bootstrap.servers", &address.brokers);
-        for (key, value) in address.properties.iter().chain(&self.options.kafka.properties) {
-            if !is_for_producers(key) {
-                config.set(key, value);
-            }
-        }
-        config
-    }
-
     fn producer_config(&self, address: &Address) -> ClientConfig {
-        let mut config = self.base(address);
-        for (key, value) in [
-            ("compression.type", "lz4"),
-            ("linger.ms", "0"),
-            ("queue.buffering.max.kbytes", "32768"),
-            ("queue.buffering.max.messages", "0"),
-            ("delivery.report.only.error", "true"),
-            ("partitioner", "murmur2_random"),
-            // What a topic takes is compared before a record is sent.
-            ("message.max.bytes", "1000000000"),
-            ("acks", "all"),
-        ] {
-            config.set(key, value);
-        }
-        for (key, value) in address.properties.iter().chain(&self.options.kafka.properties) {
-            if is_for_producers(key) {
-                config.set(key, value);
-            }
-        }
-        config.set("batch.size", self.batch_bytes.to_string());
-        if self.is_transactional() {
-            config
-                .set("enable.idempotence", "true")
-                .set("transaction.timeout.ms", self.timeout.as_millis().to_string());
-            config.set("transactional.id", format!("pg2any-{}-{}", address.prefix, self.options.cursor));
-        } else {
-            // Without sequence numbers the order holds only while one request at a time is under way.
-            config.set("enable.idempotence", "false").set("max.in.flight", "1").remove("transaction.timeout.ms");
-        }
-        config
+        let Options { kafka, cursor, .. } = &self.options;
+        client::producer(address, kafka, cursor, self.batch_bytes, self.timeout)
     }
 
     /// A producer that has ended whatever its predecessor left open.
@@ -163,26 +139,17 @@ impl Kafka {
         }
     }
 
+    /// Notes how much a topic takes at once; whether that is less than what batches have.
+    fn fit_batches(&mut self, largest: usize) -> bool {
+        let smaller = largest < self.batch_bytes;
+        self.batch_bytes = self.batch_bytes.min(largest);
+        smaller
+    }
+
     fn session(&mut self) -> Result<&mut Session, DestinationError> {
         let missing = || DestinationError::new(FailureKind::Reconnect, "there is no connection to Kafka");
         self.session.as_mut().ok_or_else(missing)
     }
-}
-
-/// Consumers warn about these.
-fn is_for_producers(key: &str) -> bool {
-    [
-        "linger.",
-        "queue.buffering.",
-        "batch.",
-        "compression",
-        "transaction.",
-        "sticky.",
-        "retry.backoff",
-        "topic.metadata.prop",
-    ]
-    .iter()
-    .any(|prefix| key.starts_with(prefix))
 }
 
 /// A failpoint's failure as a failed step.
@@ -193,35 +160,38 @@ fn pass(name: &str) -> Result<(), DestinationError> {
 impl Session {
     /// Renders and sends.
     fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError> {
-        let Self { producer, topics, renderer, .. } = self;
+        let Self { producer, renderer, set_aside, .. } = self;
         producer.begin()?;
+        let mut outbox = Outbox { producer, set_aside: set_aside.as_ref() };
+        let mut last: Option<&TransactionInfo> = None;
         for (position, command) in batch.commands() {
             let stop = |what: &str| DestinationError::permanent(what).at(position);
             let command = command.map_err(|error| stop("a change does not decode").cause(error))?;
-            let transaction = batch.transaction(position).ok_or_else(|| stop("a change came before its commit"))?;
-            let mut send = |record: &Record<'_>| {
-                // Every table was prepared before its first change.
-                let topic = topics.known(record.topic).ok_or_else(|| stop("a record's topic was not looked up"))?;
-                let bytes = record.bytes() + OVERHEAD;
-                if bytes > topic.largest {
-                    return Err(too_large(record, bytes, topic.largest));
-                }
-                match record.partition {
-                    Partition::ByKey => producer.send(record, None),
-                    Partition::Fixed(partition) => producer.send(record, Some(partition)),
-                    Partition::Every => {
-                        (0..topic.partitions).try_for_each(|number| producer.send(record, Some(number)))
-                    }
-                }
-            };
+            let known = last.filter(|transaction| transaction.commit_end == position.commit_end);
+            let transaction = known.or_else(|| batch.transaction(position));
+            let transaction = transaction.ok_or_else(|| stop("a change came before its commit"))?;
+            last = Some(transaction);
+            let mut send = |record: &Record<'_>| outbox.send(record, position);
             renderer.render(transaction, position, &command, &mut send).map_err(|error| error.at(position))?;
         }
         Ok(())
     }
 
     /// Adds the checkpoint to what was sent, and commits both.
-    fn commit(&mut self, cursor: &str, entry: &Entry) -> Result<(), DestinationError> {
-        self.producer.begin()?;
+    fn commit(&mut self, cursor: &str, mut entry: Entry) -> Result<(), DestinationError> {
+        let Self { producer, renderer, set_aside, .. } = self;
+        producer.begin()?;
+        if let Some(position) = entry.position {
+            if position.is_end() {
+                let mut outbox = Outbox { producer, set_aside: set_aside.as_ref() };
+                renderer.end(&mut |record: &Record<'_>| outbox.send(record, position))?;
+            } else {
+                entry.counts = renderer.counts().cloned().or(entry.counts);
+            }
+        }
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.send(producer)?;
+        }
         let value = entry.encode()?;
         let record = Record {
             topic: &self.checkpoint_topic,
@@ -229,11 +199,23 @@ impl Session {
             value: Some(&value),
             ..Record::default()
         };
-        self.producer.send(&record, Some(0))?;
+        producer.send(&record, Some(0))?;
         pass("kafka.checkpoint_written")?;
-        self.producer.commit()?;
-        self.position = entry.position;
+        producer.commit()?;
+        (self.position, self.counts) = (entry.position, entry.counts);
         Ok(())
+    }
+}
+
+impl Heartbeat {
+    fn send(&mut self, producer: &mut Producer) -> Result<(), DestinationError> {
+        if self.last.is_some_and(|last| last.elapsed() < self.every) {
+            return Ok(());
+        }
+        let (key, value) = heartbeat(&self.prefix, self.schemas);
+        self.last = Some(Instant::now());
+        let record = Record { topic: &self.topic, key: Some(&key), value: Some(&value), ..Record::default() };
+        producer.send(&record, None)
     }
 }
 
@@ -242,32 +224,49 @@ impl Destination for Kafka {
     fn capabilities(&self) -> Capabilities {
         // A streamed transaction's commit time and LSN, which every event carries, are known at its commit only.
         let longest_transaction = self.is_transactional().then_some(self.timeout / 2);
-        Capabilities { transactional_ddl: true, early_execution: false, longest_transaction }
+        Capabilities { early_execution: false, longest_transaction }
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
         self.session = None;
-        let address = Address::parse(&self.options.uri)?;
-        let (base, limit) = (self.base(&address), self.options.connect_timeout);
+        let Options { uri, kafka, cursor, unrepresentable, .. } = self.options.clone();
+        if kafka.events.schemas && unrepresentable == Unrepresentable::Text {
+            return Err(DestinationError::permanent("a text in a column whose schema says number is no legal event")
+                .hint("Use another policy than --unrepresentable text, or leave --kafka-schemas away"));
+        }
+        let address = Address::parse(&uri, kafka.prefix.as_deref())?;
+        let (base, limit) = (client::base(&address, &kafka), self.options.connect_timeout);
         let checkpoint_topic = format!("{}.pg2any-checkpoint", address.prefix);
         let reader = Reader::new(&base, checkpoint_topic.clone(), limit)?;
-        let mut topics = Topics::new(&base, address.brokers.clone(), self.options.kafka.clone(), limit)?;
+        let mut topics = Topics::new(&base, address.brokers.clone(), kafka.clone(), limit)?;
         let topic = topics.need_checkpoint(reader.client(), &checkpoint_topic).await?;
         self.warn_once(topic.replicas);
         if self.epoch.is_some() {
             // Looking first: becoming the producer would fence the other one.
-            self.compare_epoch(reader.last(&self.options.cursor)?.as_ref())?;
+            self.compare_epoch(reader.last(&cursor)?.as_ref())?;
+        }
+        let mut set_aside = None;
+        if kafka.on_oversize == OnOversize::SetAside {
+            let topic = format!("{}.pg2any-oversize", address.prefix);
+            self.fit_batches(topics.need(reader.client(), &topic).await?.largest);
+            set_aside = Some(SetAside { topic, metrics: Arc::clone(&self.options.metrics) });
+        }
+        let mut heartbeat = None;
+        if let Some(every) = kafka.heartbeat {
+            let topic = format!("__debezium-heartbeat.{}", address.prefix);
+            self.fit_batches(topics.need(reader.client(), &topic).await?.largest);
+            let (prefix, schemas) = (address.prefix.clone(), kafka.events.schemas);
+            heartbeat = Some(Heartbeat { topic, prefix, schemas, every, last: None });
         }
         let producer = self.producer(&address, &checkpoint_topic)?;
         pass("kafka.initialised")?;
         reader.wait_until_settled()?;
-        let last = reader.last(&self.options.cursor)?;
+        let last = reader.last(&cursor)?;
         self.compare_epoch(last.as_ref())?;
         let theirs = last.as_ref().and_then(|entry| entry.source.as_deref());
         if !self.options.owns(theirs) {
             return Err(DestinationError::permanent(format!(
-                "the checkpoint {:?} in topic {checkpoint_topic} belongs to another source: {}, not {}",
-                self.options.cursor,
+                "the checkpoint {cursor:?} in topic {checkpoint_topic} belongs to another source: {}, not {}",
                 theirs.unwrap_or_default(),
                 self.options.source.as_deref().unwrap_or_default()
             ))
@@ -276,44 +275,60 @@ impl Destination for Kafka {
                  `pg2any source adopt`",
             ));
         }
-        let mut entry = last.unwrap_or(Entry { epoch: 0, source: None, position: None, digest: None });
+        let mut entry = last.unwrap_or_default();
         entry.epoch += 1;
         entry.source = self.options.source.clone().or(entry.source);
-        let renderer = Renderer::new(address.prefix, self.options.schema_mapping.clone());
-        let position = entry.position;
-        let mut session =
-            Session { producer, reader, topics, renderer, checkpoint_topic, epoch: entry.epoch, position };
-        session.commit(&self.options.cursor, &entry)?;
+        let (position, counts, epoch) = (entry.position, entry.counts.clone(), entry.epoch);
+        let mut renderer = Renderer::new(self.options.clone(), address.prefix, position, counts.clone());
+        if let Some(topic) = renderer.transaction_topic() {
+            renderer.know_transaction_topic(topics.need(reader.client(), &topic).await?);
+        }
+        let checkpoint = entry.clone().checkpoint();
+        let mut session = Session {
+            producer,
+            reader,
+            topics,
+            renderer,
+            checkpoint_topic,
+            set_aside,
+            heartbeat,
+            epoch,
+            position,
+            counts,
+        };
+        session.commit(&cursor, entry)?;
         pass("kafka.epoch_written")?;
-        self.epoch = Some(entry.epoch);
+        self.epoch = Some(epoch);
         self.session = Some(session);
-        Ok(entry.checkpoint())
+        Ok(checkpoint)
     }
 
     fn bind(&mut self, source: String) {
+        if let Some(session) = &mut self.session {
+            session.renderer.name_source(source.clone());
+        }
         self.options.source = Some(source);
     }
 
-    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<(), DestinationError> {
+    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<Prepared, DestinationError> {
         for relation in relations {
             let session = self.session()?;
-            let name = session.renderer.topic(relation);
-            let topic = session.topics.need(session.reader.client(), &name).await?;
-            if topic.largest < self.batch_bytes {
-                self.batch_bytes = topic.largest;
+            let mut template = session.renderer.template(relation)?;
+            template.known = session.topics.need(session.reader.client(), &template.topic).await?;
+            let largest = template.known.largest;
+            let topic = template.topic.clone();
+            session.renderer.keep(relation.version, template);
+            if self.fit_batches(largest) {
                 return Err(DestinationError::new(
                     FailureKind::Reconnect,
-                    format!(
-                        "topic {name} takes {} bytes at once; connecting again with smaller batches",
-                        topic.largest
-                    ),
+                    format!("topic {topic} takes {largest} bytes at once; connecting again with smaller batches"),
                 ));
             }
         }
-        pass("kafka.prepared")
+        pass("kafka.prepared").map(|()| Prepared::Ready)
     }
 
-    async fn execute(&mut self, batch: &Batch) -> Result<(), DestinationError> {
+    async fn execute(&mut self, batch: &Batch, _: Execution) -> Result<(), DestinationError> {
         let session = self.session()?;
         session.execute(batch).inspect_err(|_| session.producer.refuse())?;
         pass("kafka.executed")
@@ -330,32 +345,20 @@ impl Destination for Kafka {
         if session.position != previous {
             return Err(DestinationError::new(FailureKind::Reconnect, "the checkpoint is not where it was left"));
         }
-        let entry = Entry { epoch: session.epoch, source, position: Some(position), digest };
-        session.commit(&cursor, &entry).inspect_err(|_| session.topics.forget())?;
+        let entry = Entry { epoch: session.epoch, source, position: Some(position), digest, counts: None };
+        session.commit(&cursor, entry).inspect_err(|_| session.topics.forget())?;
         pass("kafka.committed")
             .map_err(|_| DestinationError::new(FailureKind::Reconnect, "a failpoint failed after the commit"))
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {
-        match &mut self.session {
-            Some(session) => session.producer.abort(),
-            None => Ok(()),
-        }
+        let Some(session) = &mut self.session else { return Ok(()) };
+        session.renderer.go_back(session.position, session.counts.clone());
+        session.producer.abort()
     }
 
     async fn close(&mut self) -> Result<(), DestinationError> {
         let Some(mut session) = self.session.take() else { return Ok(()) };
         if session.producer.is_open() && self.is_transactional() { session.producer.abort() } else { Ok(()) }
     }
-}
-
-fn too_large(record: &Record<'_>, bytes: usize, largest: usize) -> DestinationError {
-    let key = record.key.map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default();
-    DestinationError::permanent(format!("a record of {bytes} bytes is too large for topic {}, which takes {largest}", record.topic))
-        .key(key)
-        .hint(format!(
-            "Raise it: kafka-configs.sh --alter --entity-type topics --entity-name {} --add-config max.message.bytes=N; or leave \
-             the transaction out with `pg2any skip`",
-            record.topic
-        ))
 }

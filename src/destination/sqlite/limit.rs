@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::metrics::Metrics;
+use crate::metrics::Number;
 
 /// Instructions of SQLite's machine between two questions: about a millisecond.
 const INSTRUCTIONS: i32 = 100_000;
@@ -24,12 +24,12 @@ pub(super) struct Limit {
 
 impl Limit {
     /// Watches over this connection's rows.
-    pub fn new(connection: &Connection, timeout: Duration, metrics: Arc<Metrics>) -> rusqlite::Result<Self> {
+    pub fn new(connection: &Connection, timeout: Duration, steps: Arc<Number>) -> rusqlite::Result<Self> {
         let running = Arc::new(AtomicU64::new(0));
         let watched = Arc::clone(&running);
         let (mut row, mut since) = (0, Instant::now());
         let too_long = move || {
-            metrics.destination_steps.add(1);
+            steps.add(1);
             let now = watched.load(Ordering::Relaxed);
             if now != row {
                 (row, since) = (now, Instant::now());

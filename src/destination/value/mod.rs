@@ -8,6 +8,7 @@
 //! hex bytea, shortest round-trip floats, `lc_monetary=C`), so a family knows that form and no other.
 
 mod document;
+pub mod text;
 mod types;
 
 use serde::{Deserialize, Serialize};

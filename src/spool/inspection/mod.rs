@@ -210,7 +210,7 @@ impl Inspector {
     /// [`SpoolError::Damaged`], [`SpoolError::Store`]; so do all the methods below.
     pub fn summary(&self) -> Result<Summary, SpoolError> {
         let progress = self.progress()?;
-        let applied = self.cursors()?.into_values().min();
+        let applied = self.all_cursors()?.into_values().min();
         let open = self.open_transactions()?;
         let segments = self.segments()?;
         // Numbers are contiguous, so two headers say how many lie between them.
@@ -261,7 +261,7 @@ impl Inspector {
     ///
     /// See [`Inspector::summary`].
     pub fn transactions(&self, from: Lsn, limit: usize) -> Result<TransactionPage, SpoolError> {
-        let applied = self.cursors()?.into_values().min();
+        let applied = self.all_cursors()?.into_values().min();
         let released = self.progress()?.released;
         let from = from.max(Lsn(released.0.saturating_add(1)));
         let mut page = TransactionPage { transactions: Vec::new(), next: None };
@@ -343,6 +343,13 @@ impl Inspector {
     ///
     /// See [`Inspector::summary`].
     pub fn cursors(&self) -> Result<BTreeMap<String, Position>, SpoolError> {
+        let mut cursors = self.all_cursors()?;
+        cursors.retain(|_, position| *position > Position::default());
+        Ok(cursors)
+    }
+
+    /// Those that never applied anything among them.
+    fn all_cursors(&self) -> Result<BTreeMap<String, Position>, SpoolError> {
         match &self.source {
             Source::Live(spool) => Ok(super::lock(&spool.core.cursors).positions.clone()),
             Source::Offline(copy) => super::handle::load_cursors(copy.store()),

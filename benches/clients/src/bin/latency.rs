@@ -1,6 +1,6 @@
 //! Commit-to-visible latency: single-row transactions at a fixed rate, and a poller at the destination.
 //!
-//! `latency SOURCE_CONNECTION sqlite:FILE|POSTGRES_CONNECTION RATE SECONDS`; the table is `w4 (id bigint primary key, note text)`.
+//! `latency SOURCE_CONNECTION sqlite:FILE|kafka:BROKER/TOPIC|POSTGRES_CONNECTION RATE SECONDS`; the table is `w4 (id bigint primary key, note text)`.
 //! Prints `p50 p95 p99 max missing` in milliseconds.
 
 use std::sync::mpsc;
@@ -8,7 +8,35 @@ use std::time::{Duration, Instant};
 
 type Poll = Box<dyn FnMut(i64) -> Vec<i64> + Send>;
 
+/// What a `read_committed` reader of one partition sees.
+#[cfg(feature = "kafka")]
+fn reader(place: &str) -> Poll {
+    use rdkafka::Message;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    let (broker, topic) = place.split_once('/').unwrap();
+    let mut config = rdkafka::ClientConfig::new();
+    config.set("bootstrap.servers", broker).set("group.id", "latency").set("isolation.level", "read_committed");
+    config.set("auto.offset.reset", "earliest");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut places = rdkafka::TopicPartitionList::new();
+    places.add_partition_offset(topic, 0, rdkafka::Offset::Beginning).unwrap();
+    consumer.assign(&places).unwrap();
+    Box::new(move |after| {
+        let mut ids = vec![];
+        while let Some(Ok(message)) = consumer.poll(Duration::from_millis(u64::from(ids.is_empty()))) {
+            let text = String::from_utf8_lossy(message.payload().unwrap_or_default());
+            let id = text.split("\"after\":{\"id\":").nth(1).and_then(|rest| rest.split([',', '}']).next()?.parse().ok());
+            ids.extend(id.filter(|id| *id > after));
+        }
+        ids
+    })
+}
+
 fn poller(destination: &str) -> Poll {
+    #[cfg(feature = "kafka")]
+    if let Some(place) = destination.strip_prefix("kafka:") {
+        return reader(place);
+    }
     if let Some(file) = destination.strip_prefix("sqlite:") {
         let database = loop {
             let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;

@@ -1,7 +1,7 @@
 //! Rows, keys and the checkpoint.
 
-use super::frames::{UNCHANGED, delete, insert, truncate, update, update_from};
 use super::*;
+use crate::change::built::{UNCHANGED, delete, insert, truncate, update, update_from};
 use crate::destination::{FailureKind, OnDroppedColumn, OnMissingRow};
 
 const INT: u32 = 23;
@@ -82,14 +82,14 @@ fn the_checkpoint_commits_with_the_data_and_is_found_again() {
     let t = table("t", &[("id", INT)]).build();
     fixture.apply(&[insert(&t, &[Some("1")])]).unwrap();
     let batch = fixture.batch(&[insert(&t, &[Some("2")])]);
-    now(fixture.destination.execute(&batch)).unwrap();
+    now(fixture.destination.execute(&batch, Execution::Net)).unwrap();
     let part = Position { commit_end: Lsn(99), command: CommandIndex(6) };
     now(fixture.destination.commit(fixture.position, part, None)).unwrap();
     let checkpoint = fixture.reconnect().unwrap();
     assert_eq!(checkpoint.position, Some(part));
     assert_eq!(checkpoint.epoch, 2);
     let batch = fixture.batch(&[insert(&t, &[Some("3")])]);
-    now(fixture.destination.execute(&batch)).unwrap();
+    now(fixture.destination.execute(&batch, Execution::Net)).unwrap();
     assert_eq!(fixture.reconnect().unwrap().position, Some(part), "what was not committed is not there");
     assert_eq!(fixture.query("SELECT * FROM t"), ["1", "2"]);
 }
@@ -102,15 +102,15 @@ fn a_writer_that_was_replaced_is_fenced() {
     now(old.connect()).unwrap();
     fixture.reconnect().unwrap();
     let batch = fixture.batch(&[insert(&t, &[Some("1")])]);
-    assert_eq!(now(old.execute(&batch)).unwrap_err().kind(), FailureKind::Fenced);
+    assert_eq!(now(old.execute(&batch, Execution::Net)).unwrap_err().kind(), FailureKind::Fenced);
     now(old.rollback()).unwrap();
     assert_eq!(now(old.commit(None, Position::end_of(Lsn(5)), None)).unwrap_err().kind(), FailureKind::Fenced);
     now(old.rollback()).unwrap();
-    now(fixture.destination.execute(&batch)).unwrap();
+    now(fixture.destination.execute(&batch, Execution::Net)).unwrap();
     let wrong = now(fixture.destination.commit(Some(Position::end_of(Lsn(3))), Position::end_of(Lsn(5)), None));
     assert_eq!(wrong.unwrap_err().kind(), FailureKind::Fenced, "the old position is compared too");
     now(fixture.destination.rollback()).unwrap();
-    now(fixture.destination.execute(&batch)).unwrap();
+    now(fixture.destination.execute(&batch, Execution::Net)).unwrap();
     now(fixture.destination.commit(None, Position::end_of(Lsn(5)), None)).unwrap();
 }
 
@@ -158,7 +158,7 @@ fn rows_without_a_key_get_an_index_to_be_found_by_once_reading_the_table_costs_t
         fixture.query("EXPLAIN QUERY PLAN SELECT 1 FROM t WHERE kind COLLATE BINARY IS 1 AND b COLLATE BINARY IS NULL");
     assert!(found[0].contains("INDEX _pg2any_rows_t"), "{found:?}");
     let narrower = table("t", &[("kind", INT), ("n", 701), ("v", TEXT)])
-        .with(|relation| relation.catalogue.columns[2].attribute_number = 4)
+        .with(|relation| relation.catalogue.columns[2].attnum = 4)
         .keyless()
         .full()
         .build();

@@ -3,10 +3,8 @@
 
 mod changes;
 mod execute;
-mod frames;
 mod names;
 mod net;
-mod speed;
 mod unique;
 mod values;
 
@@ -18,9 +16,9 @@ use std::task::{Context, Poll, Waker};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-pub(super) use self::frames::{Cells, table};
 use super::Sqlite;
-use crate::change::{Batch, Relation};
+pub(super) use crate::change::built::{Cells, table};
+use crate::change::{Batch, Execution, Relation};
 use crate::destination::{Checkpoint, Destination, DestinationError, Options};
 use crate::position::{CommandIndex, Lsn, Position};
 
@@ -96,7 +94,7 @@ impl Fixture {
     /// One source transaction, applied and committed; rolled back when it fails.
     pub fn apply(&mut self, commands: &[(Vec<u8>, Vec<Arc<Relation>>)]) -> Result<(), DestinationError> {
         let batch = self.batch(commands);
-        let result = now(self.destination.execute(&batch)).and_then(|()| self.commit());
+        let result = now(self.destination.execute(&batch, Execution::Net)).and_then(|()| self.commit());
         if result.is_err() {
             now(self.destination.rollback()).unwrap();
         }

@@ -1,7 +1,7 @@
 //! Names, and tables that somebody else made.
 
-use super::frames::{insert, update};
 use super::*;
+use crate::change::built::{insert, update};
 use crate::change::{TypeInfo, TypeKind};
 use crate::destination::{FailureKind, Unrepresentable};
 
@@ -205,4 +205,30 @@ fn what_is_not_utf8_is_handled_by_policy() {
     }
     let numbers = &fixture.options.metrics;
     assert_eq!((numbers.values_nulled.get(), numbers.values_clamped.get(), numbers.values_as_text.get()), (1, 1, 1));
+}
+
+#[test]
+fn a_table_of_another_cursor_that_connected_later_is_not_taken_over() {
+    let mut fixture = Fixture::new();
+    let mut other = Fixture::new();
+    other.options = Options { cursor: "other".to_owned(), ..fixture.options.clone() };
+    other.reconnect().unwrap();
+    let t = table("t", &[("id", INT)]).build();
+    other.apply(&[insert(&t, &[Some("1")])]).unwrap();
+    other.commit().unwrap();
+    // This one was connected before and does not know of it.
+    let text = fixture.apply(&[insert(&t, &[Some("2")])]).unwrap_err().to_string();
+    assert!(text.contains("Another cursor writes the table"), "{text}");
+    now(fixture.destination.rollback()).unwrap();
+    assert_eq!(fixture.query("SELECT name FROM _pg2any_tables"), ["'other'"]);
+    other.apply(&[insert(&t, &[Some("3")])]).unwrap();
+}
+
+#[test]
+fn a_file_that_is_not_there_any_more_is_noticed_while_nothing_waits() {
+    let mut fixture = Fixture::new();
+    now(fixture.destination.check()).unwrap();
+    std::fs::rename(fixture.path(), fixture.directory.path().join("away.db")).unwrap();
+    let error = now(fixture.destination.check()).unwrap_err();
+    assert!(error.kind() == FailureKind::Reconnect && error.to_string().contains("deleted or renamed"), "{error}");
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::frames::{Built, UNCHANGED, delete, insert, truncate, update, update_from};
 use super::*;
+use crate::change::built::{Built, UNCHANGED, delete, insert, truncate, update, update_from};
 
 const BIGINT: u32 = 20;
 const INT: u32 = 23;
@@ -103,14 +103,13 @@ fn command(tables: &[Arc<Relation>], model: &mut BTreeMap<(usize, usize), [Strin
 }
 
 /// Applies the batches, in their own order or by their net effect; everything that is there in the end.
-fn applied(tables: &[Arc<Relation>], batches: &[Vec<Built>], in_order: bool) -> (Vec<String>, u64) {
+fn applied(tables: &[Arc<Relation>], batches: &[Vec<Built>], execution: Execution) -> (Vec<String>, u64) {
     let mut fixture = Fixture::new();
     fixture.run("CREATE TABLE t4 (id INTEGER PRIMARY KEY, more TEXT, third INTEGER, v INTEGER UNIQUE, w TEXT)");
     now(fixture.destination.prepare(tables)).unwrap();
     for commands in batches {
-        let mut batch = fixture.batch(commands);
-        batch.in_order(in_order);
-        now(fixture.destination.execute(&batch)).unwrap();
+        let batch = fixture.batch(commands);
+        now(fixture.destination.execute(&batch, execution)).unwrap();
         fixture.commit().unwrap();
     }
     let rows = |table: usize| fixture.query(&format!("SELECT * FROM t{table} ORDER BY id, more, third, v, w"));
@@ -139,8 +138,8 @@ proptest! {
                 changes.iter().map(command).collect()
             })
             .collect();
-        let (rows, _) = applied(&tables, &batches, false);
-        prop_assert_eq!(rows, applied(&tables, &batches, true).0);
+        let (rows, _) = applied(&tables, &batches, Execution::Net);
+        prop_assert_eq!(rows, applied(&tables, &batches, Execution::InOrder).0);
     }
 }
 
@@ -155,7 +154,7 @@ fn hot(tables: &[Arc<Relation>], table: usize) -> Vec<Built> {
 fn overwritten_updates_are_left_out_only_where_rows_cannot_meet() {
     for (table, left_out) in [(0, 92), (1, 92), (2, 92), (3, 0), (4, 0), (5, 0)] {
         let tables = tables();
-        let (rows, overwritten) = applied(&tables, &[hot(&tables, table)], false);
+        let (rows, overwritten) = applied(&tables, &[hot(&tables, table)], Execution::Net);
         assert_eq!(overwritten, left_out, "table {table}");
         assert_eq!(rows.len(), if table == 5 { 100 } else { 4 });
     }
@@ -185,6 +184,6 @@ fn a_missing_row_is_found_out_in_any_order() {
     let ghost = |v: &'static str| update(&tables[0], &[Some("77"), Some("m"), Some("1"), Some(v), Some("w")]);
     commands.extend([ghost("1"), ghost("2")]);
     let batch = fixture.batch(&commands);
-    let failure = now(fixture.destination.execute(&batch)).unwrap_err().to_string();
+    let failure = now(fixture.destination.execute(&batch, Execution::Net)).unwrap_err().to_string();
     assert!(failure.contains("UPDATE found no row") && failure.contains("id=\"77\""), "{failure}");
 }

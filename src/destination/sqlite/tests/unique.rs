@@ -1,7 +1,7 @@
 //! Unique values that are swapped and shifted inside one transaction.
 
-use super::frames::{delete, insert, update, update_from};
 use super::*;
+use crate::change::built::{delete, insert, update, update_from};
 
 const INT: u32 = 23;
 
@@ -89,13 +89,13 @@ fn a_part_of_a_transaction_is_committed_with_rows_aside_and_goes_on_after_a_rest
     let mut fixture = Fixture::new();
     let t = slots(&mut fixture);
     let first = fixture.batch(&[update(&t, &[Some("1"), Some("20")])]);
-    now(fixture.destination.execute(&first)).unwrap();
+    now(fixture.destination.execute(&first, Execution::Net)).unwrap();
     let part = Position { commit_end: Lsn(1000), command: CommandIndex(0) };
     now(fixture.destination.commit(fixture.position, part, None)).unwrap();
     assert_eq!(fixture.query("SELECT * FROM t"), ["2 20", "3 30"]);
     fixture.reconnect().unwrap();
     let second = fixture.batch(&[update(&t, &[Some("1"), Some("20")]), update(&t, &[Some("2"), Some("10")])]);
-    now(fixture.destination.execute(&second)).unwrap();
+    now(fixture.destination.execute(&second, Execution::Net)).unwrap();
     now(fixture.destination.commit(Some(part), Position::end_of(Lsn(1000)), None)).unwrap();
     assert_eq!(fixture.query("SELECT * FROM t"), ["1 20", "2 10", "3 30"]);
     assert!(leftovers(&fixture).is_empty());

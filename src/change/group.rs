@@ -1,0 +1,701 @@
+//! Groups of rows: what a batch becomes for a destination that executes many rows with one statement.
+//!
+//! A [`Group`] is a run of rows of one table, kind and set of columns; the groups of a batch are executable in their order. Where
+//! the destination says that rows cannot meet (see `change::net`), all commands of one row are folded into their net effect:
+//!
+//! | commands of one row | what is executed |
+//! |---|---|
+//! | INSERT, then UPDATE | an INSERT of the last values |
+//! | UPDATE, then UPDATE | one UPDATE |
+//! | UPDATE, then DELETE | a DELETE |
+//! | INSERT, then DELETE | nothing |
+//! | DELETE, then INSERT | the DELETE, then the INSERT |
+//!
+//! Of each table first rows go, then rows change, then rows come, each in the order of keys. Everything else is a *barrier*:
+//! what is before it is executed before it. Of barriers in a row, INSERTs of one table are a group as well, and so are DELETEs, since
+//! rows of which all come or all go are in each other's way in no order; all others are groups of one row. A row that cannot be folded (a second INSERT of one
+//! key) makes the batch one of groups of one row, whose failure names it.
+//!
+//! Each frame is decoded once; cells borrow from the frames.
+//!
+//! Covered by: `change::group::tests`.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::batch::{Batch, Execution};
+use super::command::{Cell, Command, Identity, Row};
+use super::frame::DecodeError;
+use super::net::{Key, SortKey, sort_key};
+use super::relation::Relation;
+use crate::position::Position;
+
+/// A set of a row's columns, one bit each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ColumnSet(SmallVec<[u64; 1]>);
+
+impl ColumnSet {
+    /// The empty set for so many columns.
+    #[must_use]
+    pub fn none(columns: usize) -> Self {
+        Self(SmallVec::from_elem(0, columns.div_ceil(64).max(1)))
+    }
+
+    /// Adds a column.
+    #[inline]
+    pub fn insert(&mut self, index: usize) {
+        if let Some(word) = self.0.get_mut(index / 64) {
+            *word |= 1 << (index % 64);
+        }
+    }
+
+    /// Removes a column.
+    #[inline]
+    pub fn remove(&mut self, index: usize) {
+        if let Some(word) = self.0.get_mut(index / 64) {
+            *word &= !(1 << (index % 64));
+        }
+    }
+
+    /// Whether the column is in it.
+    #[must_use]
+    #[inline]
+    pub fn has(&self, index: usize) -> bool {
+        self.0.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+}
+
+/// What is done with a group's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupKind {
+    /// They come.
+    Insert,
+    /// They change in these columns: the ones whose values were sent.
+    Update(ColumnSet),
+    /// They go.
+    Delete,
+    /// All rows of these tables go.
+    Truncate,
+}
+
+#[derive(Clone, Debug)]
+struct Head {
+    relation: usize,
+    relations: usize,
+    kind: GroupKind,
+    rows: Range<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RowHead {
+    command: u32,
+    old: Option<u32>,
+    new: Option<u32>,
+}
+
+/// The groups of a batch.
+#[derive(Debug)]
+pub struct Groups<'b> {
+    batch: &'b Batch,
+    cells: Vec<Cell<'b>>,
+    rows: Vec<RowHead>,
+    heads: Vec<Head>,
+    folded: usize,
+}
+
+/// Rows that are treated alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'g> {
+    groups: &'g Groups<'g>,
+    head: &'g Head,
+}
+
+/// One row of a group.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'g> {
+    /// Of the (last) command that it is.
+    pub position: Position,
+    /// What tells the old row, when it is told apart from the new one: key or whole row, as the command has it.
+    pub old: Option<&'g [Cell<'g>]>,
+    /// The new row; none of a DELETE.
+    pub new: Option<&'g [Cell<'g>]>,
+}
+
+impl<'g> Change<'g> {
+    /// The row that tells which one is meant.
+    #[must_use]
+    pub fn identity(&self) -> &'g [Cell<'g>] {
+        self.old.or(self.new).unwrap_or_default()
+    }
+}
+
+impl<'g> Group<'g> {
+    /// The table; of a TRUNCATE the first.
+    #[must_use]
+    pub fn relation(&self) -> &'g Arc<Relation> {
+        &self.groups.batch.relations()[self.head.relation]
+    }
+
+    /// The tables of a TRUNCATE.
+    #[must_use]
+    pub fn relations(&self) -> &'g [Arc<Relation>] {
+        let first = self.head.relation;
+        self.groups.batch.relations().get(first..first + self.head.relations).unwrap_or_default()
+    }
+
+    /// What is done.
+    #[must_use]
+    pub fn kind(&self) -> &'g GroupKind {
+        &self.head.kind
+    }
+
+    /// How many rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.head.rows.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.head.rows.is_empty()
+    }
+
+    /// Row number `index`.
+    ///
+    /// # Panics
+    ///
+    /// When there is none of this number.
+    #[must_use]
+    pub fn change(&self, index: usize) -> Change<'g> {
+        let row = &self.groups.rows[self.head.rows.start + index];
+        let columns = self.relation().columns.len();
+        let cells = |start: Option<u32>| {
+            let start = start? as usize;
+            self.groups.cells.get(start..start + columns)
+        };
+        Change { position: self.groups.batch.position(row.command as usize), old: cells(row.old), new: cells(row.new) }
+    }
+
+    /// The rows.
+    pub fn changes(&self) -> impl Iterator<Item = Change<'g>> + use<'g> {
+        let group = *self;
+        (0..self.len()).map(move |index| group.change(index))
+    }
+}
+
+impl<'b> Groups<'b> {
+    const fn new(batch: &'b Batch) -> Self {
+        Self { batch, cells: Vec::new(), rows: Vec::new(), heads: Vec::new(), folded: 0 }
+    }
+
+    /// The groups in an order in which they can be executed.
+    pub fn iter(&self) -> impl Iterator<Item = Group<'_>> {
+        self.heads.iter().map(|head| Group { groups: self, head })
+    }
+
+    /// How many commands are no rows of a group, because others overwrite or undo them.
+    #[must_use]
+    pub const fn folded(&self) -> usize {
+        self.folded
+    }
+}
+
+/// What remains of the commands of one row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Net {
+    delete: Option<RowHead>,
+    update: Option<RowHead>,
+    insert: Option<RowHead>,
+}
+
+/// A command of one row.
+struct Step {
+    sort_key: SortKey,
+    exact: bool,
+    relation: u32,
+    row: RowHead,
+}
+
+/// A row cannot be folded.
+struct Unfoldable;
+
+impl Batch {
+    /// The batch's groups. `key` says by which columns the rows of a relation are told apart, as in [`super::net_effect`].
+    ///
+    /// # Errors
+    ///
+    /// A frame that does not decode, and where.
+    pub fn groups(
+        &self,
+        execution: Execution,
+        key: impl FnMut(&Arc<Relation>) -> Option<Key>,
+    ) -> Result<Groups<'_>, (Position, DecodeError)> {
+        let keys: Vec<Option<Key>> = match execution {
+            Execution::Net => self.relations().iter().map(key).collect(),
+            Execution::InOrder => Vec::new(),
+        };
+        match self.build(&keys, execution)? {
+            Some(groups) => Ok(groups),
+            None => Ok(self.build(&[], Execution::InOrder)?.unwrap_or_else(|| Groups::new(self))),
+        }
+    }
+
+    /// `None` when a row cannot be folded.
+    fn build(&self, keys: &[Option<Key>], execution: Execution) -> Result<Option<Groups<'_>>, (Position, DecodeError)> {
+        let mut builder = Builder { groups: Groups::new(self), execution, steps: Vec::new(), unfoldable: false };
+        for index in 0..self.len() {
+            builder.take(keys, index)?;
+        }
+        let settled = builder.settle(keys);
+        let mut groups = builder.groups;
+        groups.folded = self.len() - groups.rows.len();
+        Ok(settled.is_ok().then_some(groups))
+    }
+}
+
+struct Builder<'b> {
+    groups: Groups<'b>,
+    execution: Execution,
+    steps: Vec<Step>,
+    unfoldable: bool,
+}
+
+impl<'b> Builder<'b> {
+    fn keep(&mut self, row: &Row<'b>) -> Option<u32> {
+        let start = u32::try_from(self.groups.cells.len()).ok();
+        self.groups.cells.extend_from_slice(row);
+        start
+    }
+
+    /// Takes a command: as a step of its row, or as a barrier.
+    fn take(&mut self, keys: &[Option<Key>], index: usize) -> Result<(), (Position, DecodeError)> {
+        let batch = self.groups.batch;
+        let (relation, command) = batch.command_of_relation(index);
+        let command = command.map_err(|error| (batch.position(index), error))?;
+        let key = keys.get(relation as usize).and_then(Option::as_ref);
+        let sorted = key.and_then(|key| key_of(key, &command)).map(|key| sort_key(&key));
+        let mut row = RowHead { command: u32::try_from(index).unwrap_or(u32::MAX), old: None, new: None };
+        let (kind, relations) = match &command {
+            Command::Insert { new, .. } => {
+                row.new = self.keep(new);
+                (GroupKind::Insert, 1)
+            }
+            Command::Update { identity, new, .. } => {
+                if let Identity::Key(old) | Identity::Full(old) = identity {
+                    row.old = self.keep(old);
+                }
+                row.new = self.keep(new);
+                (GroupKind::Update(sent(new)), 1)
+            }
+            Command::Delete { identity, .. } => {
+                if let Identity::Key(old) | Identity::Full(old) = identity {
+                    row.old = self.keep(old);
+                }
+                (GroupKind::Delete, 1)
+            }
+            Command::Truncate { relations, .. } => (GroupKind::Truncate, relations.len()),
+        };
+        if let Some((sort_key, exact)) = sorted {
+            self.steps.push(Step { sort_key, exact, relation, row });
+            return Ok(());
+        }
+        self.unfoldable |= self.settle(keys).is_err();
+        self.push(relation as usize, relations, kind, row, self.execution == Execution::Net);
+        Ok(())
+    }
+
+    /// Adds a row to the last group, or as a new one.
+    fn push(&mut self, relation: usize, relations: usize, kind: GroupKind, row: RowHead, joins: bool) {
+        let Groups { rows, heads, .. } = &mut self.groups;
+        rows.push(row);
+        match heads.last_mut() {
+            Some(last) if joins && last.relation == relation && last.kind == kind && is_joined(&kind) => {
+                last.rows.end += 1
+            }
+            _ => heads.push(Head { relation, relations, kind, rows: rows.len() - 1..rows.len() }),
+        }
+    }
+
+    /// Folds the steps since the last barrier, and makes groups of what remains.
+    fn settle(&mut self, keys: &[Option<Key>]) -> Result<(), Unfoldable> {
+        let mut steps = std::mem::take(&mut self.steps);
+        steps.sort_unstable_by(|one, other| {
+            let order = (one.relation, one.sort_key).cmp(&(other.relation, other.sort_key));
+            order.then_with(|| self.compare(keys, one, other)).then(one.row.command.cmp(&other.row.command))
+        });
+        for table in steps.chunk_by(|one, other| one.relation == other.relation) {
+            let relation = table[0].relation as usize;
+            let has_key = keys.get(relation).and_then(Option::as_ref).is_some_and(|key| !key.is_empty());
+            let mut nets: Vec<Net> = Vec::with_capacity(table.len());
+            let mut rest = table;
+            while let [first, ..] = rest {
+                let is_same = |other: &&Step| {
+                    first.sort_key == other.sort_key && self.compare(keys, first, other) == Ordering::Equal
+                };
+                // Rows without a key are all different.
+                let same = if has_key { rest.iter().take_while(is_same).count() } else { 1 };
+                let (row, others) = rest.split_at(same);
+                nets.push(self.fold(relation, row)?);
+                rest = others;
+            }
+            self.arrange(relation, &nets);
+        }
+        steps.clear();
+        self.steps = steps;
+        if self.unfoldable { Err(Unfoldable) } else { Ok(()) }
+    }
+
+    fn columns(&self, relation: usize) -> usize {
+        self.groups.batch.relations().get(relation).map_or(0, |relation| relation.columns.len())
+    }
+
+    fn cells(&self, relation: usize, start: u32) -> &[Cell<'b>] {
+        let start = start as usize;
+        self.groups.cells.get(start..start + self.columns(relation)).unwrap_or_default()
+    }
+
+    /// Compares the keys of two steps that have the same sort key.
+    fn compare(&self, keys: &[Option<Key>], one: &Step, other: &Step) -> Ordering {
+        if one.exact && other.exact {
+            return Ordering::Equal;
+        }
+        let key = keys.get(one.relation as usize).and_then(Option::as_ref).map(Vec::as_slice).unwrap_or_default();
+        let cell = |step: &Step, column: usize| {
+            let start = step.row.old.or(step.row.new)?;
+            match self.cells(step.relation as usize, start).get(column)? {
+                Cell::Value(value) => Some(*value),
+                Cell::Null | Cell::Unchanged => None,
+            }
+        };
+        let differ = |column: &usize| cell(one, *column).cmp(&cell(other, *column));
+        key.iter().map(differ).find(|order| *order != Ordering::Equal).unwrap_or(Ordering::Equal)
+    }
+
+    /// The net effect of one row's commands.
+    fn fold(&mut self, relation: usize, steps: &[Step]) -> Result<Net, Unfoldable> {
+        let mut net = Net::default();
+        for Step { row, .. } in steps {
+            // A DELETE has no new row, an INSERT no command before it that leaves a row.
+            let is_update = row.new.is_some() && self.is_update(row.command);
+            match (&mut net, row.new, is_update) {
+                (
+                    Net { insert: Some(before), .. } | Net { insert: None, update: Some(before), .. },
+                    Some(new),
+                    true,
+                ) => {
+                    let merged = self.merge(relation, before.new, new);
+                    *before = RowHead { command: row.command, old: before.old, new: Some(merged) };
+                }
+                (Net { delete: None, update, insert: None }, Some(_), true) => *update = Some(*row),
+                (Net { update: None, insert: insert @ None, .. }, Some(_), false) => *insert = Some(*row),
+                (Net { insert: insert @ Some(_), .. }, None, _) => *insert = None,
+                (Net { delete: delete @ None, update, insert: None }, None, _) => {
+                    *update = None;
+                    *delete = Some(*row);
+                }
+                _ => return Err(Unfoldable),
+            }
+        }
+        Ok(net)
+    }
+
+    fn is_update(&self, command: u32) -> bool {
+        self.groups.batch.tag(command as usize) == Some(b'U')
+    }
+
+    /// Writes the values that a later row has over an earlier one's.
+    fn merge(&mut self, relation: usize, before: Option<u32>, new: u32) -> u32 {
+        let Some(before) = before else { return new };
+        for column in 0..u32::try_from(self.columns(relation)).unwrap_or(0) {
+            let earlier = self.groups.cells[(before + column) as usize];
+            let later = &mut self.groups.cells[(new + column) as usize];
+            if *later == Cell::Unchanged {
+                *later = earlier;
+            }
+        }
+        new
+    }
+
+    /// First rows go, then rows change, then rows come.
+    fn arrange(&mut self, relation: usize, nets: &[Net]) {
+        self.group(relation, GroupKind::Delete, nets.iter().filter_map(|net| net.delete));
+        let mut updates: Vec<(ColumnSet, Vec<RowHead>)> = Vec::new();
+        for row in nets.iter().filter_map(|net| net.update) {
+            let columns = sent(self.cells(relation, row.new.unwrap_or(0)));
+            match updates.iter_mut().find(|(other, _)| *other == columns) {
+                Some((_, rows)) => rows.push(row),
+                None => updates.push((columns, vec![row])),
+            }
+        }
+        for (columns, rows) in updates {
+            self.group(relation, GroupKind::Update(columns), rows.into_iter());
+        }
+        self.group(relation, GroupKind::Insert, nets.iter().filter_map(|net| net.insert));
+    }
+
+    fn group(&mut self, relation: usize, kind: GroupKind, added: impl Iterator<Item = RowHead>) {
+        let Groups { rows, heads, .. } = &mut self.groups;
+        let start = rows.len();
+        rows.extend(added);
+        if rows.len() > start {
+            heads.push(Head { relation, relations: 1, kind, rows: start..rows.len() });
+        }
+    }
+}
+
+/// Whether rows that are barriers make a group when they follow each other.
+const fn is_joined(kind: &GroupKind) -> bool {
+    matches!(kind, GroupKind::Insert | GroupKind::Delete)
+}
+
+/// The columns whose values were sent.
+fn sent(row: &[Cell<'_>]) -> ColumnSet {
+    let mut columns = ColumnSet::none(row.len());
+    for (index, _) in row.iter().enumerate().filter(|(_, cell)| **cell != Cell::Unchanged) {
+        columns.insert(index);
+    }
+    columns
+}
+
+/// The key of the row that a command changes; `None` when it is a barrier.
+pub(super) fn key_of<'b>(key: &Key, command: &Command<'b>) -> Option<SmallVec<[&'b [u8]; 2]>> {
+    let row: &Row<'b> = match command {
+        Command::Insert { new, .. } => new,
+        _ if key.is_empty() => return None,
+        Command::Update { identity: Identity::Unchanged, new, .. } => new,
+        Command::Delete { identity: Identity::Key(old), .. } => old,
+        _ => return None,
+    };
+    let value = |column: &usize| match row.get(*column)? {
+        Cell::Value(value) => Some(*value),
+        _ => None,
+    };
+    key.iter().map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::change::{Catalogue, Column, RelationVersion, ReplicaIdentity};
+    use crate::position::{CommandIndex, Lsn};
+
+    /// Tables whose keys are text, numbers, two columns, whose rows depend on others, and without a key.
+    const TABLES: [&[&str]; 5] = [&["k"], &["k"], &["k", "l"], &["k"], &[]];
+
+    fn keys(table: usize) -> Option<Key> {
+        (table != 3).then(|| (0..TABLES[table].len()).collect())
+    }
+
+    fn relation(table: usize) -> Arc<Relation> {
+        let column = |name: &&str| Column {
+            name: (*name).to_owned(),
+            in_identity: TABLES[table].contains(name),
+            type_oid: 25,
+            type_modifier: -1,
+        };
+        Arc::new(Relation {
+            version: RelationVersion(u32::try_from(table).unwrap() + 1),
+            oid: u32::try_from(table).unwrap(),
+            schema: "public".to_owned(),
+            name: format!("t{table}"),
+            replica_identity: ReplicaIdentity::Default,
+            columns: ["k", "l", "v", "w"].iter().map(column).collect(),
+            catalogue: Catalogue::default(),
+        })
+    }
+
+    type Values = [Option<String>; 4];
+
+    /// What stands for a value that was not sent.
+    const UNCHANGED: &str = "unchanged";
+
+    fn frame(tag: u8, old: Option<&Values>, new: Option<&Values>) -> Vec<u8> {
+        let mut frame = vec![tag, 0, 0, 0, 0];
+        for (kind, values) in [(b'K', old), (b'N', new)] {
+            let Some(values) = values else { continue };
+            frame.extend([kind, 0, 4]);
+            for value in values {
+                match value.as_deref() {
+                    None => frame.push(b'n'),
+                    Some(UNCHANGED) => frame.push(b'u'),
+                    Some(text) => {
+                        frame.push(b't');
+                        frame.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
+                        frame.extend(text.as_bytes());
+                    }
+                }
+            }
+        }
+        frame
+    }
+
+    /// A database: each table's rows, by their key; without a key by all their values.
+    type Model = BTreeMap<(usize, Vec<Option<String>>), Vec<Values>>;
+
+    fn text(cell: Cell<'_>) -> Option<String> {
+        match cell {
+            Cell::Null => None,
+            Cell::Unchanged => Some(UNCHANGED.to_owned()),
+            Cell::Value(text) => Some(String::from_utf8(text.to_vec()).unwrap()),
+        }
+    }
+
+    fn place(table: usize, row: &[Cell<'_>]) -> (usize, Vec<Option<String>>) {
+        (table, row.iter().take(TABLES[table].len()).map(|cell| text(*cell)).collect())
+    }
+
+    /// Executes groups as a destination does: rows matched are rows sent, and a key is there once.
+    fn execute(model: &mut Model, groups: &Groups<'_>) -> Result<(), String> {
+        for group in groups.iter() {
+            if *group.kind() == GroupKind::Truncate {
+                model.retain(|(table, _), _| group.relations().iter().all(|other| other.oid as usize != *table));
+                continue;
+            }
+            let table = group.relation().oid as usize;
+            let mut met = Vec::new();
+            for change in group.changes() {
+                let old = place(table, change.identity());
+                let has_key = !TABLES[table].is_empty();
+                if has_key && met.contains(&old) {
+                    return Err(format!("{old:?} is twice in one statement"));
+                }
+                met.push(old.clone());
+                if *group.kind() != GroupKind::Insert && model.remove(&old).is_none() {
+                    return Err(format!("{old:?} is missing for {:?}", group.kind()));
+                }
+                let Some(new) = change.new else { continue };
+                let rows = model.entry(place(table, new)).or_default();
+                if has_key && !rows.is_empty() {
+                    return Err(format!("{new:?} is there"));
+                }
+                rows.push(std::array::from_fn(|index| text(new[index])));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes as a source makes them: what a row's change becomes depends on whether the row is there.
+    fn batch(tables: &[Arc<Relation>], changes: &[(usize, u8, u8)]) -> Batch {
+        let mut batch = Batch::default();
+        let mut there: BTreeMap<(usize, Values), ()> = BTreeMap::new();
+        for (index, (table, row, action)) in changes.iter().enumerate() {
+            let name = match table {
+                1 => format!("{}", i16::from(*row) - 3),
+                _ => ["7", "07", "long enough to share its sort key a", "long enough to share its sort key b", "", "ä"]
+                    [usize::from(*row)]
+                .to_owned(),
+            };
+            let key = |name: &str| -> Values { [Some(name.to_owned()), Some("l".to_owned()), None, None] };
+            let full = |name: &str, w: Option<&str>| -> Values {
+                [Some(name.to_owned()), Some("l".to_owned()), Some(index.to_string()), w.map(ToOwned::to_owned)]
+            };
+            let known = there.contains_key(&(*table, key(&name)));
+            let moved = format!("{name}!");
+            let (frame, relations) = match action {
+                _ if *table == 4 => (frame(b'I', None, Some(&full(&name, Some("w")))), 1),
+                0 if index % 7 == 0 => {
+                    there.retain(|(other, _), ()| other != table);
+                    (vec![b'T', 0, 0, 0, 1, 0, 0, 0, 0, 0], 1)
+                }
+                _ if !known => {
+                    there.insert((*table, key(&name)), ());
+                    (frame(b'I', None, Some(&full(&name, Some("w")))), 1)
+                }
+                0..=2 => {
+                    there.remove(&(*table, key(&name)));
+                    (frame(b'D', Some(&key(&name)), None), 1)
+                }
+                // The key changes, and changes back at once.
+                3 if !there.contains_key(&(*table, key(&moved))) => {
+                    let away = frame(b'U', Some(&key(&name)), Some(&full(&moved, Some("w"))));
+                    push(&mut batch, &tables[*table..=*table], away);
+                    (frame(b'U', Some(&key(&moved)), Some(&full(&name, Some("w")))), 1)
+                }
+                4 | 5 => (frame(b'U', None, Some(&full(&name, Some("w")))), 1),
+                _ => (frame(b'U', None, Some(&full(&name, None))), 1),
+            };
+            push(&mut batch, &tables[*table..*table + relations], frame);
+        }
+        batch
+    }
+
+    fn push(batch: &mut Batch, relations: &[Arc<Relation>], frame: Vec<u8>) {
+        let command = CommandIndex(batch.len() as u64);
+        let (length, buffer) = (frame.len(), batch.add_buffer(Bytes::from(frame)));
+        batch.push(Position { commit_end: Lsn(1), command }, buffer, 0..length, relations);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+        #[test]
+        fn groups_have_the_effect_of_the_commands_one_by_one(
+            changes in proptest::collection::vec((0..TABLES.len(), 0_u8..6, 0_u8..8), 1..120)
+        ) {
+            let tables: Vec<_> = (0..TABLES.len()).map(relation).collect();
+            let batch = batch(&tables, &changes);
+            let key = |relation: &Arc<Relation>| keys(relation.oid as usize);
+            let (mut grouped, mut single) = (Model::new(), Model::new());
+            let groups = batch.groups(Execution::Net, key).unwrap();
+            prop_assert_eq!(execute(&mut grouped, &groups), Ok(()));
+            let one_by_one = batch.groups(Execution::InOrder, key).unwrap();
+            prop_assert!(one_by_one.iter().all(|group| group.len() == 1) && one_by_one.folded() == 0);
+            prop_assert_eq!(execute(&mut single, &one_by_one), Ok(()));
+            for rows in grouped.values_mut().chain(single.values_mut()) {
+                rows.sort();
+            }
+            grouped.retain(|_, rows| !rows.is_empty());
+            single.retain(|_, rows| !rows.is_empty());
+            prop_assert_eq!(grouped, single);
+        }
+    }
+
+    /// The groups of a batch: kind, values of the third column.
+    fn shapes(frames: &[Vec<u8>]) -> Vec<(GroupKind, Vec<Option<String>>)> {
+        let tables = [relation(0)];
+        let mut batch = Batch::default();
+        frames.iter().for_each(|frame| push(&mut batch, &tables, frame.clone()));
+        let groups = batch.groups(Execution::Net, |_| keys(0)).unwrap();
+        let shape = |group: Group<'_>| {
+            let values = group.changes().map(|change| text(change.new.or(change.old).unwrap()[2])).collect();
+            (group.kind().clone(), values)
+        };
+        groups.iter().map(shape).collect()
+    }
+
+    #[test]
+    fn commands_of_one_row_are_folded_into_one() {
+        let row =
+            |key: &str, value: &str, w: &str| -> Values { [key, "l", value, w].map(|text| Some(text.to_owned())) };
+        let insert = |key, value| frame(b'I', None, Some(&row(key, value, "w")));
+        let update = |key, value| frame(b'U', None, Some(&row(key, value, "w")));
+        let delete = |key| frame(b'D', Some(&row(key, "0", "w")), None);
+        let all = sent(&[Cell::Null; 4]);
+        let values = |values: &[&str]| values.iter().map(|value| Some((*value).to_owned())).collect::<Vec<_>>();
+        assert_eq!(shapes(&[insert("a", "1"), update("a", "2")]), [(GroupKind::Insert, values(&["2"]))]);
+        assert_eq!(
+            shapes(&[update("b", "1"), update("a", "2"), update("b", "3")]),
+            [(GroupKind::Update(all.clone()), values(&["2", "3"]))]
+        );
+        assert_eq!(shapes(&[update("a", "1"), delete("a")]), [(GroupKind::Delete, values(&["0"]))]);
+        assert_eq!(shapes(&[insert("a", "1"), delete("a")]), []);
+        assert_eq!(
+            shapes(&[delete("a"), insert("a", "1"), update("a", "2")]),
+            [(GroupKind::Delete, values(&["0"])), (GroupKind::Insert, values(&["2"]))]
+        );
+        // Values that were not sent are those of the row before.
+        let partial = frame(b'U', None, Some(&row("a", "2", UNCHANGED)));
+        assert_eq!(shapes(&[partial.clone(), update("a", "3"), partial]), [(GroupKind::Update(all), values(&["2"]))]);
+        // A second row with the key is for the destination to refuse.
+        assert_eq!(shapes(&[insert("a", "1"), insert("b", "2"), insert("a", "3")]).len(), 3);
+    }
+}

@@ -1,0 +1,138 @@
+//! What brokers and the way to them can do to the Kafka destination; and what is set by policy for records that do not fit.
+
+use std::time::Duration;
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Reply};
+
+use crate::broker::{Broker, USER, records};
+use crate::delivery::arrange;
+use crate::driver::PATIENCE;
+use crate::kafka::{TABLE, into, ops, until_caught_up};
+
+/// What librdkafka's mock cluster answers to a request, once for each of these, and what is said when it does not just go on.
+const REPLIES: &[(Api, &[Reply], Option<&str>)] = &[
+    (
+        Api::EndTxn,
+        &[Reply::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, Reply::RD_KAFKA_RESP_ERR_NOT_COORDINATOR],
+        None,
+    ),
+    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS], None),
+    (
+        Api::Produce,
+        &[Reply::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, Reply::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS],
+        None,
+    ),
+    // Abortable: the batch is run again.
+    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_INVALID_MSG, Reply::RD_KAFKA_RESP_ERR_INVALID_RECORD], None),
+    // Fatal, and nobody else has the checkpoint: a new producer.
+    (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_PRODUCER_FENCED], None),
+    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH], None),
+    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], Some("WRITE on topic")),
+    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], Some("Allow this user WRITE")),
+    (
+        Api::EndTxn,
+        &[Reply::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED],
+        Some("transactional ids that begin with pg2any-"),
+    ),
+];
+
+on_each_server! {
+    fn replies_that_a_broker_seldom_gives_are_survived_or_named(server) {
+        for (number, (api, replies, said)) in REPLIES.iter().enumerate() {
+            let mock = MockCluster::new(1).unwrap();
+            let (mut database, mut pipeline) = arrange(server, TABLE);
+            pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &mock.bootstrap_servers());
+            for topic in ["pg2any.pg2any-checkpoint", "pg2any.public.t", "pg2any.public.mark"] {
+                mock.create_topic(topic, 1, 1).unwrap();
+            }
+            let mut running = pipeline.start();
+            running.until_said("destination connected");
+            mock.request_errors(*api, replies);
+            database.execute("INSERT INTO t VALUES (1, 'x')");
+            match said {
+                Some(said) => {
+                    let status = running.wait(PATIENCE);
+                    assert!(!status.success() && running.said().contains(said), "{number}: {}", running.said());
+                }
+                None => {
+                    // The mock shows aborted records too: what counts is that nothing is missing.
+                    running.until("the record is there", || !records(&mock.bootstrap_servers(), "pg2any.public.t").is_empty());
+                    database.execute("INSERT INTO t VALUES (2, 'y')");
+                    running.until("the next one is there", || {
+                        let seen = records(&mock.bootstrap_servers(), "pg2any.public.t");
+                        seen.iter().any(|record| record.key["id"] == 2)
+                    });
+                    running.terminate();
+                }
+            }
+        }
+    }
+
+    fn a_topic_that_is_deleted_is_made_again(server) {
+        let Some(broker) = Broker::shared() else { return };
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let prefix = into(broker, &database, &mut pipeline);
+        pipeline.set("PG2ANY_KAFKA_SET", "topic.metadata.propagation.max.ms=500;topic.metadata.refresh.interval.ms=300");
+        let topic = format!("{prefix}.public.t");
+        let mut running = pipeline.start();
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        until_caught_up(&mut running, broker, &prefix, &mut database);
+        broker.delete(&topic);
+        running.until("it is gone", || !broker.exists(&topic));
+        database.execute("INSERT INTO t VALUES (2, 'y')");
+        running.until("it is there again", || ops(&broker.events(&topic)) == ["c 2 y"]);
+        running.terminate();
+    }
+
+    fn a_record_too_large_for_its_topic_is_set_aside_by_policy(server) {
+        let Some(broker) = Broker::shared() else { return };
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let prefix = into(broker, &database, &mut pipeline);
+        pipeline.set("PG2ANY_KAFKA_ON_OVERSIZE", "set-aside");
+        let topic = format!("{prefix}.public.t");
+        broker.create(&topic, 1, &[("max.message.bytes", "20000")]);
+        database.execute("INSERT INTO t VALUES (1, 'x'), (2, repeat('x', 25000)), (3, 'z')");
+        let said = pipeline.catch_up();
+        assert!(said.contains("was set aside"), "{said}");
+        assert_eq!(ops(&broker.events(&topic)), ["c 1 x", "c 3 z"]);
+        let aside = broker.records(&format!("{prefix}.pg2any-oversize"));
+        assert_eq!(aside.len(), 1);
+        let note = aside[0].value.as_ref().unwrap();
+        assert_eq!((&aside[0].key["id"], &note["topic"], &note["largest"]), (&2.into(), &topic.into(), &20_000.into()));
+        assert!(note["position"].as_str().unwrap().ends_with("#1") && note["bytes"].as_u64() > Some(25_000), "{note}");
+    }
+
+    fn a_broker_that_wants_tls_a_certificate_and_a_password_gets_them(server) {
+        let Some(broker) = Broker::shared() else { return };
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let prefix = into(broker, &database, &mut pipeline);
+        database.execute("INSERT INTO t VALUES (1, 'x')");
+        let (wrong, files) = broker.guarded_uri("wr0ng", &prefix);
+        pipeline.set("CDC_DEST_URI", &wrong).set("PG2ANY_KAFKA_SET", &files).set("CDC_CONNECTION_TIMEOUT", "3");
+        let mut running = pipeline.start();
+        running.until_said("Authentication failed");
+        assert!(!running.kill().contains("wr0ng"));
+        let (uri, files) = broker.guarded_uri(USER.1, &prefix);
+        pipeline.set("CDC_DEST_URI", &uri).set("PG2ANY_KAFKA_SET", &files).unset("CDC_CONNECTION_TIMEOUT");
+        pipeline.catch_up();
+        assert_eq!(ops(&broker.events(&format!("{prefix}.public.t"))), ["c 1 x"]);
+    }
+
+    fn commits_wait_for_the_least_interval(server) {
+        let Some(broker) = Broker::shared() else { return };
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let prefix = into(broker, &database, &mut pipeline);
+        pipeline.set("PG2ANY_MIN_COMMIT_INTERVAL", "1s");
+        let mut running = pipeline.start();
+        until_caught_up(&mut running, broker, &prefix, &mut database);
+        for id in 0..40 {
+            database.execute(&format!("INSERT INTO t VALUES ({id}, 'x')"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        until_caught_up(&mut running, broker, &prefix, &mut database);
+        running.terminate();
+        let checkpoints = broker.events(&format!("{prefix}.pg2any-checkpoint")).len();
+        assert!((3..10).contains(&checkpoints), "{checkpoints} checkpoints");
+    }
+}
