@@ -330,7 +330,7 @@ fn what_was_acknowledged_before_any_system_call_survives_a_power_cut_there() {
     // Nothing escaped the record.
     survives(&disk, &mut None);
     let mut failures = Vec::new();
-    for seed in seeds(150) {
+    for seed in seeds(50) {
         let mut random = Random::new(seed);
         let until = usize::try_from(random.below(calls.len() as u64 + 1)).unwrap();
         let mut disk = DiskModel::default();
