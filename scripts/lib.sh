@@ -192,6 +192,11 @@ fetch_mysql() {
     mv "$partial" "$1"
 }
 
+# For the power cuts at system calls.
+need_strace() {
+    command -v strace >/dev/null || install_packages strace || printf 'strace is missing (Debian: strace).\n' >&2
+}
+
 need_openssl() {
     command -v openssl >/dev/null || install_packages openssl || fail "Missing: openssl. Install it, then run this again."
 }

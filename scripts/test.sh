@@ -23,13 +23,14 @@ need_mariadb
 need_mysql
 need_a_disk
 need_chromium
+need_strace
 
 say "format"
 cargo fmt --all --check
 
 say "lints"
 cargo clippy --locked --all-targets --no-default-features --features sqlite,failpoints -- -D warnings
-cargo clippy --locked --all-targets --features sqlite,kafka,failpoints -- -D warnings
+cargo clippy --locked --all-targets --features sqlite,kafka,failpoints,fuzzing -- -D warnings
 
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features sqlite,failpoints
@@ -41,11 +42,11 @@ say "scripts"
 for script in scripts/*.sh .ci/run; do bash -n "$script"; done
 
 say "tests"
-cargo test --locked --features sqlite,kafka,failpoints
+cargo test --locked --features sqlite,kafka,failpoints,fuzzing
 
 say "tests with transactions committed in parts"
 # One sub-suite sets this limit itself.
-PG2ANY_TEST_SPLIT=7 cargo test --locked --features sqlite,kafka,failpoints --test it -- \
+PG2ANY_TEST_SPLIT=7 cargo test --locked --features sqlite,kafka,failpoints,fuzzing --test it -- \
     crash:: oracle:: delivery:: --skip with_a_split_limit_of_seven
 
 say "benchmarks, as small as shows that they work"

@@ -16,6 +16,9 @@ mod compat;
 pub mod config;
 pub mod destination;
 pub mod failpoint;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 pub mod metrics;
 pub mod monitor;

@@ -4,7 +4,7 @@
 //!
 //! What becomes of a transaction's commands is in `work.rs`, of one whose COMMIT has not come in `early.rs`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,10 @@ pub struct Applier {
     /// After a permanent failure: so many transactions get a destination transaction each, so that those before the one
     /// that fails arrive and the failure names it alone.
     pub(super) one_by_one: u64,
+    /// The command that the destination refused when it was last asked to execute some.
+    pub(super) refused: Option<Position>,
+    /// What was set aside behind the checkpoint: it is passed over.
+    pub(super) dead_letters: BTreeSet<Position>,
     pub(super) backoff: Backoff,
     pub(super) activity: Arc<Activity>,
     /// The destination cannot be written.
@@ -142,6 +146,8 @@ impl Applier {
             no_early_execution: HashSet::new(),
             repeated: HashMap::new(),
             one_by_one: 0,
+            refused: None,
+            dead_letters: BTreeSet::new(),
             backoff: Backoff::new("the destination"),
             activity: Arc::new(Activity::new()),
             down: false,
@@ -202,7 +208,15 @@ impl Applier {
             match error.kind() {
                 FailureKind::Fenced => return Err(ApplyError::Fenced(error)),
                 FailureKind::Permanent if !again => {
-                    return Err(ApplyError::Destination(error));
+                    match self.set_aside(&error).await {
+                        Ok(true) => connected = self.start_over().await,
+                        Ok(false) => return Err(ApplyError::Destination(error)),
+                        Err(Failure::Stop(error)) => return Err(error),
+                        // What could not be decided is refused again.
+                        Err(Failure::Destination(_)) => connected = false,
+                        Err(Failure::Shutdown) => return Ok(()),
+                    }
+                    continue;
                 }
                 FailureKind::Permanent => {
                     self.one_by_one = self.work.transactions + 1;
@@ -252,6 +266,7 @@ impl Applier {
             None => info!(epoch = checkpoint.epoch, "destination connected; nothing was applied to it yet"),
         }
         self.position = checkpoint.position;
+        self.load_dead_letters(checkpoint.digest)?;
         self.forget();
         self.set_down(false);
         if let Some(digest) = &mut self.digest {

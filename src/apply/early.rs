@@ -56,7 +56,7 @@ impl Applier {
                 return self.give_up().await;
             }
             let step = match open.next_chunk()? {
-                ChunkRead::Ready(chunk) => self.take_chunk(&open, &chunk, None, &mut index).await,
+                ChunkRead::Ready(chunk) => self.take_chunk(open.xid(), &chunk, None, &mut index).await,
                 ChunkRead::NotYet | ChunkRead::End => {
                     let Ok(waited) = tokio::time::timeout(IDLE, self.wait()).await else {
                         self.no_early_execution.insert(open.xid());

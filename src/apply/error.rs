@@ -56,6 +56,25 @@ pub enum ApplyError {
         /// The spool's hint.
         applied: Position,
     },
+    /// A command that was set aside is of an older shape of its table.
+    #[error(
+        "the command at {position} was set aside when table {table} had other columns than now: it cannot be replayed. \
+         `pg2any inspect dead-letters` shows it; write the row by hand, then `pg2any replay --give-up {position}`"
+    )]
+    Reshaped {
+        /// The command.
+        position: Position,
+        /// Its table.
+        table: String,
+    },
+    /// The checkpoint is inside a transaction.
+    #[error(
+        "the destination has a part of the transaction at {position} only: let `pg2any run` finish it, then replay"
+    )]
+    Unfinished {
+        /// The checkpoint.
+        position: Position,
+    },
     /// PostgreSQL sent a transaction again, and its beginning is another one than the destination has.
     #[error(
         "gap: the destination holds the transaction's commands up to {position}, and the ones that the source sends now are not the \

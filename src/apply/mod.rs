@@ -33,6 +33,7 @@ mod digest;
 mod early;
 mod error;
 mod options;
+mod set_aside;
 mod stall;
 #[cfg(all(test, feature = "sqlite"))]
 mod tests;
@@ -40,5 +41,6 @@ mod work;
 
 pub use applier::Applier;
 pub use error::ApplyError;
-pub use options::{ApplyOptions, BatchLimits};
+pub use options::{ApplyOptions, BatchLimits, OnRefusedRow};
+pub use set_aside::{Replayed, replay};
 pub use stall::{Activity, Glance, Watchdog};

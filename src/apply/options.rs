@@ -27,6 +27,16 @@ impl Default for BatchLimits {
     }
 }
 
+/// What to do with a row that the destination refuses for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRefusedRow {
+    /// Stop, naming position, table and key.
+    #[default]
+    Stop,
+    /// Put it into the spool's dead letters, and go on behind it.
+    SetAside,
+}
+
 /// How an [`Applier`](super::Applier) works.
 #[derive(Clone, Debug)]
 pub struct ApplyOptions {
@@ -47,6 +57,8 @@ pub struct ApplyOptions {
     pub idle_checkpoint: Duration,
     /// A transaction whose beginning is at the destination may be sent again (`--ack applied`).
     pub sent_again: bool,
+    /// What to do with a row that is refused for good.
+    pub on_refused_row: OnRefusedRow,
     /// The destination's own count of what it did inside a call.
     pub steps: Arc<Number>,
     /// How long nothing may move, with something to apply and no reason known, before a new connection is made.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
-use super::{Applier, ApplyOptions, BatchLimits};
+use super::{Applier, ApplyOptions, BatchLimits, OnRefusedRow};
 use crate::change::{Batch, Execution, Relation};
 use crate::destination::sqlite::Sqlite;
 use crate::destination::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
@@ -145,6 +145,7 @@ proptest! {
             idle_checkpoint: Duration::from_secs(60),
             min_commit_interval: Duration::ZERO,
             sent_again: false,
+            on_refused_row: OnRefusedRow::Stop,
             steps: Arc::default(),
             stall_timeout: Duration::from_secs(30),
         };

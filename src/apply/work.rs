@@ -10,7 +10,7 @@ use super::stall::Doing;
 use crate::change::{Execution, Relation, RelationVersion, TransactionInfo};
 use crate::destination::{DestinationError, FailureKind, Prepared};
 use crate::failpoint;
-use crate::position::{CommandIndex, Lsn, PgTimestamp, Position};
+use crate::position::{CommandIndex, Lsn, PgTimestamp, Position, Xid};
 use crate::progress::Reached;
 use crate::spool::{Chunk, ChunkRead, CommitInfo, Transaction};
 
@@ -51,7 +51,7 @@ fn refused_early() -> DestinationError {
     DestinationError::new(FailureKind::Retry, "a schema change that commits waits for the COMMIT of its transaction")
 }
 
-fn transaction_info(info: &CommitInfo) -> TransactionInfo {
+pub(super) fn transaction_info(info: &CommitInfo) -> TransactionInfo {
     TransactionInfo {
         xid: info.xid,
         commit_lsn: info.commit_lsn,
@@ -71,7 +71,7 @@ impl Applier {
     ) -> Result<(), Failure> {
         loop {
             match transaction.next_chunk()? {
-                ChunkRead::Ready(chunk) => self.take_chunk(transaction, &chunk, Some(info), index).await?,
+                ChunkRead::Ready(chunk) => self.take_chunk(transaction.xid(), &chunk, Some(info), index).await?,
                 ChunkRead::End => return Ok(()),
                 ChunkRead::NotYet => self.wait().await?,
             }
@@ -83,12 +83,12 @@ impl Applier {
 
     pub(super) async fn take_chunk(
         &mut self,
-        transaction: &Transaction,
+        xid: Xid,
         chunk: &Chunk,
         info: Option<&CommitInfo>,
         index: &mut u64,
     ) -> Result<(), Failure> {
-        self.activity.takes(transaction.xid(), *index);
+        self.activity.takes(xid, *index);
         let commit_end = info.map_or(Lsn::ZERO, |info| info.commit_end);
         let mut buffer = None;
         let mut relations: Vec<Arc<Relation>> = Vec::with_capacity(1);
@@ -110,11 +110,14 @@ impl Applier {
                 && *index > 1
                 && self.work.is_over(self.options.split, self.longest)
             {
-                self.commit_part(transaction, info, *index - 2).await?;
+                self.commit_part(info, *index - 2).await?;
                 buffer = None;
             }
             if let Some(digest) = &mut self.digest {
                 digest.add(&chunk.buffer()[command.range.clone()]);
+            }
+            if self.dead_letters.contains(&position) {
+                continue;
             }
             let mut unprepared = false;
             relations.clear();
@@ -126,7 +129,7 @@ impl Applier {
             if unprepared {
                 self.execute().await?;
                 buffer = None;
-                self.prepare(transaction, info, position, &relations).await?;
+                self.prepare(info, position, &relations).await?;
             }
             let number = *buffer.get_or_insert_with(|| {
                 if let Some(info) = info {
@@ -156,7 +159,6 @@ impl Applier {
     /// command before the one at `position`.
     async fn prepare(
         &mut self,
-        transaction: &Transaction,
         info: Option<&CommitInfo>,
         position: Position,
         relations: &[Arc<Relation>],
@@ -165,7 +167,7 @@ impl Applier {
             match (info, position.command.0.checked_sub(1)) {
                 // Executed early: it waits for its COMMIT, as after a failure.
                 (None, _) => return Err(refused_early().into()),
-                (Some(info), Some(last)) if self.work.open > 0 => self.commit_part(transaction, info, last).await?,
+                (Some(info), Some(last)) if self.work.open > 0 => self.commit_part(info, last).await?,
                 _ => self.commit_work().await?,
             }
         }
@@ -196,6 +198,10 @@ impl Applier {
             let executed = self.destination.execute(&self.batch, execution);
             let result = self.activity.call("executing changes", executed).await;
             self.batch.clear();
+            self.refused = match &result {
+                Err(Failure::Destination(error)) => error.position(),
+                _ => None,
+            };
             result?;
             failpoint::pass("apply.executed")?;
         }
@@ -245,8 +251,14 @@ impl Applier {
     }
 
     /// Commits a part of a transaction, up to and including command `last`.
-    async fn commit_part(&mut self, transaction: &Transaction, info: &CommitInfo, last: u64) -> Result<(), Failure> {
-        while !transaction.durable() {
+    async fn commit_part(&mut self, info: &CommitInfo, last: u64) -> Result<(), Failure> {
+        self.until_durable(info.commit_end).await?;
+        self.commit(Position { commit_end: info.commit_end, command: CommandIndex(last) }).await
+    }
+
+    /// Waits until everything that ends up to here is synced in the spool.
+    pub(super) async fn until_durable(&mut self, end: Lsn) -> Result<(), Failure> {
+        while self.spool.durable().lsn() < end {
             let Self { activity, shutdown, durable, .. } = self;
             let synced = async {
                 tokio::select! {
@@ -256,7 +268,7 @@ impl Applier {
             };
             activity.during(Doing::Syncing, synced).await??;
         }
-        self.commit(Position { commit_end: info.commit_end, command: CommandIndex(last) }).await
+        Ok(())
     }
 
     pub(super) async fn commit(&mut self, position: Position) -> Result<(), Failure> {

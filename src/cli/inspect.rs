@@ -68,6 +68,12 @@ enum What {
     Cursors,
     /// The segments of the store.
     Segments,
+    /// The rows that the destination refused and that were set aside, with the cause (`pg2any replay` tries them again).
+    DeadLetters {
+        /// How many at most.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
     /// Check every checksum and every sequence.
     Verify,
 }
@@ -81,6 +87,7 @@ impl What {
             Self::Relations => Query::Relations,
             Self::Cursors => Query::Cursors,
             Self::Segments => Query::Segments,
+            Self::DeadLetters { limit } => Query::DeadLetters { limit: *limit },
             Self::Verify => Query::Verify,
         }
     }

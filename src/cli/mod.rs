@@ -13,6 +13,7 @@ mod logging;
 mod progress;
 mod render;
 mod repair;
+mod replay;
 mod run;
 mod secret_args;
 mod skip;
@@ -43,6 +44,7 @@ enum Command {
     Inspect(inspect::Arguments),
     Repair(repair::Arguments),
     Skip(skip::Arguments),
+    Replay(replay::Arguments),
     /// Commands about the cursors of the spool.
     #[command(subcommand)]
     Cursors(cursors::Command),
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),
         Command::Skip(arguments) => skip::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Cursors(cursors::Command::Forget(arguments)) => cursors::forget(&arguments),
         Command::Source(source::Command::Adopt(arguments)) => source::adopt(&arguments),
         Command::Slot(slot::Command::Create(arguments)) => slot::create(&arguments),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     Ack, Config, ConfigError, DestinationFactory, DestinationType, GapRange, LogFormat, NamedDestination,
-    OnFailedDestination, OnPublicationChange, Origin, Purpose, Secret, Until,
+    OnFailedDestination, OnPublicationChange, OnRefusedRow, Origin, Purpose, Secret, Until,
 };
 use crate::destination::kafka::KafkaSettings;
 use crate::destination::{
@@ -66,6 +66,7 @@ impl ConfigBuilder {
             on_dropped_column: OnDroppedColumn::Keep,
             on_rewrite: OnRewrite::Follow,
             on_missing_row: OnMissingRow::Error,
+            on_refused_row: OnRefusedRow::Stop,
             enforce_constraints: false,
             kafka: KafkaSettings::default(),
             min_commit_interval: Duration::ZERO,
@@ -419,6 +420,8 @@ calls! {
     on_rewrite: OnRewrite,
     /// Policy for rows that an UPDATE or DELETE does not find.
     on_missing_row: OnMissingRow,
+    /// Policy for rows that the destination refuses for good.
+    on_refused_row: OnRefusedRow,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     enforce_constraints: bool,
     /// What only Kafka has to be told.

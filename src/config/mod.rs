@@ -28,7 +28,7 @@ pub use compat::{ColumnTransformation, TableMapping, TransformationType};
 pub use environment::{Purpose, load_config_from_env, resolve};
 pub use error::ConfigError;
 pub use options::{
-    Ack, DestinationType, GapRange, LogFormat, OnPublicationChange, Origin, Origin as OriginFilter, Until,
+    Ack, DestinationType, GapRange, LogFormat, OnPublicationChange, OnRefusedRow, Origin, Origin as OriginFilter, Until,
 };
 pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
@@ -140,6 +140,8 @@ pub struct Config {
     pub on_rewrite: OnRewrite,
     /// Policy for rows that an UPDATE or DELETE does not find.
     pub on_missing_row: OnMissingRow,
+    /// Policy for rows that the destination refuses for good.
+    pub on_refused_row: OnRefusedRow,
     /// Whether the destination's own foreign keys and triggers act on replicated rows.
     pub enforce_constraints: bool,
     /// What only Kafka has to be told.
@@ -263,6 +265,7 @@ impl fmt::Debug for Config {
             .field("on_dropped_column", &self.on_dropped_column)
             .field("on_rewrite", &self.on_rewrite)
             .field("on_missing_row", &self.on_missing_row)
+            .field("on_refused_row", &self.on_refused_row)
             .field("enforce_constraints", &self.enforce_constraints)
             .field("kafka", &self.kafka)
             .field("min_commit_interval", &self.min_commit_interval)

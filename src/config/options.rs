@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::OnFailedDestination;
+pub use crate::apply::OnRefusedRow;
 pub use crate::destination::DestinationType;
 use crate::destination::kafka::{
     BinaryHandling, DecimalHandling, Delivery, Format, IntervalHandling, OnOversize, TimePrecision,
@@ -83,6 +84,7 @@ words!(Unrepresentable, "a policy for unrepresentable values",
 words!(OnDroppedColumn, "a policy for dropped columns", "keep" => Self::Keep, "drop" => Self::Drop);
 words!(OnRewrite, "a policy for rewritten columns", "follow" => Self::Follow, "stop" => Self::Stop);
 words!(Delivery, "a delivery", "exactly-once" => Self::ExactlyOnce, "at-least-once" => Self::AtLeastOnce);
+words!(OnRefusedRow, "a policy for refused rows", "stop" => Self::Stop, "set-aside" => Self::SetAside);
 words!(Format, "a format of events", "debezium" => Self::Debezium, "plain" => Self::Plain);
 words!(DecimalHandling, "a way to handle decimals",
     "precise" => Self::Precise, "string" => Self::String, "double" => Self::Double);

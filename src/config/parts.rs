@@ -70,6 +70,7 @@ impl Config {
             early: true,
             idle_checkpoint: if self.ack == Ack::Applied { self.status_interval } else { IDLE_CHECKPOINT },
             sent_again: self.ack == Ack::Applied,
+            on_refused_row: self.on_refused_row,
             steps: Arc::default(),
             stall_timeout: self.stall_timeout,
         }

@@ -159,6 +159,9 @@ settings! {
     "on-missing-row", "PG2ANY_ON_MISSING_ROW", "on_missing_row", Value("error|skip"), Some("error"), Run,
         "What to do with an UPDATE or DELETE whose row the destination does not have: error (stop), or skip (pass it over, and count it).",
         |b, t| b.config.on_missing_row = Word::parse_word(t)?;
+    "on-refused-row", "PG2ANY_ON_REFUSED_ROW", "on_refused_row", Value("stop|set-aside"), Some("stop"), Run,
+        "What to do with a row that the destination refuses for good: stop, or set-aside (keep it with its cause for `pg2any replay`, count it, and go on).",
+        |b, t| b.config.on_refused_row = Word::parse_word(t)?;
     "enforce-constraints", "PG2ANY_ENFORCE_CONSTRAINTS", "enforce_constraints", Switch, Some("false"), Run,
         "Let the destination's own foreign keys and triggers act on replicated rows.",
         |b, t| b.config.enforce_constraints = parse_switch(t)?;

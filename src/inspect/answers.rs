@@ -46,7 +46,7 @@ pub fn answer_offline(kept: &mut Option<Inspector>, directory: &Path, query: &Qu
     }
 }
 
-fn answer(inspector: &Inspector, query: &Query) -> Result<Value, SpoolError> {
+pub(crate) fn answer(inspector: &Inspector, query: &Query) -> Result<Value, SpoolError> {
     match query {
         // Nobody runs who could have one.
         Query::Status => Ok(Value::Null),
@@ -73,6 +73,7 @@ fn answer(inspector: &Inspector, query: &Query) -> Result<Value, SpoolError> {
                 inspector.cursors()?.into_iter().map(|(name, position)| json!({"name": name, "position": position}));
             Ok(cursors.collect())
         }
+        Query::DeadLetters { limit } => to_value(&inspector.dead_letters(*limit)?),
         Query::Segments => to_value(&inspector.segments()?),
         Query::Verify => verified(&inspector.verify()),
     }

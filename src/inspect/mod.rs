@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::position::{Lsn, Position};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use answers::answer;
 pub use answers::answer_offline;
 pub(crate) use serve::start;
 pub use socket::{Asked, ask, listen};
@@ -48,6 +50,11 @@ pub enum Query {
     Cursors,
     /// The segments.
     Segments,
+    /// What was set aside.
+    DeadLetters {
+        /// How many commands at most; an answer has some 1 MB of them.
+        limit: usize,
+    },
     /// Every checksum and every sequence.
     Verify,
 }

@@ -106,6 +106,8 @@ counters! {
     early_rollbacks,
     /// Rows an UPDATE or DELETE did not find, passed over by policy.
     rows_not_found,
+    /// Rows that the destination refused for good, set aside by policy.
+    rows_set_aside,
     /// Values that a column could not hold, written as NULL by policy.
     values_nulled,
     /// Values that a column could not hold, clamped by policy.

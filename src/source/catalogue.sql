@@ -1,5 +1,5 @@
--- What pg_catalog says about one relation, as one JSON value. $1 is the relation; {slot} is replaced by a literal,
--- {publications} by several, {schemas} by another arm of the union where publications of schemas exist (15 and newer).
+-- What pg_catalog says about one relation, as one JSON value. $1 is the relation. What stands in braces is replaced: the slot by a
+-- literal, publications by several, schemas by another arm of the union where publications of schemas exist (15 and newer).
 -- The relation itself; a TRUNCATE, VACUUM FULL or a rewrite gives it another file node.
 WITH RECURSIVE relation AS (
   SELECT c.oid, c.reltuples, c.relpersistence = 'u' AS unlogged, pg_catalog.pg_relation_filenode(c.oid) AS file_node

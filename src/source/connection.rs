@@ -128,7 +128,7 @@ impl ConnectionString {
     }
 
     /// The string for libpq.
-    fn for_session(&self, session: Session, connect_timeout: Duration) -> String {
+    pub(super) fn for_session(&self, session: Session, connect_timeout: Duration) -> String {
         let mut parameters: Vec<(String, String)> = self
             .parameters
             .iter()

@@ -20,6 +20,8 @@ mod drift_warnings;
 mod error;
 mod feedback;
 mod frames;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod gap;
 mod history;
 mod identity;

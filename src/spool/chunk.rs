@@ -18,7 +18,7 @@
 //! version u8 = 1 | codec u8 (0 plain, 1 zstd) | raw length u32 LE | commands u32 LE | xxh3-64 u64 LE | payload
 //! ```
 //!
-//! The checksum covers the ten bytes before it and the payload as stored. Level 1 keeps 0.30 of typical rows, level 3 the
+//! The checksum covers the spool's salt, the ten bytes before it and the payload as stored. Level 1 keeps 0.30 of typical rows, level 3 the
 //! same at twice the time; 256 KiB is where a larger chunk stops being smaller per row.
 
 use std::ops::Range;
@@ -93,12 +93,13 @@ pub(crate) fn without_aborted(raw: &[u8], aborted: &RoaringBitmap) -> (Vec<u8>, 
 /// Compresses and seals chunks; keeps its context, as making one costs more than a small chunk.
 pub(crate) struct ChunkEncoder {
     compressor: Option<zstd::bulk::Compressor<'static>>,
+    salt: u64,
 }
 
 impl ChunkEncoder {
-    pub(crate) fn new(compression: bool) -> Self {
+    pub(crate) fn new(compression: bool, salt: u64) -> Self {
         let compressor = compression.then(|| zstd::bulk::Compressor::new(1).ok()).flatten();
-        Self { compressor }
+        Self { compressor, salt }
     }
 
     /// Appends the value of a chunk to `value`.
@@ -120,6 +121,7 @@ impl ChunkEncoder {
         }
         value.extend_from_slice(compressed.as_deref().unwrap_or(raw));
         let sum = checksum(&[
+            &self.salt.to_le_bytes(),
             value.get(start..start + 10).unwrap_or_default(),
             value.get(start + HEADER..).unwrap_or_default(),
         ]);
@@ -135,7 +137,7 @@ pub(crate) fn commands_in(value: &[u8]) -> Option<u32> {
 }
 
 /// Checks and decompresses a chunk's value: the raw bytes and the number of commands.
-pub(crate) fn decode(value: &[u8], what: impl Fn() -> String) -> Result<(Bytes, u32), SpoolError> {
+pub(crate) fn decode(value: &[u8], salt: u64, what: impl Fn() -> String) -> Result<(Bytes, u32), SpoolError> {
     let damaged = |detail: &str| SpoolError::damaged(what(), detail);
     let (Some(head), Some(payload)) = (value.get(..HEADER), value.get(HEADER..)) else {
         return Err(damaged("the chunk is cut short"));
@@ -147,7 +149,7 @@ pub(crate) fn decode(value: &[u8], what: impl Fn() -> String) -> Result<(Bytes, 
         let found = head.first().copied().unwrap_or_default();
         return Err(SpoolError::Version { what: what(), found, known: VERSION });
     }
-    if checksum(&[head.get(..10).unwrap_or_default(), payload]) != number(10..18) {
+    if checksum(&[&salt.to_le_bytes(), head.get(..10).unwrap_or_default(), payload]) != number(10..18) {
         return Err(damaged("the chunk's checksum does not match"));
     }
     let length = usize::try_from(number(2..6)).unwrap_or_default();

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use crate::change::{DecodeError, RelationVersion};
 use crate::position::{Lsn, Position, Xid};
 
+/// What is left to do where bytes are gone.
+const RESTORE: &str = "Run `pg2any inspect verify` for the extent, and restore the disk or start with an empty data directory and a destination that is loaded anew";
+
 /// A failure of the spool. Only damage ([`SpoolError::is_damage`]) loses what was acknowledged to PostgreSQL.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -74,9 +77,7 @@ pub enum SpoolError {
         source: std::io::Error,
     },
     /// Bytes on the disk are not what was written.
-    #[error(
-        "the spool is damaged: {what}: {detail}. Run `pg2any inspect verify` for the extent, and restore the disk or start with an empty data directory and a destination that is loaded anew"
-    )]
+    #[error("the spool is damaged: {what}: {detail}. {RESTORE}")]
     Damaged {
         /// Which entry.
         what: String,
@@ -94,7 +95,10 @@ pub enum SpoolError {
         known: u8,
     },
     /// A committed transaction is missing between two others.
-    #[error("the spool is damaged: transaction {expected} should follow at {after}, {} was found", found.map_or_else(|| "nothing".to_owned(), |n| format!("transaction {n}")))]
+    #[error(
+        "the spool is damaged: transaction {expected} should follow at {after}, {} was found. {RESTORE}",
+        found.map_or_else(|| "nothing".to_owned(), |n| format!("transaction {n}"))
+    )]
     SequenceGap {
         /// The number that should follow.
         expected: u64,
@@ -138,7 +142,7 @@ pub enum SpoolError {
         xid: Xid,
     },
     /// A relation version that is not in the spool.
-    #[error("the spool is damaged: relation version {} is missing", version.0)]
+    #[error("the spool is damaged: relation version {} is missing. {RESTORE}", version.0)]
     MissingRelation {
         /// Which version.
         version: RelationVersion,
@@ -264,7 +268,7 @@ fn describe_file_damage(doing: &str, source: &fjall::Error, from: Option<Lsn>, t
     };
     format!(
         "the spool is damaged: a table file or a manifest does not read as it was written (while {doing}: {source}).{held} What the spool \
-         held was acknowledged: PostgreSQL will not send it again. Nothing was changed. Ways out: bring the files back (the disk, or a copy \
+         held was acknowledged: PostgreSQL will not send it again. Ways out: bring the files back (the disk, or a copy \
          of the whole data directory that is not older than the destination); or start with an empty data directory, a new slot and a \
          destination that is loaded anew (`pg2any slot create --export-snapshot`). `pg2any inspect verify` shows what still reads"
     )

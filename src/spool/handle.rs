@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{DirBuilder, File};
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use super::header::{HEADER_VERSION, Prepare, Progress, ReceivedHeader, SourceIde
 use super::intake::Intake;
 use super::known::KnownCommits;
 use super::layout::{
-    FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, PUBLICATIONS_KEY, Store, parse_pending_key,
+    FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, PUBLICATIONS_KEY, SALT_KEY, Store, parse_pending_key,
 };
 use super::options::SpoolOptions;
 use super::pressure::Pressure;
@@ -344,6 +345,12 @@ impl Spool {
         self.core.relations.get(version)
     }
 
+    /// The newest version of the relation with this OID; `None` when it was never described.
+    #[must_use]
+    pub fn newest_relation(&self, oid: u32) -> Option<Arc<Relation>> {
+        self.core.relations.newest(oid)
+    }
+
     /// The relation versions that are kept, oldest first, each with the latest file node of its table.
     pub(crate) fn relations(&self) -> Vec<(Arc<Relation>, u32)> {
         self.core.relations.all()
@@ -418,7 +425,7 @@ fn create_aside(options: &SpoolOptions) -> Result<(), SpoolError> {
     if aside.exists() {
         std::fs::remove_dir_all(&aside).map_err(SpoolError::io("removing a half-made store in", &aside))?;
     }
-    check_format(&Store::open(&aside)?)?;
+    check_format(&Store::create(&aside)?)?;
     failpoint::pass("spool.created").map_err(SpoolError::failpoint("making a new store"))?;
     std::fs::rename(&aside, &store).map_err(SpoolError::io("naming the new store", &store))?;
     let sync = |path: &std::path::Path| File::open(path).and_then(|file| file.sync_all());
@@ -439,6 +446,8 @@ fn check_format(store: &Store) -> Result<(), SpoolError> {
             known: FORMAT,
         }),
         None => {
+            let salt = RandomState::new().hash_one(std::process::id()).max(1);
+            store.meta.insert(SALT_KEY, salt.to_le_bytes()).map_err(SpoolError::store("writing the salt"))?;
             store.meta.insert(FORMAT_KEY, [FORMAT]).map_err(SpoolError::store("writing the format"))?;
             store.db.persist(fjall::PersistMode::SyncAll).map_err(SpoolError::store("syncing the format"))
         }

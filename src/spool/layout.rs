@@ -3,6 +3,7 @@
 //! | keyspace | key | value |
 //! |---|---|---|
 //! | `meta` | `format` | the layout's version, u8 |
+//! | `meta` | `salt` | a random number, u64 LE, that the chunks' checksums begin with |
 //! | `meta` | `identity` | [`SourceIdentity`](super::SourceIdentity) |
 //! | `meta` | `former` | the [`SourceIdentity`](super::SourceIdentity)s that were adopted away from, oldest first |
 //! | `meta` | `publications` | [`Published`](super::Published): the publications' rows as they were last seen |
@@ -16,6 +17,7 @@
 //! | `data-<n>` | transaction id u64 BE, 0u8, number u32 BE | a chunk ([`super::chunk`]) |
 //! | `data-<n>` | transaction id u64 BE, 1u8, number u32 BE | xids of aborted subtransactions (roaring bitmap), only ever added |
 //! | `cursors` | the applier's name | [`Position`](crate::Position) |
+//! | `dead_letters` | the applier's name, 0u8, commit end u64 BE, command u64 BE | [`DeadLetter`](super::DeadLetter) |
 //!
 //! Small transactions live in their `pending` entry whole: with a header and a chunk in three places they cost three keys
 //! to write and three to delete; measured with one key each, 100 000 transactions/s are written, synced, applied and deleted
@@ -27,13 +29,14 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use super::error::SpoolError;
-use super::journal;
+use super::{files, journal};
 use crate::change::RelationVersion;
 use crate::position::{Lsn, Xid};
 
 /// The layout's version; a store of another one is refused.
 pub(crate) const FORMAT: u8 = 1;
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
+pub(crate) const SALT_KEY: &[u8] = b"salt";
 pub(crate) const IDENTITY_KEY: &[u8] = b"identity";
 pub(crate) const FORMER_KEY: &[u8] = b"former";
 pub(crate) const PUBLICATIONS_KEY: &[u8] = b"publications";
@@ -41,6 +44,8 @@ pub(crate) const ACCEPTED_GAPS_KEY: &[u8] = b"accepted-gaps";
 pub(crate) const KNOWN_COMMITS_KEY: &[u8] = b"known-commits";
 pub(crate) const PROGRESS_KEY: &[u8] = b"progress";
 pub(crate) const SEGMENT_PREFIX: &[u8] = b"segment/";
+/// How many keyspaces there are beside the segments; created first, the engine numbers them from 1.
+pub(crate) const KEYSPACES: u64 = 6;
 const DATA_PREFIX: &str = "data-";
 
 const MIB: u64 = 1 << 20;
@@ -63,11 +68,23 @@ pub(crate) struct Store {
     pub(crate) received: Keyspace,
     pub(crate) pending: Keyspace,
     pub(crate) cursors: Keyspace,
+    pub(crate) dead_letters: Keyspace,
+    /// Begins the checksums of chunks: those of another spool, under the same keys, do not match. 0 where it is lost, which no
+    /// chunk's was made with.
+    pub(crate) salt: u64,
 }
 
 impl Store {
+    /// Opens what [`Store::create`] made.
     pub(crate) fn open(directory: &Path) -> Result<Self, SpoolError> {
-        Self::open_all(directory).map_err(|error| journal::concerning(directory, error))
+        // Some damage in a manifest is a panic of the engine's; nothing of it is used after that.
+        let open = || std::panic::catch_unwind(|| Self::open_all(directory)).unwrap_or_else(|_| Err(files::panicked()));
+        files::check(directory).and_then(|()| open()).map_err(|error| journal::concerning(directory, error))
+    }
+
+    /// Makes a new one.
+    pub(crate) fn create(directory: &Path) -> Result<Self, SpoolError> {
+        Self::open_all(directory)
     }
 
     fn open_all(directory: &Path) -> Result<Self, SpoolError> {
@@ -85,12 +102,17 @@ impl Store {
         let open = |name: &str, memtable: u64| {
             db.keyspace(name, || options(memtable)).map_err(SpoolError::store("opening a keyspace"))
         };
+        let meta = open("meta", MIB)?;
+        let salt = meta.get(SALT_KEY).map_err(SpoolError::store("reading the salt"))?;
+        let salt = salt.and_then(|salt| salt.as_ref().try_into().ok()).map_or(0, u64::from_le_bytes);
         Ok(Self {
-            meta: open("meta", MIB)?,
+            meta,
+            salt,
             relations: open("relations", MIB)?,
             received: open("received", MIB)?,
             pending: open("pending", PENDING_MEMTABLE_BYTES)?,
             cursors: open("cursors", MIB)?,
+            dead_letters: open("dead_letters", MIB)?,
             db,
         })
     }

@@ -23,8 +23,14 @@
 mod accepted;
 mod chunk;
 #[cfg(test)]
+mod damage_matrix_tests;
+#[cfg(test)]
 mod damage_tests;
+mod dead_letters;
 mod error;
+mod files;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod glance;
 mod handle;
 mod header;
@@ -62,6 +68,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use accepted::AcceptedGap;
 pub use chunk::{Chunk, ChunkCommand};
+pub use dead_letters::{DeadLetter, Replay};
 pub use error::SpoolError;
 pub(crate) use glance::Receiving;
 pub use handle::{DurableLsn, Spool};

@@ -376,7 +376,7 @@ impl World {
     }
 }
 
-fn prepare(xid: u32, gid: &str, end: u64) -> Prepare {
+pub(super) fn prepare(xid: u32, gid: &str, end: u64) -> Prepare {
     let (prepare_lsn, prepare_end) = (Lsn(end - 8), Lsn(end));
     Prepare { xid, gid: gid.to_owned(), prepare_lsn, prepare_end, prepare_time: PgTimestamp(0), origin: None }
 }

@@ -118,7 +118,7 @@ impl SpoolReader {
                 let last_end = lock(&self.spool.core.live).last_end;
                 SpoolError::store("reading pending transactions")(error).concerning(commit_end, last_end)
             })?;
-            let shared = read_pending(&key, &value)?;
+            let shared = read_pending(&key, &value, self.spool.core.store.salt)?;
             bytes += value.len();
             self.page.push_back(shared);
             if bytes > PAGE_BYTES {
@@ -169,14 +169,17 @@ impl SpoolReader {
 }
 
 /// A committed transaction as its `pending` entry has it.
-pub(crate) fn read_pending(key: &[u8], value: &[u8]) -> Result<Committed, SpoolError> {
+pub(crate) fn read_pending(key: &[u8], value: &[u8], salt: u64) -> Result<Committed, SpoolError> {
     let (commit_end, _) =
         parse_pending_key(key).ok_or_else(|| SpoolError::damaged("a pending header", "its key is cut short"))?;
     let (header, inline) = decode_pending(commit_end, value)?;
     let commit = Arc::new(header.commit.clone());
     let inline: Option<Bytes> = match inline {
         [] => None,
-        inline => Some(chunk::decode(inline, || format!("the chunk of the transaction that ends at {commit_end}"))?.0),
+        inline => {
+            let what = || format!("the chunk of the transaction that ends at {commit_end}");
+            Some(chunk::decode(inline, salt, what)?.0)
+        }
     };
     Ok((commit, Arc::new(Shared::stored(header, inline))))
 }

@@ -107,6 +107,19 @@ impl Relations {
         Ok(Arc::clone(&entry.relation))
     }
 
+    /// What a version was decoded from.
+    pub(crate) fn record(&self, version: RelationVersion) -> Result<RelationRecord, SpoolError> {
+        let known = lock(&self.known);
+        let entry = known.versions.get(&version).ok_or(SpoolError::MissingRelation { version })?;
+        Ok((*entry.record).clone())
+    }
+
+    /// The newest version of the relation with this OID.
+    pub(crate) fn newest(&self, oid: u32) -> Option<Arc<Relation>> {
+        let known = lock(&self.known);
+        Some(Arc::clone(&known.versions.get(known.newest.get(&oid)?)?.relation))
+    }
+
     /// All that are kept, oldest first, each with its latest file node.
     pub(crate) fn all(&self) -> Vec<(Arc<Relation>, u32)> {
         lock(&self.known).versions.values().map(|entry| (Arc::clone(&entry.relation), entry.file_node)).collect()

@@ -6,6 +6,11 @@ use super::*;
 use crate::change::{Catalogue, RelationRecord, RelationVersion};
 use crate::position::{Lsn, PgTimestamp, Position};
 
+/// Where files are made and synced fast, if the machine has such a place.
+pub(super) fn directory_in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 pub(super) fn relation_frame(oid: u32, name: &str) -> Vec<u8> {
     let mut frame = vec![b'R'];
     frame.extend_from_slice(&oid.to_be_bytes());

@@ -155,7 +155,7 @@ impl Transaction {
 
     fn read(&self, segment: u32, number: u32) -> Result<bytes::Bytes, SpoolError> {
         let value = self.value(segment, &chunk_key(self.shared.id, number), || self.describe(number))?;
-        Ok(chunk::decode(&value, || self.describe(number))?.0)
+        Ok(chunk::decode(&value, self.spool.core.store.salt, || self.describe(number))?.0)
     }
 
     fn value(&self, segment: u32, key: &[u8], what: impl Fn() -> String) -> Result<fjall::UserValue, SpoolError> {

@@ -65,7 +65,7 @@ const FULL_BYTES: u64 = 32 << 20;
 
 impl Writer {
     pub(crate) fn new(core: Arc<Core>, progress: Progress) -> Self {
-        let encoder = ChunkEncoder::new(core.options.compression);
+        let encoder = ChunkEncoder::new(core.options.compression, core.store.salt);
         let received = lock(&core.prepared).values().map(|(_, transaction)| transaction.id).collect();
         Self {
             core,

@@ -20,7 +20,7 @@ pub fn into(broker: &Broker, database: &Database, pipeline: &mut Pipeline) -> St
     prefix
 }
 
-fn has_mark(broker: &Broker, prefix: &str, mark: i64) -> bool {
+pub fn has_mark(broker: &Broker, prefix: &str, mark: i64) -> bool {
     let marks = broker.events(&format!("{prefix}.public.mark"));
     marks.iter().any(|event| event.after("id") == mark.to_string())
 }
@@ -33,7 +33,7 @@ pub fn until_caught_up(running: &mut Running, broker: &Broker, prefix: &str, dat
 
 /// What was inserted is there once, in the order of the commits.
 #[track_caller]
-fn check(broker: &Broker, prefix: &str, workload: &Workload, database: &mut Database) {
+pub fn check(broker: &Broker, prefix: &str, workload: &Workload, database: &mut Database) {
     let log: Vec<_> = broker.events(&format!("{prefix}.public.log")).iter().map(|event| event.after("name")).collect();
     assert_eq!(log, workload.order(), "the order of the commits");
     for table in ["left_half", "right_half", "account"] {
@@ -80,7 +80,7 @@ fn by_transaction(broker: &Broker, prefix: &str) -> HashMap<String, usize> {
 }
 
 /// The failpoints of the destination, and which passing: the first checkpoint is the epoch alone, the second has changes before it.
-const FAILPOINTS: &[(&str, u32)] = &[
+pub const FAILPOINTS: &[(&str, u32)] = &[
     ("kafka.initialised", 1),
     ("kafka.epoch_written", 1),
     ("kafka.prepared", 1),

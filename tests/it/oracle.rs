@@ -109,8 +109,9 @@ struct Session {
     savepoints: u32,
 }
 
-struct History<'a> {
-    database: &'a mut Database,
+/// Sessions that do random things at the same time.
+pub struct History {
+    database_name: String,
     random: Random,
     tables: Vec<Table>,
     sessions: Vec<Session>,
@@ -120,12 +121,34 @@ struct History<'a> {
     prepared: Vec<(String, String)>,
 }
 
-impl<'a> History<'a> {
-    fn new(database: &'a mut Database, seed: u64, target: &Target) -> Self {
+impl History {
+    /// Creates random tables, and sessions; the log of the transactions is there.
+    pub fn new(database: &mut Database, seed: u64, target: &Target) -> Self {
         let mut random = Random::new(seed);
         let tables: Vec<_> =
             (0..2 + random.below(3)).map(|n| Table::random(&mut random, usize::try_from(n).unwrap(), target)).collect();
-        let sessions = (0..3)
+        for table in &tables {
+            let sql = table.create();
+            database.execute(&sql);
+            println!("  {sql}");
+        }
+        let mut history = Self {
+            database_name: database.name.clone(),
+            random,
+            tables,
+            sessions: Vec::new(),
+            next_id: 1,
+            next_log: 1,
+            order: Vec::new(),
+            prepared: Vec::new(),
+        };
+        history.reconnect(database);
+        history
+    }
+
+    /// New sessions; what the old ones had open is gone.
+    pub fn reconnect(&mut self, database: &Database) {
+        self.sessions = (0..3)
             .map(|_| {
                 let mut client = crate::compare::pinned(database);
                 // One thread drives all sessions: none may wait for another.
@@ -136,7 +159,6 @@ impl<'a> History<'a> {
                 Session { client, open: false, savepoints: 0 }
             })
             .collect();
-        Self { database, random, tables, sessions, next_id: 1, next_log: 1, order: Vec::new(), prepared: Vec::new() }
     }
 
     fn name_of_next(&mut self) -> String {
@@ -206,8 +228,13 @@ impl<'a> History<'a> {
         }
     }
 
+    /// The names of the transactions in the order of their commits.
+    pub fn order(&self) -> &[String] {
+        &self.order
+    }
+
     /// Something random in a random session.
-    fn step(&mut self, two_phase: bool) {
+    pub fn step(&mut self, database: &mut Database, two_phase: bool) {
         let number = usize::try_from(self.random.below(self.sessions.len() as u64)).unwrap();
         if !self.sessions[number].open {
             if self.random.percent(50) {
@@ -248,7 +275,7 @@ impl<'a> History<'a> {
             }
             77..85 if two_phase && self.prepared.len() < 3 => {
                 let name = self.name_of_next();
-                let gid = format!("{}-{name}", self.database.name);
+                let gid = format!("{}-{name}", self.database_name);
                 self.sessions[number].savepoints = 0;
                 if self.execute(number, &format!("INSERT INTO log VALUES ('{name}'); PREPARE TRANSACTION '{gid}'")) {
                     self.sessions[number].open = false;
@@ -258,7 +285,7 @@ impl<'a> History<'a> {
             _ => self.commit(number),
         }
         if self.random.percent(10) {
-            self.finish_prepared();
+            self.finish_prepared(database);
         }
     }
 
@@ -271,28 +298,29 @@ impl<'a> History<'a> {
         self.sessions[number].open = false;
     }
 
-    fn finish_prepared(&mut self) {
+    fn finish_prepared(&mut self, database: &mut Database) {
         if self.prepared.is_empty() {
             return;
         }
         let index = usize::try_from(self.random.below(self.prepared.len() as u64)).unwrap();
         let (gid, name) = self.prepared.remove(index);
         if self.random.percent(70) {
-            self.database.execute(&format!("COMMIT PREPARED '{gid}'"));
+            database.execute(&format!("COMMIT PREPARED '{gid}'"));
             self.order.push(name);
         } else {
-            self.database.execute(&format!("ROLLBACK PREPARED '{gid}'"));
+            database.execute(&format!("ROLLBACK PREPARED '{gid}'"));
         }
     }
 
-    fn finish(&mut self) {
+    /// Ends what is open.
+    pub fn finish(&mut self, database: &mut Database) {
         for number in 0..self.sessions.len() {
             if self.sessions[number].open {
                 self.commit(number);
             }
         }
         while !self.prepared.is_empty() {
-            self.finish_prepared();
+            self.finish_prepared(database);
         }
     }
 }
@@ -371,11 +399,6 @@ fn run(server: &'static Server, seed: u64, target: &dyn Goal) {
     database.create_slot_with(two_phase);
     println!("seed {seed}:{said}");
     let mut history = History::new(&mut database, seed, pipeline.target());
-    for table in &history.tables {
-        let sql = table.create();
-        history.database.execute(&sql);
-        println!("  {sql}");
-    }
     let steps = 120 + random.below(120);
     let mut running: Option<Running> = None;
     let mut kills = 0;
@@ -396,16 +419,15 @@ fn run(server: &'static Server, seed: u64, target: &dyn Goal) {
                 }
             }
         }
-        history.step(two_phase);
+        history.step(&mut database, two_phase);
         if random.percent(5) {
             std::thread::sleep(Duration::from_millis(random.below(60)));
         }
     }
-    history.finish();
-    let order = std::mem::take(&mut history.order);
-    drop(history);
+    history.finish(&mut database);
     drop(running);
     pipeline.catch_up();
+    let order = history.order();
     println!("  {} transactions, {kills} kills", order.len());
     target.check(&database, &pipeline, &order);
 }

@@ -194,6 +194,11 @@ impl Server {
     /// Starts the server on this port.
     pub fn launch_on(&mut self, port: u16) -> Result<(), String> {
         self.port = port;
+        self.relaunch()
+    }
+
+    /// Starts the server again where it was.
+    pub fn relaunch(&self) -> Result<(), String> {
         let log = self.directory.join("log");
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).map_err(|error| error.to_string())?;
         let errors = file.try_clone().map_err(|error| error.to_string())?;
@@ -201,7 +206,7 @@ impl Server {
             .command("postgres")
             .arg("-D")
             .arg(self.data())
-            .args(["-p", &port.to_string()])
+            .args(["-p", &self.port.to_string()])
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(file)

@@ -166,7 +166,7 @@ fn keeps(family: Family, declared: &str) -> bool {
                 4 => 10,
                 _ => 19,
             };
-            (bytes_of_integer >= bytes && !declared.unsigned) || (is_decimal(digits, 0) && !declared.unsigned) || text
+            !declared.unsigned && (bytes_of_integer >= bytes || is_decimal(digits, 0)) || text
         }
         Form::Unsigned if family == Family::Unsigned => {
             (bytes_of_integer == 4 && declared.unsigned) || bytes_of_integer == 8 || is_decimal(10, 0) || text

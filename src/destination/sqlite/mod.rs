@@ -16,6 +16,8 @@ mod dialect;
 mod error;
 mod execute;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod limit;
 mod lookup_index;
 mod plan;

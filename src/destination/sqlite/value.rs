@@ -159,12 +159,15 @@ pub(super) fn bound<'a>(form: Form, text: &'a [u8], scratch: &'a mut Vec<u8>) ->
         Form::Real => real(text),
         Form::Money => money(text).map(Bound::Integer).ok_or(Unfit::Malformed),
         Form::TimestampTz => {
+            if !text.is_ascii() {
+                return Err(Unfit::Malformed);
+            }
             let (instant, era) = match text.strip_suffix(b" BC") {
                 Some(instant) => (instant, &b" BC"[..]),
                 None => (text, &b""[..]),
             };
             if !instant.ends_with(b"+00") {
-                return if text.is_ascii() { Ok(Bound::Text(text)) } else { Err(Unfit::Malformed) };
+                return Ok(Bound::Text(text));
             }
             scratch.clear();
             scratch.extend_from_slice(instant);
@@ -219,6 +222,10 @@ fn real(text: &[u8]) -> Result<Bound<'_>, Unfit> {
         return Ok(Bound::Text(text));
     }
     let number: f64 = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Unfit::Malformed)?;
+    if number.is_nan() {
+        // In other letters than PostgreSQL's: SQLite would store NULL.
+        return Err(Unfit::Malformed);
+    }
     if number == 0.0 && number.is_sign_negative() {
         return Ok(Bound::Blob(b"-0"));
     }

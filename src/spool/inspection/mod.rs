@@ -29,7 +29,7 @@ use super::segments::{SegmentKind, SegmentRecord};
 use crate::position::{Lsn, PgTimestamp, Position, Xid};
 
 pub use offline::OfflineCopy;
-pub use show::{CellView, CommandView, ShownTransaction};
+pub use show::{CellView, CommandView, LetterPage, LetterView, ShownTransaction};
 pub use verify::Verification;
 
 /// Transactions in a page.
@@ -68,6 +68,8 @@ pub struct Summary {
     pub disk_bytes: u64,
     /// Gaps that were accepted: what was committed in them is not at the destination.
     pub accepted_gaps: Vec<AcceptedGap>,
+    /// Commands that were set aside, those that were replayed within `--retain` included.
+    pub dead_letters: u64,
     /// Damage of the journals, when a directory at rest has some.
     pub damage: Option<String>,
 }
@@ -240,6 +242,7 @@ impl Inspector {
             held_bytes: segments.iter().map(|segment| segment.stored_bytes).sum::<u64>() + progress.pending_bytes,
             disk_bytes: self.store().db.disk_space().map_err(reading)?,
             accepted_gaps: accepted::load(self.store())?,
+            dead_letters: self.store().dead_letters.iter().count() as u64,
             damage: self.damage().map(str::to_owned),
         })
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use smallvec::SmallVec;
 
 use super::super::chunk::{self, Chunk};
+use super::super::dead_letters::{DeadLetter, Replay};
 use super::super::error::SpoolError;
 use super::super::header::{AbortedRun, CommitInfo, HEADER_VERSION, PendingHeader, Run, decode_pending};
 use super::super::layout::{Store, aborted_key, chunk_key, segment_name};
@@ -15,7 +16,7 @@ use super::super::record;
 use super::super::relations::Relations;
 use super::{Inspector, commit_end_of, reading};
 use crate::change::{Cell, Command, Identity, Relation, Row};
-use crate::position::{Lsn, Position};
+use crate::position::{Lsn, PgTimestamp, Position};
 
 /// Bytes of commands in a page: decoded and as JSON they take some ten times as much in the process that answers, which is
 /// a pipeline at work.
@@ -117,6 +118,55 @@ impl Inspector {
     }
 }
 
+/// A page of what was set aside.
+#[derive(Clone, Debug, Serialize)]
+pub struct LetterPage {
+    /// The oldest ones.
+    pub letters: Vec<LetterView>,
+    /// There are more.
+    pub more: bool,
+}
+
+/// A command that was set aside.
+#[derive(Clone, Debug, Serialize)]
+pub struct LetterView {
+    /// Where it is in the source's history.
+    pub position: Position,
+    /// When it was set aside.
+    pub set_aside_at: PgTimestamp,
+    /// Why the destination refused it.
+    pub cause: String,
+    /// Its replay, while it is kept after that.
+    pub replayed: Option<Replay>,
+    /// The command.
+    pub command: CommandView,
+}
+
+impl Inspector {
+    /// What was set aside, the oldest first: `limit` commands at most, or earlier: some 1 MB of them.
+    ///
+    /// # Errors
+    ///
+    /// See [`Inspector::show`].
+    pub fn dead_letters(&self, limit: usize) -> Result<LetterPage, SpoolError> {
+        let (mut page, mut bytes) = (LetterPage { letters: Vec::new(), more: false }, 0);
+        for entry in self.store().dead_letters.iter() {
+            let (_, value) = entry.into_inner().map_err(reading)?;
+            let letter: DeadLetter = record::decode(HEADER_VERSION, "a dead letter", &value)?;
+            if page.letters.len() >= limit || bytes >= PAGE_BYTES {
+                page.more = true;
+                break;
+            }
+            bytes += letter.frame.len();
+            let relation = [Arc::new(Relation::decode(letter.version, &letter.relation)?)];
+            let command = view(letter.position.command.0, &Command::decode(&letter.frame, &relation)?);
+            let DeadLetter { position, set_aside_at, cause, replayed, .. } = letter;
+            page.letters.push(LetterView { position, set_aside_at, cause, replayed, command });
+        }
+        Ok(page)
+    }
+}
+
 /// Reads a transaction's chunks in order until the visitor has enough. Those whose number of commands, where it is certain, is not
 /// wanted are passed over.
 pub(super) fn for_each_chunk(
@@ -129,7 +179,7 @@ pub(super) fn for_each_chunk(
     let aborted = read_aborted(store, header.transaction, &header.aborted)?.map(Arc::new);
     if !inline.is_empty() {
         let what = || format!("the chunk of the transaction that ends at {}", header.commit.commit_end);
-        visit(Chunk::new(chunk::decode(inline, what)?.0, aborted.clone()))?;
+        visit(Chunk::new(chunk::decode(inline, store.salt, what)?.0, aborted.clone()))?;
     }
     let exact = aborted.is_none();
     let is_wanted = |commands| !exact || is_wanted(commands);
@@ -152,7 +202,7 @@ pub(super) fn for_each_stored_chunk(
             if chunk::commands_in(&value).is_some_and(|commands| !is_wanted(commands)) {
                 continue;
             }
-            if !visit(chunk::decode(&value, what)?.0)? {
+            if !visit(chunk::decode(&value, store.salt, what)?.0)? {
                 return Ok(());
             }
         }

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Lets everything happen to a pipeline that can happen, for as long as wanted, and compares source and destination row by row:
+#
+#   scripts/chaos.sh DEST [--seed N] [--rounds N] [--minutes N]
+#
+# DEST is sqlite or kafka. Without --rounds and --minutes: 3 rounds, as in every run of the tests. The last line says rounds, kills
+# and rows; a loss, a doubled row or a wrong order ends it with what differs. See tests/it/chaos.rs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+destination=${1:-}
+case "$destination" in
+    sqlite | kafka) ;;
+    mysql | sqlserver) fail "pg2any has no destination $destination yet." ;;
+    *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
+shift
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --seed | --rounds | --minutes)
+            [[ "${2:-}" =~ ^[0-9]+$ ]] || fail "$1 needs a number."
+            declare -x "PG2ANY_CHAOS_$(tr a-z A-Z <<<"${1#--}")=$2"
+            shift 2
+            ;;
+        *) fail "Unknown: $1. There are --seed N, --rounds N and --minutes N." ;;
+    esac
+done
+export PG2ANY_TEST_REQUIRE=all
+need_build_tools
+need_postgres_15
+features=sqlite,failpoints
+if [ "$destination" = kafka ]; then
+    need_kafka
+    features=$features,kafka
+fi
+exec cargo test --locked --features "$features" --test it -- "chaos::${destination}_" --nocapture --test-threads=1

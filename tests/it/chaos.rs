@@ -1,0 +1,415 @@
+//! Everything that can happen to a pipeline, at random and several things at once, round after round, under traffic: kills at any
+//! moment, at any failpoint and while it recovers; freezes, and a second process on the same directory meanwhile; a network that is cut,
+//! stalls or is slow; a source that restarts or crashes. Afterwards source and destination are equal row for row, the commits are in
+//! their order, and nothing is there twice.
+//!
+//! `scripts/chaos.sh` runs it for longer. A seed decides which fault comes when; what the machine makes of that differs from run to run.
+
+use std::fmt::Display;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Stdio};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use crate::crash::passed_with_sqlite;
+use crate::database::Database;
+use crate::driver::{PATIENCE, Pipeline, Running};
+use crate::oracle::History;
+use crate::proxy::{Network, Proxy};
+use crate::random::Random;
+use crate::server::{Server, Version, failpoints_are_built_in, say};
+#[cfg(feature = "kafka")]
+use crate::workload::{TABLES, Workload};
+
+/// How long and what: from `scripts/chaos.sh`, else as much as fits into every run of the tests.
+struct Plan {
+    seed: u64,
+    rounds: u64,
+    until: Option<Instant>,
+}
+
+fn setting<T: FromStr>(name: &str) -> Option<T> {
+    std::env::var(format!("PG2ANY_CHAOS_{name}")).ok().filter(|text| !text.is_empty())?.parse().ok()
+}
+
+impl Plan {
+    fn read() -> Self {
+        let until = setting("MINUTES").map(|minutes: u64| Instant::now() + Duration::from_secs(minutes * 60));
+        let rounds = setting("ROUNDS").unwrap_or(if until.is_some() { u64::MAX } else { 3 });
+        Self { seed: setting("SEED").unwrap_or(1), rounds, until }
+    }
+
+    fn goes_on(&self, round: u64) -> bool {
+        round < self.rounds && self.until.is_none_or(|until| Instant::now() < until)
+    }
+}
+
+/// What a destination needs for this.
+trait Target {
+    /// Traffic of one step.
+    fn step(&mut self, database: &mut Database);
+    /// Ends what is open; the sessions may be gone after that.
+    fn settle(&mut self, database: &mut Database);
+    /// The sessions are gone: the source was restarted.
+    fn reconnect(&mut self, database: &Database);
+    fn has_mark(&self, pipeline: &Pipeline, mark: i64) -> bool;
+    /// Panics where something is missing, doubled or out of order; how many rows there are.
+    fn check(&self, database: &mut Database, pipeline: &Pipeline) -> u64;
+}
+
+struct Sqlite(History);
+
+impl Target for Sqlite {
+    fn step(&mut self, database: &mut Database) {
+        self.0.step(database, true);
+    }
+
+    fn settle(&mut self, database: &mut Database) {
+        self.0.finish(database);
+    }
+
+    fn reconnect(&mut self, database: &Database) {
+        self.0.reconnect(database);
+    }
+
+    fn has_mark(&self, pipeline: &Pipeline, mark: i64) -> bool {
+        pipeline.has_mark(mark)
+    }
+
+    fn check(&self, database: &mut Database, pipeline: &Pipeline) -> u64 {
+        crate::compare::assert_equal(database, pipeline);
+        assert_eq!(pipeline.lines("SELECT name FROM log ORDER BY rowid"), self.0.order(), "the order of the commits");
+        rows(database)
+    }
+}
+
+#[cfg(feature = "kafka")]
+struct Kafka {
+    broker: &'static crate::broker::Broker,
+    prefix: String,
+    workload: Workload,
+    number: u64,
+}
+
+#[cfg(feature = "kafka")]
+impl Target for Kafka {
+    fn step(&mut self, database: &mut Database) {
+        self.number += 1;
+        let name = format!("s{}", self.number);
+        if self.number.is_multiple_of(8) {
+            self.workload.round(database, &name, true);
+        } else {
+            self.workload.small(&mut database.client, &name);
+        }
+    }
+
+    fn settle(&mut self, _: &mut Database) {}
+
+    fn reconnect(&mut self, _: &Database) {}
+
+    fn has_mark(&self, _: &Pipeline, mark: i64) -> bool {
+        crate::kafka::has_mark(self.broker, &self.prefix, mark)
+    }
+
+    fn check(&self, database: &mut Database, _: &Pipeline) -> u64 {
+        crate::kafka::check(self.broker, &self.prefix, &self.workload, database);
+        let history = self.broker.events(&format!("{}.public.pgbench_history", self.prefix));
+        let made: usize = database.text("SELECT count(*) FROM pgbench_history").parse().unwrap();
+        assert_eq!(history.len(), made, "pgbench's transactions");
+        rows(database)
+    }
+}
+
+/// Rows of all tables.
+fn rows(database: &mut Database) -> u64 {
+    let tables =
+        "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    let tables: Vec<String> = database.query(tables).iter().map(|row| row.get(0)).collect();
+    tables.iter().map(|table| database.text(&format!("SELECT count(*) FROM {table}")).parse::<u64>().unwrap()).sum()
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Kill,
+    Failpoint,
+    Freeze,
+    Network(Network),
+    Restart,
+    Crash,
+}
+
+const FAULTS: &[Fault] = &[
+    Fault::Kill,
+    Fault::Kill,
+    Fault::Failpoint,
+    Fault::Failpoint,
+    Fault::Freeze,
+    Fault::Network(Network::IsDown),
+    Fault::Network(Network::Stalls),
+    Fault::Network(Network::IsSlow),
+    Fault::Restart,
+    Fault::Crash,
+];
+
+#[derive(Default)]
+struct Counts {
+    rounds: u64,
+    kills: u64,
+    frozen: u64,
+    cuts: u64,
+    restarts: u64,
+}
+
+struct World<T> {
+    server: &'static Server,
+    database: Database,
+    pipeline: Pipeline,
+    proxy: Proxy,
+    target: T,
+    random: Random,
+    running: Option<Running>,
+    pgbench: Option<Child>,
+    failpoints: Vec<String>,
+    counts: Counts,
+}
+
+impl<T: Target> World<T> {
+    fn steps(&mut self) {
+        for _ in 0..4 + self.random.below(12) {
+            self.target.step(&mut self.database);
+        }
+    }
+
+    fn start(&mut self, failpoint: Option<&str>) {
+        let plan = failpoint.map(|plan| ("PG2ANY_FAILPOINTS", plan));
+        self.running = Some(self.pipeline.start_with(plan.as_slice(), &[]));
+    }
+
+    fn failpoint(&mut self) -> String {
+        let name = self.random.pick(&self.failpoints).clone();
+        format!("{name}=kill@{}", 1 + self.random.below(6))
+    }
+
+    /// It runs, or was killed by a failpoint: then it is started again.
+    fn keep_running(&mut self) {
+        let Some(running) = &mut self.running else { return self.start(None) };
+        let Some(status) = running.ended() else { return };
+        let _ = running.wait(PATIENCE);
+        assert_eq!(status.signal(), Some(9), "it ended by itself: {}", running.said());
+        self.counts.kills += 1;
+        self.start(None);
+    }
+
+    fn pause(&mut self) {
+        std::thread::sleep(Duration::from_millis(self.random.below(300)));
+    }
+
+    fn happen(&mut self, fault: Fault) {
+        self.keep_running();
+        match fault {
+            Fault::Kill => {
+                self.pause();
+                self.kill();
+                // Half of the time the next one does not come far either.
+                let recovering = self.random.percent(50).then(|| self.failpoint());
+                self.start(recovering.as_deref());
+            }
+            Fault::Failpoint => {
+                self.kill();
+                let failpoint = self.failpoint();
+                self.start(Some(&failpoint));
+            }
+            Fault::Freeze => {
+                self.counts.frozen += 1;
+                let running = self.running.take().unwrap();
+                running.signal("STOP");
+                self.steps();
+                if self.random.percent(50) {
+                    let said = self.pipeline.fails();
+                    assert!(said.contains("in use by another process"), "{said}");
+                }
+                let comes_back = self.random.percent(50);
+                if comes_back {
+                    running.signal("CONT");
+                    self.running = Some(running);
+                } else {
+                    self.counts.kills += 1;
+                    running.kill();
+                    self.start(None);
+                }
+            }
+            Fault::Network(network) => {
+                self.counts.cuts += 1;
+                self.proxy.set(network);
+                self.steps();
+                self.pause();
+                self.proxy.set(Network::Works);
+            }
+            Fault::Restart | Fault::Crash => {
+                self.counts.restarts += 1;
+                self.target.settle(&mut self.database);
+                self.end_pgbench();
+                self.server.stop(if fault == Fault::Crash { "immediate" } else { "fast" });
+                self.pause();
+                self.server.relaunch().unwrap();
+                self.database.client = self.database.session();
+                self.target.reconnect(&self.database);
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.counts.kills += 1;
+            running.kill();
+        }
+    }
+
+    fn start_pgbench(&mut self) {
+        let mut command = self.server.command("pgbench");
+        command.args(["-n", "-h", "127.0.0.1", "-U", "postgres", "-c", "2", "-T", "600", "-R", "300"]);
+        command.args(["-p", &self.server.port.to_string(), &self.database.name]);
+        self.pgbench = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    }
+
+    fn end_pgbench(&mut self) {
+        let Some(mut pgbench) = self.pgbench.take() else { return };
+        let _ = pgbench.kill();
+        let _ = pgbench.wait();
+        // What its sessions were at ends with them.
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'";
+        let deadline = Instant::now() + PATIENCE;
+        while self.database.text(sql) != "0" {
+            assert!(Instant::now() < deadline, "pgbench's sessions do not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn round(&mut self) {
+        self.start_pgbench();
+        for _ in 0..3 {
+            self.keep_running();
+            self.steps();
+            let fault = *self.random.pick(FAULTS);
+            self.happen(fault);
+            self.steps();
+        }
+        self.end_pgbench();
+        self.target.settle(&mut self.database);
+        self.counts.rounds += 1;
+    }
+
+    /// Waits until everything has arrived, and looks at it.
+    fn look(&mut self) -> u64 {
+        let mark = self.database.mark();
+        let deadline = Instant::now() + 2 * PATIENCE;
+        while !self.target.has_mark(&self.pipeline, mark) {
+            self.keep_running();
+            let said = || self.running.as_ref().map(Running::said).unwrap_or_default();
+            assert!(Instant::now() < deadline, "it does not arrive: {}", said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.target.check(&mut self.database, &self.pipeline)
+    }
+}
+
+/// A server of its own, since it is crashed, with a database that has pgbench's tables.
+fn arrange() -> Option<(&'static Server, Database, Pipeline, Proxy)> {
+    let server: &'static Server = Box::leak(Box::new(Server::own(Version::V15, &[])?));
+    let mut database = Database::streaming(server);
+    database.create_slot_with(true);
+    let mut initialise = server.command("pgbench");
+    initialise.args(["-i", "-q", "-h", "127.0.0.1", "-U", "postgres", "-p", &server.port.to_string(), &database.name]);
+    let output = initialise.output().unwrap();
+    assert!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
+    let proxy = Proxy::before(server.port);
+    let mut pipeline = Pipeline::new(&database);
+    let through = database.url().replace(&format!(":{}/", server.port), &format!(":{}/", proxy.port));
+    pipeline
+        .set("CDC_SOURCE_CONNECTION_STRING", &through)
+        .set("PG2ANY_TWO_PHASE", "true")
+        .set("PG2ANY_RETAIN", "0s")
+        .set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1");
+    Some((server, database, pipeline, proxy))
+}
+
+fn run<T: Target>(
+    name: impl Display,
+    arranged: (&'static Server, Database, Pipeline, Proxy),
+    target: T,
+    plan: &Plan,
+    failpoints: Vec<String>,
+) {
+    let (server, database, pipeline, proxy) = arranged;
+    let random = Random::new(plan.seed);
+    let mut world = World {
+        server,
+        database,
+        pipeline,
+        proxy,
+        target,
+        random,
+        running: None,
+        pgbench: None,
+        failpoints,
+        counts: Counts::default(),
+    };
+    say(&format!("chaos {name}: seed {}", plan.seed));
+    let mut rows = 0;
+    while plan.goes_on(world.counts.rounds) {
+        world.round();
+        // A difference is easier to understand close to its cause, but looking takes longer than a round.
+        if world.counts.rounds.is_multiple_of(10) {
+            rows = world.look();
+            say(&report(&name, &world.counts, rows));
+        }
+    }
+    if !world.counts.rounds.is_multiple_of(10) {
+        rows = world.look();
+    }
+    say(&report(&name, &world.counts, rows));
+}
+
+fn report(name: &impl Display, counts: &Counts, rows: u64) -> String {
+    let Counts { rounds, kills, frozen, cuts, restarts } = counts;
+    format!(
+        "chaos {name}: {rounds} rounds, {kills} kills, {frozen} freezes, {cuts} network failures, \
+         {restarts} restarts of the source, {rows} rows at the end, 0 lost, 0 doubled"
+    )
+}
+
+#[test]
+fn sqlite_is_equal_to_the_source_after_everything_that_can_happen() {
+    if !failpoints_are_built_in() {
+        return;
+    }
+    let Some(mut arranged) = arrange() else { return };
+    let plan = Plan::read();
+    arranged.1.execute("CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL");
+    let history = History::new(&mut arranged.1, plan.seed, arranged.2.target());
+    let names =
+        crate::crash::failpoints(passed_with_sqlite).into_iter().filter(|name| name != "spool.closing").collect();
+    run("sqlite", arranged, Sqlite(history), &plan, names);
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn kafka_has_everything_once_and_in_order_after_everything_that_can_happen() {
+    if !failpoints_are_built_in() {
+        return;
+    }
+    let Some(broker) = crate::broker::Broker::shared() else { return };
+    let Some((server, mut database, mut pipeline, proxy)) = arrange() else { return };
+    let plan = Plan::read();
+    database.execute(TABLES);
+    let prefix = crate::kafka::into(broker, &database, &mut pipeline);
+    let names: Vec<String> = crate::kafka::FAILPOINTS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let names = names
+        .into_iter()
+        .chain(crate::crash::failpoints(passed_with_sqlite))
+        .filter(|name| name != "spool.closing")
+        .collect();
+    let target = Kafka { broker, prefix, workload: Workload::default(), number: 0 };
+    run("kafka", (server, database, pipeline, proxy), target, &plan, names);
+}
