@@ -15,8 +15,6 @@ mod database;
 mod driver;
 mod filesystem;
 mod random;
-#[cfg(feature = "kafka")]
-mod topics;
 mod unsaid;
 mod workload;
 
