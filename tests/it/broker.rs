@@ -264,7 +264,7 @@ fn reader(brokers: &str) -> ClientConfig {
 }
 
 /// Everything that a `read_committed` reader of these brokers sees in a topic. A key that is no JSON, like the checkpoint's, counts as none.
-pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
+fn records(brokers: &str, topic: &str) -> Vec<Record> {
     let consumer: BaseConsumer = reader(brokers).create().unwrap();
     let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return Vec::new() };
     let partitions = metadata.topics()[0].partitions().len();

@@ -2,74 +2,11 @@
 
 use std::time::Duration;
 
-use rdkafka::mocking::MockCluster;
-use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Reply};
-
-use crate::broker::{Broker, USER, records};
+use crate::broker::{Broker, USER};
 use crate::delivery::arrange;
-use crate::driver::PATIENCE;
 use crate::kafka::{TABLE, into, ops, until_caught_up};
 
-/// What librdkafka's mock cluster answers to a request, once for each of these, and what is said when it does not just go on.
-const REPLIES: &[(Api, &[Reply], Option<&str>)] = &[
-    (
-        Api::EndTxn,
-        &[Reply::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, Reply::RD_KAFKA_RESP_ERR_NOT_COORDINATOR],
-        None,
-    ),
-    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS], None),
-    (
-        Api::Produce,
-        &[Reply::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, Reply::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS],
-        None,
-    ),
-    // Abortable: the batch is run again.
-    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_INVALID_MSG, Reply::RD_KAFKA_RESP_ERR_INVALID_RECORD], None),
-    // Fatal, and nobody else has the checkpoint: a new producer.
-    (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_PRODUCER_FENCED], None),
-    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH], None),
-    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], Some("WRITE on topic")),
-    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], Some("Allow this user WRITE")),
-    (
-        Api::EndTxn,
-        &[Reply::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED],
-        Some("transactional ids that begin with pg2any-"),
-    ),
-];
-
 on_each_server! {
-    fn replies_that_a_broker_seldom_gives_are_survived_or_named(server) {
-        for (number, (api, replies, said)) in REPLIES.iter().enumerate() {
-            let mock = MockCluster::new(1).unwrap();
-            let (mut database, mut pipeline) = arrange(server, TABLE);
-            pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &mock.bootstrap_servers());
-            for topic in ["pg2any.pg2any-checkpoint", "pg2any.public.t", "pg2any.public.mark"] {
-                mock.create_topic(topic, 1, 1).unwrap();
-            }
-            let mut running = pipeline.start();
-            running.until_said("destination connected");
-            // A refusal is judged again before it is believed.
-            mock.request_errors(*api, &replies.repeat(if said.is_some() { 50 } else { 1 }));
-            database.execute("INSERT INTO t VALUES (1, 'x')");
-            match said {
-                Some(said) => {
-                    let status = running.wait(PATIENCE);
-                    assert!(!status.success() && running.said().contains(said), "{number}: {}", running.said());
-                }
-                None => {
-                    // The mock shows aborted records too: what counts is that nothing is missing.
-                    running.until("the record is there", || !records(&mock.bootstrap_servers(), "pg2any.public.t").is_empty());
-                    database.execute("INSERT INTO t VALUES (2, 'y')");
-                    running.until("the next one is there", || {
-                        let seen = records(&mock.bootstrap_servers(), "pg2any.public.t");
-                        seen.iter().any(|record| record.key["id"] == 2)
-                    });
-                    running.terminate();
-                }
-            }
-        }
-    }
-
     fn a_topic_that_is_deleted_is_made_again(server) {
         let Some(broker) = Broker::shared() else { return };
         let (mut database, mut pipeline) = arrange(server, TABLE);

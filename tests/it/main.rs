@@ -21,8 +21,6 @@ mod proxy;
 mod random;
 mod recorder;
 mod target;
-#[cfg(feature = "kafka")]
-mod topics;
 mod unsaid;
 mod workload;
 

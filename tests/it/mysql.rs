@@ -123,7 +123,7 @@ on_each_mysql! {
         let set = |pipeline: &mut Pipeline| {
             pipeline.write_to(mysql);
         };
-        crate::oracle::run_all(server, 3, &crate::oracle::Tables(set));
+        crate::oracle::run_all(server, 3, &set);
     }
 
     fn random_values_of_every_type_come_back_byte_by_byte(server, mysql) {
