@@ -543,7 +543,11 @@ mod tests {
                     return Err(format!("{old:?} is twice in one statement"));
                 }
                 met.push(old.clone());
-                if *group.kind() != GroupKind::Insert && model.remove(&old).is_none() {
+                let before = match group.kind() {
+                    GroupKind::Insert => None,
+                    _ => model.remove(&old).and_then(|rows| rows.into_iter().next()),
+                };
+                if *group.kind() != GroupKind::Insert && before.is_none() {
                     return Err(format!("{old:?} is missing for {:?}", group.kind()));
                 }
                 let Some(new) = change.new else { continue };
@@ -551,7 +555,10 @@ mod tests {
                 if has_key && !rows.is_empty() {
                     return Err(format!("{new:?} is there"));
                 }
-                rows.push(std::array::from_fn(|index| text(new[index])));
+                rows.push(std::array::from_fn(|index| match (new[index], &before) {
+                    (Cell::Unchanged, Some(before)) => before[index].clone(),
+                    (cell, _) => text(cell),
+                }));
             }
         }
         Ok(())

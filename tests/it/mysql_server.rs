@@ -154,10 +154,7 @@ impl MySqlServer {
         server.initialise();
         server.port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
         server.launch();
-        server.execute(
-            "",
-            "CREATE USER tester@'127.0.0.1' IDENTIFIED BY 'p@ss/w:rd'; GRANT ALL ON *.* TO tester@'127.0.0.1'",
-        );
+        server.execute("", "CREATE USER tester@'%' IDENTIFIED BY 'p@ss/w:rd'; GRANT ALL ON *.* TO tester@'%'");
         server
     }
 
@@ -198,11 +195,14 @@ impl MySqlServer {
         let mut command = self.command();
         if self.kind == Kind::MySql {
             command.args(["--secure-file-priv=", "--mysqlx=OFF", "--disable-log-bin"]);
+        } else {
+            // Else nameless users of localhost come before ours.
+            command.arg("--skip-name-resolve");
         }
         // Only processes are killed here: syncing would cost time and prove nothing.
         let mut child = command
             .args(["--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=2", "--max-connections=200"])
-            .args(["--innodb-buffer-pool-size=64M", "--skip-name-resolve"])
+            .arg("--innodb-buffer-pool-size=64M")
             .arg(format!("--port={}", self.port))
             .arg(format!("--socket={}", self.socket().display()))
             .args(&self.settings)

@@ -144,7 +144,6 @@ impl Session {
             ("wait_timeout", "28800".to_owned()),
             ("net_read_timeout", "600".to_owned()),
             ("net_write_timeout", "600".to_owned()),
-            ("group_concat_max_len", "1048576".to_owned()),
         ];
         if self.server.flavour == Flavour::MariaDb {
             settings.push(("idle_transaction_timeout", "0".to_owned()));

@@ -127,6 +127,8 @@ pub fn random_values(server: &'static Server, usual: u64, set: &dyn Fn(&mut Pipe
             }
         }
         pipeline.catch_up();
+        // The session was idle meanwhile, and its database ends such ones.
+        let mut client = pinned(&database);
         let mut failures = Vec::new();
         for table in published(&mut client, &database.name) {
             let wanted = source_rows(&mut client, &table);
