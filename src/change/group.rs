@@ -163,6 +163,13 @@ impl<'g> Group<'g> {
         self.head.rows.is_empty()
     }
 
+    /// The position of the first row's command, or of the TRUNCATE.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        let row = &self.groups.rows[self.head.rows.start];
+        self.groups.batch.position(row.command as usize)
+    }
+
     /// Row number `index`.
     ///
     /// # Panics
@@ -480,11 +487,10 @@ pub(super) fn key_of<'b>(key: &Key, command: &Command<'b>) -> Option<SmallVec<[&
 mod tests {
     use std::collections::BTreeMap;
 
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::change::{Catalogue, Column, RelationVersion, ReplicaIdentity};
+    use crate::change::built::{Built, UNCHANGED, delete, insert, table, truncate, update, update_from};
     use crate::position::{CommandIndex, Lsn};
 
     /// Tables whose keys are text, numbers, two columns, whose rows depend on others, and without a key.
@@ -494,47 +500,15 @@ mod tests {
         (table != 3).then(|| (0..TABLES[table].len()).collect())
     }
 
-    fn relation(table: usize) -> Arc<Relation> {
-        let column = |name: &&str| Column {
-            name: (*name).to_owned(),
-            in_identity: TABLES[table].contains(name),
-            type_oid: 25,
-            type_modifier: -1,
-        };
-        Arc::new(Relation {
-            version: RelationVersion(u32::try_from(table).unwrap() + 1),
-            oid: u32::try_from(table).unwrap(),
-            schema: "public".to_owned(),
-            name: format!("t{table}"),
-            replica_identity: ReplicaIdentity::Default,
-            columns: ["k", "l", "v", "w"].iter().map(column).collect(),
-            catalogue: Catalogue::default(),
-        })
+    fn relation(number: usize) -> Arc<Relation> {
+        let columns = [("k", 25), ("l", 25), ("v", 25), ("w", 25)];
+        table(&format!("t{number}"), &columns).key(TABLES[number]).oid(u32::try_from(number).unwrap()).build()
     }
 
     type Values = [Option<String>; 4];
 
-    /// What stands for a value that was not sent.
-    const UNCHANGED: &str = "unchanged";
-
-    fn frame(tag: u8, old: Option<&Values>, new: Option<&Values>) -> Vec<u8> {
-        let mut frame = vec![tag, 0, 0, 0, 0];
-        for (kind, values) in [(b'K', old), (b'N', new)] {
-            let Some(values) = values else { continue };
-            frame.extend([kind, 0, 4]);
-            for value in values {
-                match value.as_deref() {
-                    None => frame.push(b'n'),
-                    Some(UNCHANGED) => frame.push(b'u'),
-                    Some(text) => {
-                        frame.push(b't');
-                        frame.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
-                        frame.extend(text.as_bytes());
-                    }
-                }
-            }
-        }
-        frame
+    fn cells(values: &Values) -> Vec<Option<&str>> {
+        values.iter().map(Option::as_deref).collect()
     }
 
     /// A database: each table's rows, by their key; without a key by all their values.
@@ -543,7 +517,7 @@ mod tests {
     fn text(cell: Cell<'_>) -> Option<String> {
         match cell {
             Cell::Null => None,
-            Cell::Unchanged => Some(UNCHANGED.to_owned()),
+            Cell::Unchanged => UNCHANGED.map(ToOwned::to_owned),
             Cell::Value(text) => Some(String::from_utf8(text.to_vec()).unwrap()),
         }
     }
@@ -568,7 +542,11 @@ mod tests {
                     return Err(format!("{old:?} is twice in one statement"));
                 }
                 met.push(old.clone());
-                if *group.kind() != GroupKind::Insert && model.remove(&old).is_none() {
+                let before = match group.kind() {
+                    GroupKind::Insert => None,
+                    _ => model.remove(&old).and_then(|rows| rows.into_iter().next()),
+                };
+                if *group.kind() != GroupKind::Insert && before.is_none() {
                     return Err(format!("{old:?} is missing for {:?}", group.kind()));
                 }
                 let Some(new) = change.new else { continue };
@@ -576,7 +554,10 @@ mod tests {
                 if has_key && !rows.is_empty() {
                     return Err(format!("{new:?} is there"));
                 }
-                rows.push(std::array::from_fn(|index| text(new[index])));
+                rows.push(std::array::from_fn(|index| match (new[index], &before) {
+                    (Cell::Unchanged, Some(before)) => before[index].clone(),
+                    (cell, _) => text(cell),
+                }));
             }
         }
         Ok(())
@@ -599,38 +580,38 @@ mod tests {
             };
             let known = there.contains_key(&(*table, key(&name)));
             let moved = format!("{name}!");
-            let (frame, relations) = match action {
-                _ if *table == 4 => (frame(b'I', None, Some(&full(&name, Some("w")))), 1),
+            let relation = &tables[*table];
+            let command = match action {
+                _ if *table == 4 => insert(relation, &cells(&full(&name, Some("w")))),
                 0 if index % 7 == 0 => {
                     there.retain(|(other, _), ()| other != table);
-                    (vec![b'T', 0, 0, 0, 1, 0, 0, 0, 0, 0], 1)
+                    truncate(&[relation])
                 }
                 _ if !known => {
                     there.insert((*table, key(&name)), ());
-                    (frame(b'I', None, Some(&full(&name, Some("w")))), 1)
+                    insert(relation, &cells(&full(&name, Some("w"))))
                 }
                 0..=2 => {
                     there.remove(&(*table, key(&name)));
-                    (frame(b'D', Some(&key(&name)), None), 1)
+                    delete(relation, &cells(&key(&name)))
                 }
                 // The key changes, and changes back at once.
                 3 if !there.contains_key(&(*table, key(&moved))) => {
-                    let away = frame(b'U', Some(&key(&name)), Some(&full(&moved, Some("w"))));
-                    push(&mut batch, &tables[*table..=*table], away);
-                    (frame(b'U', Some(&key(&moved)), Some(&full(&name, Some("w")))), 1)
+                    push(&mut batch, update_from(relation, &cells(&key(&name)), &cells(&full(&moved, Some("w")))));
+                    update_from(relation, &cells(&key(&moved)), &cells(&full(&name, Some("w"))))
                 }
-                4 | 5 => (frame(b'U', None, Some(&full(&name, Some("w")))), 1),
-                _ => (frame(b'U', None, Some(&full(&name, None))), 1),
+                4 | 5 => update(relation, &cells(&full(&name, Some("w")))),
+                _ => update(relation, &cells(&full(&name, UNCHANGED))),
             };
-            push(&mut batch, &tables[*table..*table + relations], frame);
+            push(&mut batch, command);
         }
         batch
     }
 
-    fn push(batch: &mut Batch, relations: &[Arc<Relation>], frame: Vec<u8>) {
+    fn push(batch: &mut Batch, (frame, relations): Built) {
         let command = CommandIndex(batch.len() as u64);
-        let (length, buffer) = (frame.len(), batch.add_buffer(Bytes::from(frame)));
-        batch.push(Position { commit_end: Lsn(1), command }, buffer, 0..length, relations);
+        let (length, buffer) = (frame.len(), batch.add_buffer(frame.into()));
+        batch.push(Position { commit_end: Lsn(1), command }, buffer, 0..length, &relations);
     }
 
     proptest! {
@@ -659,10 +640,9 @@ mod tests {
     }
 
     /// The groups of a batch: kind, values of the third column.
-    fn shapes(frames: &[Vec<u8>]) -> Vec<(GroupKind, Vec<Option<String>>)> {
-        let tables = [relation(0)];
+    fn shapes(commands: &[Built]) -> Vec<(GroupKind, Vec<Option<String>>)> {
         let mut batch = Batch::default();
-        frames.iter().for_each(|frame| push(&mut batch, &tables, frame.clone()));
+        commands.iter().for_each(|command| push(&mut batch, command.clone()));
         let groups = batch.groups(Execution::Net, |_| keys(0)).unwrap();
         let shape = |group: Group<'_>| {
             let values = group.changes().map(|change| text(change.new.or(change.old).unwrap()[2])).collect();
@@ -673,28 +653,27 @@ mod tests {
 
     #[test]
     fn commands_of_one_row_are_folded_into_one() {
-        let row =
-            |key: &str, value: &str, w: &str| -> Values { [key, "l", value, w].map(|text| Some(text.to_owned())) };
-        let insert = |key, value| frame(b'I', None, Some(&row(key, value, "w")));
-        let update = |key, value| frame(b'U', None, Some(&row(key, value, "w")));
-        let delete = |key| frame(b'D', Some(&row(key, "0", "w")), None);
+        let t = relation(0);
+        let come = |key, value| insert(&t, &[Some(key), Some("l"), Some(value), Some("w")]);
+        let change = |key, value| update(&t, &[Some(key), Some("l"), Some(value), Some("w")]);
+        let go = |key| delete(&t, &[Some(key), None, Some("0"), None]);
         let all = sent(&[Cell::Null; 4]);
         let values = |values: &[&str]| values.iter().map(|value| Some((*value).to_owned())).collect::<Vec<_>>();
-        assert_eq!(shapes(&[insert("a", "1"), update("a", "2")]), [(GroupKind::Insert, values(&["2"]))]);
+        assert_eq!(shapes(&[come("a", "1"), change("a", "2")]), [(GroupKind::Insert, values(&["2"]))]);
         assert_eq!(
-            shapes(&[update("b", "1"), update("a", "2"), update("b", "3")]),
+            shapes(&[change("b", "1"), change("a", "2"), change("b", "3")]),
             [(GroupKind::Update(all.clone()), values(&["2", "3"]))]
         );
-        assert_eq!(shapes(&[update("a", "1"), delete("a")]), [(GroupKind::Delete, values(&["0"]))]);
-        assert_eq!(shapes(&[insert("a", "1"), delete("a")]), []);
+        assert_eq!(shapes(&[change("a", "1"), go("a")]), [(GroupKind::Delete, values(&["0"]))]);
+        assert_eq!(shapes(&[come("a", "1"), go("a")]), []);
         assert_eq!(
-            shapes(&[delete("a"), insert("a", "1"), update("a", "2")]),
+            shapes(&[go("a"), come("a", "1"), change("a", "2")]),
             [(GroupKind::Delete, values(&["0"])), (GroupKind::Insert, values(&["2"]))]
         );
         // Values that were not sent are those of the row before.
-        let partial = frame(b'U', None, Some(&row("a", "2", UNCHANGED)));
-        assert_eq!(shapes(&[partial.clone(), update("a", "3"), partial]), [(GroupKind::Update(all), values(&["2"]))]);
+        let partial = update(&t, &[Some("a"), Some("l"), Some("2"), UNCHANGED]);
+        assert_eq!(shapes(&[partial.clone(), change("a", "3"), partial]), [(GroupKind::Update(all), values(&["2"]))]);
         // A second row with the key is for the destination to refuse.
-        assert_eq!(shapes(&[insert("a", "1"), insert("b", "2"), insert("a", "3")]).len(), 3);
+        assert_eq!(shapes(&[come("a", "1"), come("b", "2"), come("a", "3")]).len(), 3);
     }
 }

@@ -5,6 +5,8 @@
 //! are kept as bytes until the moment a destination executes them; decoding borrows from those bytes and copies nothing.
 
 mod batch;
+#[cfg(test)]
+pub(crate) mod built;
 mod command;
 mod group;
 mod net;

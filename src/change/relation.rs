@@ -114,7 +114,7 @@ pub struct Catalogue {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DroppedColumn {
     /// Its `attnum`.
-    pub attribute_number: i16,
+    pub attnum: i16,
     /// The `attnum` of the columns that came later and are alike in length, alignment and modifier: under the same name they
     /// cannot be told from it.
     pub twins: Vec<i16>,
@@ -126,7 +126,7 @@ pub struct ColumnCatalogue {
     /// The column's name at that moment.
     pub name: String,
     /// `attnum`: the same number under another name is a rename.
-    pub attribute_number: i16,
+    pub attnum: i16,
     /// `NOT NULL`.
     pub not_null: bool,
     /// The expression of `DEFAULT`, as `pg_get_expr` prints it; for an identity column `GENERATED AS IDENTITY`.

@@ -20,6 +20,7 @@ mod kind;
 mod names;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod table;
 pub mod value;
 
 use std::sync::Arc;
@@ -166,6 +167,16 @@ impl Options {
             enforce_constraints: false,
             kafka: kafka::KafkaSettings::default(),
             metrics: Arc::new(Metrics::default()),
+        }
+    }
+
+    /// The settings that decide what is followed of a table's changes.
+    #[must_use]
+    pub const fn policies(&self) -> table::Policies<'_> {
+        table::Policies {
+            schema_mapping: &self.schema_mapping,
+            on_dropped_column: self.on_dropped_column,
+            on_rewrite: self.on_rewrite,
         }
     }
 

@@ -285,7 +285,7 @@ fn read(json: &str) -> Result<Answered, serde_json::Error> {
     });
     let columns = answer.columns.into_iter().map(|column| ColumnCatalogue {
         name: column.name,
-        attribute_number: column.number,
+        attnum: column.number,
         not_null: column.not_null,
         default_expression: column.default,
         missing_value: column.missing,
@@ -294,8 +294,7 @@ fn read(json: &str) -> Result<Answered, serde_json::Error> {
         type_modifier: column.modifier,
         changed_by: column.changed,
     });
-    let dropped =
-        answer.dropped.into_iter().map(|column| DroppedColumn { attribute_number: column.number, twins: column.twins });
+    let dropped = answer.dropped.into_iter().map(|column| DroppedColumn { attnum: column.number, twins: column.twins });
     let catalogue = Catalogue {
         found: true,
         columns: columns.collect(),
@@ -336,7 +335,7 @@ mod tests {
                       "modifier":-1,"labels":null,"attributes":{"1":"a","3":"c"}}]}"#;
         let Answered { catalogue, position, .. } = read(json).unwrap();
         assert_eq!(position, Lsn(16));
-        assert_eq!(catalogue.dropped, [DroppedColumn { attribute_number: 2, twins: vec![3] }]);
+        assert_eq!(catalogue.dropped, [DroppedColumn { attnum: 2, twins: vec![3] }]);
         assert!(catalogue.found && catalogue.column_list);
         assert_eq!(catalogue.columns[1].missing_value.as_deref(), Some("sad"));
         assert_eq!(catalogue.types[0].kind, TypeKind::Enum(vec!["sad".to_owned(), "ok".to_owned()]));

@@ -2,7 +2,7 @@
 
 use rusqlite::CachedStatement;
 
-use super::error::{failed, shortened};
+use super::error::failed;
 use super::plan::Plan;
 use super::value::{Bound, Unfit, bound};
 use crate::change::Cell;
@@ -34,9 +34,9 @@ impl<'p> Binder<'p> {
         self.next += 1;
         let value = match cell {
             Cell::Null => Bound::Null,
-            Cell::Unchanged => return Err(self.unsent(index)),
+            Cell::Unchanged => return Err(self.plan.row.unsent(index)),
             Cell::Value(text) => match bound(column.form, text, self.scratch) {
-                Ok(Bound::Text(_) | Bound::Blob(_)) if column.strict && column.form.is_number() => {
+                Ok(Bound::Text(_) | Bound::Blob(_)) if self.plan.strict && column.form.is_number() => {
                     self.not_in_strict(index, text)?
                 }
                 Ok(value) => value,
@@ -45,16 +45,7 @@ impl<'p> Binder<'p> {
         };
         statement
             .raw_bind_parameter(parameter, value)
-            .map_err(|error| failed("binding a value failed", error).table(&self.plan.target))
-    }
-
-    #[cold]
-    fn unsent(&self, index: usize) -> DestinationError {
-        DestinationError::permanent(format!(
-            "column {:?} is needed but PostgreSQL did not send it (an unchanged out-of-line value)",
-            self.plan.columns[index].name
-        ))
-        .table(&self.plan.target)
+            .map_err(|error| failed("binding a value failed", error).table(&self.plan.row.target.name))
     }
 
     #[cold]
@@ -69,17 +60,21 @@ impl<'p> Binder<'p> {
                 self.options.metrics.values_clamped.add(1);
                 Ok(clamped)
             }
-            _ => Err(self.refuse(index, text, "a number column of a STRICT table cannot hold it")),
+            _ => Err(self.plan.row.refused_value(index, text, "a number column of a STRICT table cannot hold it")),
         }
     }
 
     #[cold]
     fn unfit<'a>(&'a mut self, index: usize, text: &'a [u8], unfit: Unfit) -> Result<Bound<'a>, DestinationError> {
         if unfit == Unfit::Malformed {
-            return Err(self.refuse(index, text, "it is not what PostgreSQL prints for the column's type"));
+            return Err(self.plan.row.refused_value(
+                index,
+                text,
+                "it is not what PostgreSQL prints for the column's type",
+            ));
         }
         match self.options.unrepresentable {
-            Unrepresentable::Error => Err(self.refuse(index, text, "it is not UTF-8")),
+            Unrepresentable::Error => Err(self.plan.row.refused_value(index, text, "it is not UTF-8")),
             Unrepresentable::Null => {
                 self.options.metrics.values_nulled.add(1);
                 Ok(Bound::Null)
@@ -94,15 +89,5 @@ impl<'p> Binder<'p> {
                 Ok(Bound::Blob(text))
             }
         }
-    }
-
-    fn refuse(&self, index: usize, text: &[u8], why: &str) -> DestinationError {
-        DestinationError::permanent(format!(
-            "column {:?} cannot take the value {}: {why}",
-            self.plan.columns[index].name,
-            shortened(text)
-        ))
-        .table(&self.plan.target)
-        .hint("The setting for values that cannot be held (error, null, clamp, text) decides what happens")
     }
 }

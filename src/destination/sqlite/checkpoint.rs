@@ -11,7 +11,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::Doing;
-use super::facts::Facts;
+use super::records;
 use crate::destination::{Checkpoint, DestinationError, FailureKind, Options};
 use crate::position::{CommandIndex, Position};
 
@@ -37,7 +37,7 @@ pub(super) fn take(connection: &Connection, options: &Options) -> Result<Checkpo
 fn take_inside(connection: &Connection, options: &Options) -> Result<Checkpoint, DestinationError> {
     let taking = || "taking the checkpoint in the SQLite file failed".to_owned();
     connection.execute_batch(CREATE).doing(taking)?;
-    Facts::create(connection)?;
+    records::create(connection)?;
     let line: Option<Line> = connection
         .query_row(
             "SELECT epoch, source, commit_end_lsn, command_index, digest FROM _pg2any_checkpoint WHERE name = ?1",

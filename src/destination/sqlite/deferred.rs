@@ -1,81 +1,71 @@
-//! Rows that wait aside for their unique value.
-//!
-//! PostgreSQL checks a deferrable unique constraint at the end of a statement or transaction, and SQLite at every row: of
-//! two rows that swap a unique value the first meets the second. Such a row moves into a table of its own without constraints
-//! (`_pg2any_deferred_<table>`, made when it is first needed), where later commands of the same transaction find it: what
-//! is not in the table itself is looked for there. After each change of the table those that fit by now go back. At the
-//! end of a source transaction nothing may be left aside; if something is, the destination has a row that the source does
-//! not have, and the commit is refused. A *part* of a source transaction may be committed with rows aside: they are in the
-//! file, as everything else.
-//!
-//! Sound because the replica identity itself is never deferrable in PostgreSQL (a deferrable key cannot be one), so a key means one
-//! row wherever it is; and under REPLICA IDENTITY FULL equal rows are as good as one another.
+//! Rows that wait for their unique value, in a table of their own beside theirs (`_pg2any_deferred_<table>`, made when it is
+//! first needed). Why and for how long: [`DeferredRows`](crate::destination::table::DeferredRows).
 
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection};
 
-use super::error::{Doing, failed, is_duplicate, shortened};
-use super::names::quote;
+use super::dialect::{quote, same};
+use super::error::{Doing, failed, is_duplicate};
 use super::plan::Plan;
 use super::schema::Schema;
 use crate::destination::DestinationError;
+use crate::destination::table::shortened;
 
-/// With so many rows aside, they are not all tried after every change but now and then.
-const EAGER: u64 = 8;
+/// What the table for the deferred rows of a table is called.
+pub(super) fn deferred_name(target: &str) -> String {
+    format!("_pg2any_deferred_{target}")
+}
 
-/// A statement that may name the deferred table, which is made if it is missing.
+/// A statement that may name the table of deferred rows, which is made if it is missing.
 pub(super) fn statement<'c>(
     connection: &'c Connection,
     schema: &mut Schema,
     plan: &Arc<Plan>,
     sql: &str,
 ) -> Result<CachedStatement<'c>, DestinationError> {
-    let failure = |error| failed("a row whose unique value is taken cannot be put aside", error).table(&plan.target);
-    if !schema.deferred_exists(plan) {
-        let all = plan.all.join(",");
-        let make = format!(
-            "CREATE TABLE IF NOT EXISTS {} AS SELECT {all} FROM {} WHERE 0",
-            quote(&plan.deferred),
-            quote(&plan.target)
-        );
+    let target = &plan.row.target.name;
+    let failure = |error| failed("a row whose unique value is taken cannot be deferred", error).table(target);
+    if !schema.deferred.exists(plan.row.relation.oid) {
+        let (table, all) = (quote(&plan.deferred), plan.all.join(","));
+        let make = format!("CREATE TABLE IF NOT EXISTS {table} AS SELECT {all} FROM {} WHERE 0", quote(target));
         connection.execute(&make, []).map_err(failure)?;
-        schema.deferred_made(plan);
+        schema.deferred_table_made(plan);
     }
     connection.prepare_cached(sql).map_err(failure)
 }
 
-/// Forgets the rows aside: their table is truncated.
+/// Forgets the deferred rows: their table is truncated.
 pub(super) fn clear(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
-    if schema.deferred(plan) > 0 {
+    if schema.deferred.waiting(plan.row.relation.oid) > 0 {
         connection
             .execute(&format!("DELETE FROM {}", quote(&plan.deferred)), [])
             .doing(|| "emptying a table failed".to_owned())?;
-        schema.deferred_less(plan, usize::MAX);
+        schema.undefer(plan, u64::MAX);
     }
     Ok(())
 }
 
-/// The keys of the first rows aside, for messages.
-pub(super) fn keys(connection: &Connection, plan: &Plan) -> Result<String, DestinationError> {
+/// The keys of the first deferred rows, for messages.
+pub(super) fn deferred_keys(connection: &Connection, plan: &Plan) -> Result<String, DestinationError> {
     const SHOWN: usize = 8;
-    let columns: Vec<&str> = plan.naming().map(|index| plan.columns[index].quoted.as_str()).collect();
+    let columns: Vec<&str> = plan.row.naming().map(|index| plan.columns[index].quoted.as_str()).collect();
     if columns.is_empty() {
         return Ok(String::new());
     }
     let sql = format!("SELECT {} FROM {} LIMIT {}", columns.join(","), quote(&plan.deferred), SHOWN + 1);
-    let failure = |error| failed("naming the rows that wait failed", error).table(&plan.target);
+    let failure = |error| failed("naming the deferred rows failed", error).table(&plan.row.target.name);
     let mut statement = connection.prepare(&sql).map_err(failure)?;
     let row = |row: &rusqlite::Row<'_>| {
-        let parts = plan.naming().enumerate().map(|(number, index)| {
+        let parts = plan.row.naming().enumerate().map(|(number, index)| {
             let value = match row.get_ref(number)? {
                 ValueRef::Text(text) => shortened(text),
                 ValueRef::Integer(value) => shortened(value.to_string().as_bytes()),
                 ValueRef::Real(value) => shortened(value.to_string().as_bytes()),
                 value => format!("{value:?}"),
             };
-            Ok(format!("{}={value}", plan.columns[index].name))
+            Ok(format!("{}={value}", plan.row.columns[index].name))
         });
         Ok(parts.collect::<rusqlite::Result<Vec<_>>>()?.join(" "))
     };
@@ -84,30 +74,23 @@ pub(super) fn keys(connection: &Connection, plan: &Plan) -> Result<String, Desti
     Ok(rows.into_iter().take(SHOWN).collect::<Vec<_>>().join("; ") + more)
 }
 
-/// Puts back what fits by now.
-pub(super) fn settle(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
-    let waiting = schema.deferred(plan);
-    if waiting == 0 || (waiting > EAGER && !schema.deferred_turn(plan, waiting)) {
-        return Ok(());
-    }
-    settle_all(connection, schema, plan)
+/// Puts back what fits by now, if it is time to try.
+pub(super) fn retry(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
+    if schema.deferred.is_turn(plan.row.relation.oid) { retry_all(connection, schema, plan) } else { Ok(()) }
 }
 
 /// Tries every row that waits.
-pub(super) fn settle_all(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
-    let failure =
-        |error| failed("a row that waited for its unique value cannot be put back", error).table(&plan.target);
+pub(super) fn retry_all(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
+    let target = &plan.row.target.name;
+    let failure = |error| failed("a row that waited for its unique value cannot be put back", error).table(target);
     let all = plan.all.join(",");
-    let (table, deferred) = (quote(&plan.target), quote(&plan.deferred));
+    let (table, deferred) = (quote(target), quote(&plan.deferred));
     let rowid = ["rowid", "_rowid_", "oid"]
         .into_iter()
-        .find(|name| !plan.all.iter().any(|column| super::names::same(column, &quote(name))))
+        .find(|name| !plan.all.iter().any(|column| same(column, &quote(name))))
         .unwrap_or("rowid");
-    let mut back = connection
-        .prepare_cached(&format!(
-            "INSERT OR ABORT INTO {table} ({all}) SELECT {all} FROM {deferred} WHERE {rowid} = ?1"
-        ))
-        .map_err(failure)?;
+    let back = format!("INSERT OR ABORT INTO {table} ({all}) SELECT {all} FROM {deferred} WHERE {rowid} = ?1");
+    let mut back = connection.prepare_cached(&back).map_err(failure)?;
     let mut forget =
         connection.prepare_cached(&format!("DELETE FROM {deferred} WHERE {rowid} = ?1")).map_err(failure)?;
     let numbers: Vec<i64> = connection
@@ -116,10 +99,10 @@ pub(super) fn settle_all(connection: &Connection, schema: &mut Schema, plan: &Pl
         .map_err(failure)?;
     for number in numbers {
         match back.execute([number]) {
-            Ok(0) => return Err(super::execute::swallowed(plan)),
+            Ok(0) => return Err(plan.row.swallowed()),
             Ok(_) => {
                 forget.execute([number]).map_err(failure)?;
-                schema.deferred_less(plan, 1);
+                schema.undefer(plan, 1);
             }
             Err(error) if is_duplicate(&error) => {}
             Err(error) => return Err(failure(error)),

@@ -72,12 +72,6 @@ pub(super) fn is_duplicate(error: &rusqlite::Error) -> bool {
     })
 }
 
-/// A value as a message shows it.
-pub(super) fn shortened(text: &[u8]) -> String {
-    let shown = String::from_utf8_lossy(text.get(..60).unwrap_or(text)).into_owned();
-    if text.len() > 60 { format!("{shown:?}… ({} bytes)", text.len()) } else { format!("{shown:?}") }
-}
-
 /// Adds what was being done to a failed call.
 pub(super) trait Doing<T> {
     /// The result as the contract has it.

@@ -13,15 +13,16 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::bind::Binder;
 use super::deferred;
-use super::error::{failed, is_duplicate, shortened};
+use super::dialect::quote;
+use super::error::{failed, is_duplicate};
 use super::limit::Limit;
 use super::lookup_index;
-use super::names::quote;
-use super::plan::{ColumnSet, Matching, Plan};
+use super::plan::Plan;
 use super::schema::Schema;
 use crate::change::{
-    Batch, Cell, Command, DecodeError, Execution, Identity, Relation, RelationVersion, Row, net_effect,
+    Batch, Cell, ColumnSet, Command, DecodeError, Execution, Identity, Relation, RelationVersion, Row, net_effect,
 };
+use crate::destination::table::{CONSTRAINT, KEY_TAKEN, Matching};
 use crate::destination::{DestinationError, OnMissingRow, Options};
 use crate::position::Position;
 
@@ -98,8 +99,8 @@ impl<'c> Rows<'c> {
                     let plan = &self.runs[run].plan;
                     schema.truncated(self.connection, plan)?;
                     self.connection
-                        .execute(&format!("DELETE FROM {}", quote(&plan.target)), [])
-                        .map_err(|error| failed("emptying a table failed", error).table(&plan.target))?;
+                        .execute(&format!("DELETE FROM {}", quote(&plan.row.target.name)), [])
+                        .map_err(|error| failed("emptying a table failed", error).table(&plan.row.target.name))?;
                     deferred::clear(self.connection, schema, plan)?;
                 }
                 Ok(())
@@ -111,7 +112,7 @@ impl<'c> Rows<'c> {
     #[inline]
     fn run(&mut self, schema: &mut Schema, relation: &Arc<Relation>) -> Result<usize, DestinationError> {
         if let Some(run) = self.runs.get(self.last)
-            && run.plan.relation.version == relation.version
+            && run.plan.row.relation.version == relation.version
             && self.generation == schema.generation()
         {
             return Ok(self.last);
@@ -129,7 +130,7 @@ impl<'c> Rows<'c> {
         if self.generation != schema.generation() {
             self.renew(schema);
         }
-        let version = |run: &Run<'_>| -> RelationVersion { run.plan.relation.version };
+        let version = |run: &Run<'_>| -> RelationVersion { run.plan.row.relation.version };
         if let Some(found) = self.runs.iter().position(|run| version(run) == relation.version) {
             self.last = found;
             return Ok(found);
@@ -148,12 +149,12 @@ impl<'c> Rows<'c> {
         let statement = prepared(self.connection, insert, plan, || plan.insert.clone())?;
         let mut binder = Binder::new(plan, self.options, &mut self.scratch);
         for index in 0..new.len() {
-            if plan.columns[index].writable {
+            if plan.row.columns[index].writable {
                 binder.bind(statement, index, &new[index])?;
             }
         }
         match statement.raw_execute() {
-            Ok(0) => return Err(swallowed(plan)),
+            Ok(0) => return Err(plan.row.swallowed()),
             Ok(_) => {}
             Err(error) if is_duplicate(&error) => {
                 let plan = Arc::clone(plan);
@@ -163,11 +164,11 @@ impl<'c> Rows<'c> {
                 let mut statement =
                     deferred::statement(self.connection, schema, &plan, &plan.insert_sql(&plan.deferred))?;
                 let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
-                for index in (0..new.len()).filter(|index| plan.columns[*index].writable) {
+                for index in (0..new.len()).filter(|index| plan.row.columns[*index].writable) {
                     binder.bind(&mut statement, index, &new[index])?;
                 }
                 statement.raw_execute().map_err(|error| refused("INSERT", error, &plan, new))?;
-                schema.deferred_more(&plan);
+                schema.defer(&plan);
                 return Ok(());
             }
             Err(error) => return Err(refused("INSERT", error, plan, new)),
@@ -183,46 +184,46 @@ impl<'c> Rows<'c> {
         new: &Row<'f>,
     ) -> Result<(), DestinationError> {
         let Run { plan, update, updates, .. } = &mut self.runs[run];
-        let old = old_row("UPDATE", plan, identity, Some(new))?;
-        let mut plain = matches!(identity, Identity::Unchanged) || matches!(plan.matching, Matching::Whole { .. });
+        let old = plan.row.old_row("UPDATE", identity, Some(new))?;
+        let mut plain = matches!(identity, Identity::Unchanged) || matches!(plan.row.matching, Matching::Whole { .. });
         plain &= !new.contains(&Cell::Unchanged);
-        let mask;
+        let set;
         let (statement, set) = if plain {
-            (prepared(self.connection, update, plan, || plan.update.clone())?, &plan.common)
+            (prepared(self.connection, update, plan, || plan.update.clone())?, &plan.row.common)
         } else {
-            mask = set_mask(plan, identity, new);
-            if !updates.contains_key(&mask) {
-                let sql = plan.update_sql(&plan.target, &mask);
+            set = plan.row.columns_to_set(identity, new);
+            if !updates.contains_key(&set) {
+                let sql = plan.update_sql(&plan.row.target.name, &set);
                 let statement = self.connection.prepare_cached(&sql);
-                let statement =
-                    statement.map_err(|error| failed("preparing an UPDATE failed", error).table(&plan.target))?;
-                updates.insert(mask.clone(), statement);
+                let statement = statement
+                    .map_err(|error| failed("preparing an UPDATE failed", error).table(&plan.row.target.name))?;
+                updates.insert(set.clone(), statement);
             }
-            let Some(statement) = updates.get_mut(&mask) else {
+            let Some(statement) = updates.get_mut(&set) else {
                 return Err(DestinationError::permanent("a prepared UPDATE is gone"));
             };
-            (statement, &mask)
+            (statement, &set)
         };
         lookup_index::watch(self.connection, plan, statement)?;
         bind_update(plan, self.options, &mut self.scratch, statement, set, new, old)?;
         match statement.raw_execute() {
             Ok(1) => {
-                return if schema.has_deferred() {
-                    deferred::settle(self.connection, schema, &self.runs[run].plan)
+                return if schema.deferred.any() {
+                    deferred::retry(self.connection, schema, &self.runs[run].plan)
                 } else {
                     Ok(())
                 };
             }
             Ok(0) => {}
-            Ok(_) => return Err(several("UPDATE", plan, old)),
+            Ok(_) => return Err(plan.row.several("UPDATE", old)),
             Err(error) if is_duplicate(&error) => {
                 // Another row still has the value: this one waits aside until that one has moved on.
                 let plan = Arc::clone(plan);
                 let set = set.clone();
-                if is_key_changed(&plan, old, new) && self.is_key_taken(&plan, new)? {
+                if plan.row.is_key_changed(old, new) && self.is_key_taken(&plan, new)? {
                     return Err(key_taken("UPDATE", error, &plan, old));
                 }
-                for sql in [plan.defer_sql(), plan.delete_sql(&plan.target)] {
+                for sql in [plan.defer_sql(), plan.delete_sql(&plan.row.target.name)] {
                     let mut statement = deferred::statement(self.connection, schema, &plan, &sql)?;
                     let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
                     bind_old(&mut binder, &mut statement, old)?;
@@ -232,14 +233,14 @@ impl<'c> Rows<'c> {
                 let mut statement = deferred::statement(self.connection, schema, &plan, &sql)?;
                 bind_update(&plan, self.options, &mut self.scratch, &mut statement, &set, new, old)?;
                 statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
-                schema.deferred_more(&plan);
-                return deferred::settle(self.connection, schema, &plan);
+                schema.defer(&plan);
+                return deferred::retry(self.connection, schema, &plan);
             }
             Err(error) => return Err(refused("UPDATE", error, plan, old)),
         }
         // Not in the table: it may be waiting aside.
         let plan = Arc::clone(plan);
-        if schema.deferred(&plan) > 0 {
+        if schema.deferred.waiting(plan.row.relation.oid) > 0 {
             let set = set.clone();
             let mut statement =
                 deferred::statement(self.connection, schema, &plan, &plan.update_sql(&plan.deferred, &set))?;
@@ -247,7 +248,7 @@ impl<'c> Rows<'c> {
             let matched = statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
             drop(statement);
             if matched > 0 {
-                return deferred::settle(self.connection, schema, &plan);
+                return deferred::retry(self.connection, schema, &plan);
             }
         }
         self.missing("UPDATE", &plan, old)
@@ -255,33 +256,33 @@ impl<'c> Rows<'c> {
 
     fn delete(&mut self, schema: &mut Schema, run: usize, identity: &Identity<'_>) -> Result<(), DestinationError> {
         let Run { plan, delete, .. } = &mut self.runs[run];
-        let old = old_row("DELETE", plan, identity, None)?;
+        let old = plan.row.old_row("DELETE", identity, None)?;
         let statement = prepared(self.connection, delete, plan, || plan.delete.clone())?;
         lookup_index::watch(self.connection, plan, statement)?;
         let mut binder = Binder::new(plan, self.options, &mut self.scratch);
         bind_old(&mut binder, statement, old)?;
         match statement.raw_execute() {
             Ok(1) => {
-                return if schema.has_deferred() {
-                    deferred::settle(self.connection, schema, &self.runs[run].plan)
+                return if schema.deferred.any() {
+                    deferred::retry(self.connection, schema, &self.runs[run].plan)
                 } else {
                     Ok(())
                 };
             }
             Ok(0) => {}
-            Ok(_) => return Err(several("DELETE", plan, old)),
+            Ok(_) => return Err(plan.row.several("DELETE", old)),
             Err(error) => return Err(refused("DELETE", error, plan, old)),
         }
         let plan = Arc::clone(plan);
-        if schema.deferred(&plan) > 0 {
+        if schema.deferred.waiting(plan.row.relation.oid) > 0 {
             let mut statement = deferred::statement(self.connection, schema, &plan, &plan.delete_sql(&plan.deferred))?;
             let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
             bind_old(&mut binder, &mut statement, old)?;
             let matched = statement.raw_execute().map_err(|error| refused("DELETE", error, &plan, old))?;
             drop(statement);
             if matched > 0 {
-                schema.deferred_less(&plan, matched);
-                return deferred::settle(self.connection, schema, &plan);
+                schema.undefer(&plan, matched as u64);
+                return deferred::retry(self.connection, schema, &plan);
             }
         }
         self.missing("DELETE", &plan, old)
@@ -291,10 +292,10 @@ impl<'c> Rows<'c> {
     /// one that the source does not have, and waiting would not help.
     #[cold]
     fn is_key_taken(&mut self, plan: &Plan, row: &Row<'_>) -> Result<bool, DestinationError> {
-        if !matches!(plan.matching, Matching::Key(_)) {
+        if !matches!(plan.row.matching, Matching::Key(_)) {
             return Ok(false);
         }
-        let failure = |error| failed("looking for the row that has the key failed", error).table(&plan.target);
+        let failure = |error| failed("looking for the row that has the key failed", error).table(&plan.row.target.name);
         let mut statement = self.connection.prepare_cached(&plan.find_sql()).map_err(failure)?;
         let mut binder = Binder::new(plan, self.options, &mut self.scratch);
         bind_old(&mut binder, &mut statement, row)?;
@@ -306,10 +307,7 @@ impl<'c> Rows<'c> {
             self.options.metrics.rows_not_found.add(1);
             return Ok(());
         }
-        Err(DestinationError::permanent(format!("{verb} found no row: the destination differs from the source"))
-            .table(&plan.target)
-            .key(key_text(plan, old))
-            .hint("Somebody changed the destination, or its rows were never loaded: put the row there, or load the table again"))
+        Err(plan.row.missing(verb, old))
     }
 }
 
@@ -325,41 +323,9 @@ fn prepared<'s, 'c>(
         None => {
             let statement = connection
                 .prepare_cached(&sql())
-                .map_err(|error| failed("preparing a statement failed", error).table(&plan.target))?;
+                .map_err(|error| failed("preparing a statement failed", error).table(&plan.row.target.name))?;
             Ok(slot.insert(statement))
         }
-    }
-}
-
-/// Which columns an UPDATE sets: not those whose value was not sent, and the key only when it may have changed.
-fn set_mask(plan: &Plan, identity: &Identity<'_>, new: &Row<'_>) -> ColumnSet {
-    let mut mask = plan.common.clone();
-    if let (Matching::Key(key), Identity::Key(_) | Identity::Full(_)) = (&plan.matching, identity) {
-        key.iter().filter(|index| plan.columns[**index].writable).for_each(|index| mask.insert(*index));
-    }
-    for (index, _) in new.iter().enumerate().filter(|(_, cell)| **cell == Cell::Unchanged) {
-        mask.remove(index);
-    }
-    mask
-}
-
-/// The row that says which row is meant.
-fn old_row<'a, 'f>(
-    verb: &str,
-    plan: &Plan,
-    identity: &'a Identity<'f>,
-    new: Option<&'a Row<'f>>,
-) -> Result<&'a Row<'f>, DestinationError> {
-    match (&plan.matching, identity, new) {
-        (Matching::Key(_), Identity::Key(old) | Identity::Full(old), _) => Ok(old),
-        (Matching::Key(_), Identity::Unchanged, Some(new)) => Ok(new),
-        (Matching::Whole { .. }, Identity::Full(old), _) => Ok(old),
-        _ => Err(DestinationError::permanent(format!("{verb} of a table without a usable replica identity"))
-            .table(&plan.target)
-            .hint(format!(
-                "Give {} a primary key, or run ALTER TABLE … REPLICA IDENTITY FULL at the source; the rows that were written without one need `pg2any skip`",
-                plan.relation.full_name()
-            ))),
     }
 }
 
@@ -387,62 +353,21 @@ fn bind_old(
     old: &Row<'_>,
 ) -> Result<(), DestinationError> {
     let plan = binder.plan;
-    match &plan.matching {
+    match &plan.row.matching {
         Matching::Key(key) => key.iter().try_for_each(|index| binder.bind(statement, *index, &old[*index])),
-        Matching::Whole { .. } => plan.compared().try_for_each(|index| binder.bind(statement, index, &old[index])),
+        Matching::Whole { .. } => plan.row.compared().try_for_each(|index| binder.bind(statement, index, &old[index])),
         Matching::Nothing => Ok(()),
     }
 }
 
-/// The key of a row for messages: the identity's columns, or all of them.
-pub(super) fn key_text(plan: &Plan, row: &Row<'_>) -> String {
-    let parts: Vec<String> = plan
-        .naming()
-        .filter(|index| *index < row.len())
-        .map(|index| match row[index] {
-            Cell::Value(text) => format!("{}={}", plan.columns[index].name, shortened(text)),
-            cell => format!("{}={cell:?}", plan.columns[index].name),
-        })
-        .collect();
-    parts.join(" ")
-}
-
-fn is_key_changed(plan: &Plan, old: &Row<'_>, new: &Row<'_>) -> bool {
-    let Matching::Key(key) = &plan.matching else { return false };
-    key.iter().any(|index| new[*index] != Cell::Unchanged && new[*index] != old[*index])
-}
-
-#[cold]
-pub(super) fn swallowed(plan: &Plan) -> DestinationError {
-    DestinationError::permanent("the destination's table did not take a row, and reported no error")
-        .table(&plan.target)
-        .hint("A trigger of the table ignores the row (RAISE(IGNORE)): change or drop the trigger")
-}
-
-fn several(verb: &str, plan: &Plan, old: &Row<'_>) -> DestinationError {
-    DestinationError::permanent(format!("{verb} matched more than one row: the key is not unique at the destination"))
-        .table(&plan.target)
-        .key(key_text(plan, old))
-        .hint("Remove the doubled rows, and give the table a unique index on the key")
-}
-
 #[cold]
 fn key_taken(verb: &str, error: rusqlite::Error, plan: &Plan, row: &Row<'_>) -> DestinationError {
-    failed(format!("{verb} failed"), error)
-        .table(&plan.target)
-        .key(key_text(plan, row))
-        .hint("The destination has a row with this key that the source does not have: remove it")
+    failed(format!("{verb} failed"), error).table(&plan.row.target.name).key(plan.row.key_text(row)).hint(KEY_TAKEN)
 }
 
 #[cold]
 fn refused(verb: &str, error: rusqlite::Error, plan: &Plan, row: &Row<'_>) -> DestinationError {
     let constraint = error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation);
-    let failure = failed(format!("{verb} failed"), error).table(&plan.target).key(key_text(plan, row));
-    if constraint {
-        failure.hint(
-            "A constraint of the destination's table refuses a row that PostgreSQL has: change or drop the constraint",
-        )
-    } else {
-        failure
-    }
+    let failure = failed(format!("{verb} failed"), error).table(&plan.row.target.name).key(plan.row.key_text(row));
+    if constraint { failure.hint(CONSTRAINT) } else { failure }
 }

@@ -10,8 +10,8 @@
 
 use rusqlite::{CachedStatement, Connection, StatementStatus};
 
+use super::dialect::quote;
 use super::error::failed;
-use super::names::quote;
 use super::plan::Plan;
 use crate::destination::DestinationError;
 
@@ -41,13 +41,14 @@ pub(super) fn watch(
         return Ok(());
     }
     statement.reset_status(StatementStatus::FullscanStep);
-    make(connection, plan).map_err(|error| failed("making an index to find rows by failed", error).table(&plan.target))
+    make(connection, plan)
+        .map_err(|error| failed("making an index to find rows by failed", error).table(&plan.row.target.name))
 }
 
 fn make(connection: &Connection, plan: &Plan) -> rusqlite::Result<()> {
-    let table = quote(&plan.target);
+    let table = quote(&plan.row.target.name);
     let mut columns = Vec::new();
-    for index in plan.compared() {
+    for index in plan.row.compared() {
         let name = plan.columns[index].quoted.as_str();
         let sql = format!(
             "SELECT count(DISTINCT {name}), ifnull(max(length({name})), 0) FROM (SELECT {name} FROM {table} LIMIT {SAMPLE})"
@@ -65,6 +66,6 @@ fn make(connection: &Connection, plan: &Plan) -> rusqlite::Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    let index = quote(&index_name(&plan.target));
+    let index = quote(&index_name(&plan.row.target.name));
     connection.execute_batch(&format!("CREATE INDEX IF NOT EXISTS {index} ON {table} ({})", names.join(",")))
 }

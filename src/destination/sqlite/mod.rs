@@ -8,23 +8,19 @@
 //! Why row by row with `rusqlite`: a prepared statement a row costs 1.2 µs of CPU here, half of what an asynchronous driver
 //! costs with 500 rows a statement, because no thread is changed and nothing is copied but the values.
 
-mod alter;
 mod bind;
 mod checkpoint;
 mod deferred;
+mod describe;
+mod dialect;
 mod error;
 mod execute;
-mod facts;
-mod follow;
-mod key;
 mod limit;
 mod lookup_index;
-mod names;
-mod numbers;
 mod plan;
-mod retype;
+mod records;
 mod schema;
-mod table;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod value;

@@ -1,7 +1,7 @@
 //! Schema changes, each with rows before and after it.
 
-use super::frames::{delete, insert, truncate, update, update_from};
 use super::*;
+use crate::change::built::{delete, insert, truncate, update, update_from};
 use crate::destination::{OnDroppedColumn, OnRewrite};
 
 const INT: u32 = 23;
@@ -85,9 +85,8 @@ fn a_dropped_column_is_kept_and_a_new_one_of_its_name_starts_empty() {
     with_row(&mut fixture, &table("t", &[("id", INT)]).build(), &[Some("2")]);
     assert_eq!(fixture.query("SELECT id, a FROM t"), ["1 'old'", "2 NULL"]);
     fixture.reconnect().unwrap();
-    let again = table("t", &[("id", INT), ("a", TEXT)])
-        .with(|relation| relation.catalogue.columns[1].attribute_number = 3)
-        .build();
+    let again =
+        table("t", &[("id", INT), ("a", TEXT)]).with(|relation| relation.catalogue.columns[1].attnum = 3).build();
     with_row(&mut fixture, &again, &[Some("3"), Some("new")]);
     assert_eq!(fixture.query("SELECT id, \"a~dropped\", a FROM t"), ["1 'old' NULL", "2 NULL NULL", "3 NULL 'new'"]);
 }
@@ -171,7 +170,7 @@ fn a_name_that_may_have_passed_to_another_column_stops() {
             relation.catalogue.columns.truncate(1);
             for (name, number) in names {
                 let mut column = relation.catalogue.columns[0].clone();
-                (column.name, column.attribute_number) = (name.to_owned(), number);
+                (column.name, column.attnum) = (name.to_owned(), number);
                 relation.catalogue.columns.push(column);
             }
         })
@@ -215,13 +214,12 @@ fn a_column_that_came_or_was_renamed_nobody_knows_stops() {
     let early = table("t", &[("id", INT), ("a", TEXT)])
         .with(|relation| {
             relation.catalogue.columns[1].name = "b".to_owned();
-            relation.catalogue.columns[1].attribute_number = 5;
+            relation.catalogue.columns[1].attnum = 5;
         })
         .build();
     with_row(&mut fixture, &early, &[Some("1"), Some("?")]);
-    let late = table("t", &[("id", INT), ("b", TEXT)])
-        .with(|relation| relation.catalogue.columns[1].attribute_number = 5)
-        .build();
+    let late =
+        table("t", &[("id", INT), ("b", TEXT)]).with(|relation| relation.catalogue.columns[1].attnum = 5).build();
     assert_stops(&mut fixture, insert(&late, &[Some("2"), Some("x")]), "whether they were renamed cannot be told");
 }
 
@@ -283,7 +281,7 @@ fn a_column_that_was_dropped_and_added_with_a_wider_type_is_not_taken_for_a_wide
         table("t", &[("id", INT), ("v", oid)])
             .with(|relation| {
                 let v = &mut relation.catalogue.columns[1];
-                (v.attribute_number, v.type_oid) = (number, 20);
+                (v.attnum, v.type_oid) = (number, 20);
             })
             .build()
     };

@@ -1,7 +1,7 @@
 //! Rows, keys and the checkpoint.
 
-use super::frames::{UNCHANGED, delete, insert, truncate, update, update_from};
 use super::*;
+use crate::change::built::{UNCHANGED, delete, insert, truncate, update, update_from};
 use crate::destination::{FailureKind, OnDroppedColumn, OnMissingRow};
 
 const INT: u32 = 23;
@@ -158,7 +158,7 @@ fn rows_without_a_key_get_an_index_to_be_found_by_once_reading_the_table_costs_t
         fixture.query("EXPLAIN QUERY PLAN SELECT 1 FROM t WHERE kind COLLATE BINARY IS 1 AND b COLLATE BINARY IS NULL");
     assert!(found[0].contains("INDEX _pg2any_rows_t"), "{found:?}");
     let narrower = table("t", &[("kind", INT), ("n", 701), ("v", TEXT)])
-        .with(|relation| relation.catalogue.columns[2].attribute_number = 4)
+        .with(|relation| relation.catalogue.columns[2].attnum = 4)
         .keyless()
         .full()
         .build();

@@ -3,7 +3,6 @@
 
 mod changes;
 mod execute;
-mod frames;
 mod names;
 mod net;
 mod speed;
@@ -18,8 +17,8 @@ use std::task::{Context, Poll, Waker};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-pub(super) use self::frames::{Cells, table};
 use super::Sqlite;
+pub(super) use crate::change::built::{Cells, table};
 use crate::change::{Batch, Execution, Relation};
 use crate::destination::{Checkpoint, Destination, DestinationError, Options};
 use crate::position::{CommandIndex, Lsn, Position};

@@ -1,7 +1,7 @@
 //! Names, and tables that somebody else made.
 
-use super::frames::{insert, update};
 use super::*;
+use crate::change::built::{insert, update};
 use crate::change::{TypeInfo, TypeKind};
 use crate::destination::{FailureKind, Unrepresentable};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::frames::{Built, UNCHANGED, delete, insert, truncate, update, update_from};
 use super::*;
+use crate::change::built::{Built, UNCHANGED, delete, insert, truncate, update, update_from};
 
 const BIGINT: u32 = 20;
 const INT: u32 = 23;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::frames::{insert, update};
 use super::*;
+use crate::change::built::{insert, update};
 
 fn batches(relation: &Arc<Relation>, frames: impl Iterator<Item = Vec<u8>>, lsn: u64) -> Vec<Batch> {
     let mut batches = Vec::new();

@@ -1,7 +1,7 @@
 //! Unique values that are swapped and shifted inside one transaction.
 
-use super::frames::{delete, insert, update, update_from};
 use super::*;
+use crate::change::built::{delete, insert, update, update_from};
 
 const INT: u32 = 23;
 

@@ -1,7 +1,7 @@
 //! Values: what is stored, and the way back to PostgreSQL's text.
 
-use super::frames::{insert, update_from};
 use super::*;
+use crate::change::built::{insert, update_from};
 use crate::destination::sqlite::{SqliteColumn, postgres_text};
 use crate::destination::value::{Family, PG_TYPES, document};
 

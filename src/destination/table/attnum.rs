@@ -5,13 +5,13 @@
 //! keeps the number of a dropped column and its length, alignment and modifier, and knows whether it was dropped before the
 //! rows for certain ([`Catalogue::dropped`](crate::change::Catalogue::dropped) are the others), and rows carry
 //! their columns in the order of the numbers. What these leave open is a doubt: the column is followed where nothing depends
-//! on the answer, and stops where something does ([`settle`]).
+//! on the answer, and stops where something does ([`resolve`]).
 //!
 //! Not seen: several such changes of one column before the catalogue is asked that together leave no trace, like another type
 //! for a while, or a column that was added again under the name that another one had had. And a table that is dropped by then:
 //! the catalogue has nothing of it.
 
-use super::facts::{ColumnFacts, TableFacts};
+use super::known::{KnownColumn, KnownTable};
 use crate::change::{ColumnCatalogue, Relation};
 
 /// `attnum` of each column of the relation where it is certain, and else the numbers that are possible with a column that is
@@ -20,13 +20,13 @@ use crate::change::{ColumnCatalogue, Relation};
 /// The catalogue may be younger than the relation. When it knows all the names, they are taken for the same columns. When
 /// it does not, a name may have passed from one column to another; certain are then only the numbers 1, 2, … n of the first
 /// columns, because rows carry their columns in the order of the numbers.
-pub(super) fn attribute_numbers(relation: &Relation) -> Vec<(Option<i16>, Vec<i16>)> {
+pub(super) fn attnums(relation: &Relation) -> Vec<(Option<i16>, Vec<i16>)> {
     let named = by_name(relation).into_iter();
     if relation.catalogue.dropped.is_empty() {
         return named.map(|number| (number, Vec::new())).collect();
     }
-    let dropped: Vec<i16> = relation.catalogue.dropped.iter().map(|column| column.attribute_number).collect();
-    let possible = possible(relation).into_iter();
+    let dropped: Vec<i16> = relation.catalogue.dropped.iter().map(|column| column.attnum).collect();
+    let possible = candidates(relation).into_iter();
     named
         .zip(possible)
         .map(|(number, possible)| match possible.as_slice() {
@@ -42,7 +42,7 @@ fn by_name(relation: &Relation) -> Vec<Option<i16>> {
     let by_name: Vec<Option<i16>> = relation
         .columns
         .iter()
-        .map(|column| relation.column_catalogue(&column.name).map(|known| known.attribute_number))
+        .map(|column| relation.column_catalogue(&column.name).map(|known| known.attnum))
         .collect();
     let known: Option<Vec<i16>> = by_name.iter().copied().collect();
     if let Some(mut numbers) = known {
@@ -80,47 +80,41 @@ fn is_complete(relation: &Relation) -> bool {
 /// are there by now, in another order.
 pub(super) fn passed_around(relation: &Relation) -> Option<Vec<&str>> {
     let numbers = relation.columns.iter().map(|column| relation.column_catalogue(&column.name));
-    let numbers: Vec<i16> = numbers.map(|known| known.map(|known| known.attribute_number)).collect::<Option<_>>()?;
+    let numbers: Vec<i16> = numbers.map(|known| known.map(|known| known.attnum)).collect::<Option<_>>()?;
     let in_order = numbers.is_sorted_by(|one, next| one < next);
-    let untold = attribute_numbers(relation).into_iter().zip(&relation.columns);
+    let untold = attnums(relation).into_iter().zip(&relation.columns);
     let untold = untold.filter(|((number, _), _)| number.is_none()).map(|(_, column)| column.name.as_str());
     Some(untold.collect()).filter(|names: &Vec<_>| !in_order && !names.is_empty())
 }
 
 /// The numbers that each column can have had, given that they rise, and that a column with a name of the relation's is not left
 /// out between two others. All empty when nothing fits.
-fn possible(relation: &Relation) -> Vec<Vec<i16>> {
+fn candidates(relation: &Relation) -> Vec<Vec<i16>> {
     let catalogue = &relation.catalogue;
     let is_sent = |name: &String| relation.columns.iter().any(|column| column.name == *name);
     let (sent, unknown): (Vec<_>, Vec<_>) = catalogue.columns.iter().partition(|column| is_sent(&column.name));
-    let left_out = |low: i16, high: i16| sent.iter().any(|column| (low + 1..high).contains(&column.attribute_number));
+    let left_out = |low: i16, high: i16| sent.iter().any(|column| (low + 1..high).contains(&column.attnum));
     let mut numbers: Vec<Vec<i16>> = Vec::with_capacity(relation.columns.len());
     for column in &relation.columns {
         let dropped = catalogue.dropped.iter();
-        let mut here: Vec<i16> =
-            match relation.column_catalogue(&column.name) {
-                Some(known) => {
-                    let same_type = (known.type_oid, known.type_modifier) == (column.type_oid, column.type_modifier);
-                    let number = known.attribute_number;
-                    dropped
-                        .filter(|dropped| {
-                            if same_type { dropped.twins.contains(&number) } else { dropped.attribute_number < number }
-                        })
-                        .map(|dropped| dropped.attribute_number)
-                        .chain([number])
-                        .collect()
-                }
-                None => {
-                    let kind = (column.type_oid, column.type_modifier);
-                    let renamed = unknown
-                        .iter()
-                        .filter(|column| !column.generated && (column.type_oid, column.type_modifier) == kind);
-                    dropped
-                        .map(|dropped| dropped.attribute_number)
-                        .chain(renamed.map(|column| column.attribute_number))
-                        .collect()
-                }
-            };
+        let mut here: Vec<i16> = match relation.column_catalogue(&column.name) {
+            Some(known) => {
+                let same_type = (known.type_oid, known.type_modifier) == (column.type_oid, column.type_modifier);
+                let number = known.attnum;
+                dropped
+                    .filter(|dropped| if same_type { dropped.twins.contains(&number) } else { dropped.attnum < number })
+                    .map(|dropped| dropped.attnum)
+                    .chain([number])
+                    .collect()
+            }
+            None => {
+                let kind = (column.type_oid, column.type_modifier);
+                let renamed = unknown
+                    .iter()
+                    .filter(|column| !column.generated && (column.type_oid, column.type_modifier) == kind);
+                dropped.map(|dropped| dropped.attnum).chain(renamed.map(|column| column.attnum)).collect()
+            }
+        };
         let before = numbers.last().map_or([0].as_slice(), Vec::as_slice);
         here.retain(|number| before.iter().any(|low| low < number && !left_out(*low, *number)));
         here.sort_unstable();
@@ -136,66 +130,76 @@ fn possible(relation: &Relation) -> Vec<Vec<i16>> {
     numbers
 }
 
-/// Takes doubts away that what is known of the table answers. What remains in doubt and matters is an error: the name of a
-/// column of which it cannot be told whether it is the one that the table has.
-pub(super) fn settle(known: &TableFacts, relation: &Relation, new: &mut [ColumnFacts]) -> Result<(), String> {
-    let catalogue = &relation.catalogue;
-    let turned_out = catalogue.dropped.is_empty() && catalogue.asked_for.is_some();
-    let mut untold = None;
+/// Takes candidates away that what is known of the table excludes. What remains in doubt and matters is an error: the name
+/// of a column of which it cannot be told whether it is the one that the table has.
+pub(super) fn resolve(known: &KnownTable, relation: &Relation, new: &mut [KnownColumn]) -> Result<(), String> {
+    let mut in_doubt = None;
     for column in new {
         let Some(before) = known.active().find(|before| before.name == column.name) else {
-            let is_another = |number: &i16| {
-                known.columns.iter().any(|other| other.doubts.is_empty() && other.attribute_number == Some(*number))
-            };
-            column.doubts.retain(|number| !is_another(number));
-            if column.doubts.len() <= 1 {
-                column.doubts.clear();
-            }
+            exclude_known(known, column);
             continue;
         };
-        let certain = before.doubts.is_empty();
-        if let Some(number) = before.attribute_number.filter(|_| certain) {
-            // It is there still under another name, so it was sent under this one.
-            let later = catalogue.columns.iter().find(|later| {
-                later.attribute_number == number
-                    && !later.generated
-                    && !catalogue.column_list
-                    && relation.columns.iter().all(|sent| sent.name != later.name)
-            });
-            if let Some(later) = later {
-                column.attribute_number = Some(number);
-                column.settled = (later.type_oid, later.type_modifier) == (column.type_oid, column.type_modifier);
-            }
-            if column.attribute_number == Some(number) {
-                column.doubts.clear();
-                continue;
-            }
-        }
-        if certain && column.doubts.is_empty() || turned_out && before.attribute_number == column.attribute_number {
-            continue;
-        }
-        let (was, is) = (numbers(before), numbers(column));
-        let same = was.is_empty() || is.is_empty() || was.iter().any(|number| is.contains(number));
-        if same {
-            untold.get_or_insert_with(|| column.name.clone());
+        if !is_confirmed(before, relation, column) && may_be_another(before, relation, column) {
+            in_doubt.get_or_insert_with(|| column.name.clone());
         }
     }
-    untold.map_or(Ok(()), Err)
+    in_doubt.map_or(Ok(()), Err)
 }
 
-fn numbers(column: &ColumnFacts) -> Vec<i16> {
-    if column.doubts.is_empty() { column.attribute_number.into_iter().collect() } else { column.doubts.clone() }
+/// A column of a new name has no number that another column has for certain.
+fn exclude_known(known: &KnownTable, column: &mut KnownColumn) {
+    let is_another =
+        |number: &i16| known.columns.iter().any(|other| other.candidates.is_empty() && other.attnum == Some(*number));
+    column.candidates.retain(|number| !is_another(number));
+    if column.candidates.len() <= 1 {
+        column.candidates.clear();
+    }
+}
+
+/// Whether the column is for certain the one of the same name that was known; if so, it gets that one's number.
+fn is_confirmed(before: &KnownColumn, relation: &Relation, column: &mut KnownColumn) -> bool {
+    let Some(number) = before.attnum.filter(|_| before.candidates.is_empty()) else { return false };
+    let catalogue = &relation.catalogue;
+    // It is there still under another name, so it was sent under this one.
+    let later = catalogue.columns.iter().find(|later| {
+        later.attnum == number
+            && !later.generated
+            && !catalogue.column_list
+            && relation.columns.iter().all(|sent| sent.name != later.name)
+    });
+    if let Some(later) = later {
+        column.attnum = Some(number);
+        column.type_confirmed = (later.type_oid, later.type_modifier) == (column.type_oid, column.type_modifier);
+    }
+    if column.attnum != Some(number) {
+        return false;
+    }
+    column.candidates.clear();
+    true
+}
+
+/// Whether the column may be the known one of its name as well as another.
+fn may_be_another(before: &KnownColumn, relation: &Relation, column: &KnownColumn) -> bool {
+    let turned_out = relation.catalogue.dropped.is_empty() && relation.catalogue.asked_for.is_some();
+    if before.candidates.is_empty() && column.candidates.is_empty() || turned_out && before.attnum == column.attnum {
+        return false;
+    }
+    let (was, is) = (numbers(before), numbers(column));
+    was.is_empty() || is.is_empty() || was.iter().any(|number| is.contains(number))
+}
+
+fn numbers(column: &KnownColumn) -> Vec<i16> {
+    if column.candidates.is_empty() { column.attnum.into_iter().collect() } else { column.candidates.clone() }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::tests::table;
     use super::*;
     use crate::change::DroppedColumn;
+    use crate::change::built::table;
 
     fn certain(relation: &Relation) -> Vec<Option<i16>> {
-        attribute_numbers(relation).into_iter().map(|(number, _)| number).collect()
+        attnums(relation).into_iter().map(|(number, _)| number).collect()
     }
 
     #[test]
@@ -203,8 +207,8 @@ mod tests {
         let swapped = |change: fn(&mut Relation)| {
             table("t", &[("id", 23), ("v", 23), ("a", 23)])
                 .with(|relation| {
-                    relation.catalogue.columns[1].attribute_number = 3;
-                    relation.catalogue.columns[2].attribute_number = 2;
+                    relation.catalogue.columns[1].attnum = 3;
+                    relation.catalogue.columns[2].attnum = 2;
                     change(relation);
                 })
                 .build()
@@ -215,13 +219,10 @@ mod tests {
         let cases: [fn(&mut Relation); 4] = [
             |relation| relation.catalogue.undecided = true,
             |relation| relation.catalogue.column_list = true,
-            |relation| relation.catalogue.dropped.push(DroppedColumn { attribute_number: 4, twins: vec![] }),
+            |relation| relation.catalogue.dropped.push(DroppedColumn { attnum: 4, twins: vec![] }),
             |relation| {
-                let added = ColumnCatalogue {
-                    name: "w".to_owned(),
-                    attribute_number: 4,
-                    ..relation.catalogue.columns[1].clone()
-                };
+                let added =
+                    ColumnCatalogue { name: "w".to_owned(), attnum: 4, ..relation.catalogue.columns[1].clone() };
                 relation.catalogue.columns.push(added);
             },
         ];
@@ -265,12 +266,12 @@ mod tests {
         let mut relation = Relation::clone(&table("t", &columns).build());
         relation.catalogue = table("t", &names).build().catalogue.clone();
         for (column, (_, number)) in relation.catalogue.columns.iter_mut().zip(now) {
-            (column.attribute_number, column.type_oid) = (*number, 23);
+            (column.attnum, column.type_oid) = (*number, 23);
         }
         let twins = |dropped: i16| now.iter().map(|(_, number)| *number).filter(|number| *number > dropped).collect();
         relation.catalogue.dropped =
-            dropped.iter().map(|number| DroppedColumn { attribute_number: *number, twins: twins(*number) }).collect();
-        attribute_numbers(&relation).into_iter().map(|(_, doubts)| doubts).collect()
+            dropped.iter().map(|number| DroppedColumn { attnum: *number, twins: twins(*number) }).collect();
+        attnums(&relation).into_iter().map(|(_, doubts)| doubts).collect()
     }
 
     #[test]

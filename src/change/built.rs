@@ -1,4 +1,5 @@
-//! Frames and relations built by hand.
+//! Frames and relations built by hand, for tests.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,9 +35,9 @@ pub fn table(name: &str, columns: &[(&str, u32)]) -> TableBuilder {
     let known = columns
         .iter()
         .zip(1..)
-        .map(|(column, attribute_number)| ColumnCatalogue {
+        .map(|(column, attnum)| ColumnCatalogue {
             name: column.name.clone(),
-            attribute_number,
+            attnum,
             not_null: column.in_identity,
             default_expression: None,
             missing_value: None,

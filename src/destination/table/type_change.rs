@@ -1,19 +1,23 @@
-//! Type changes: those that PostgreSQL makes without writing the rows ([`retyping`]), those that keep each value though it
-//! writes them ([`widening`]), and what both mean for the stored values.
+//! Type changes: those that PostgreSQL makes without writing the rows ([`type_change`]), those that keep each value though it
+//! writes them ([`lossless_cast`]), and what both mean for the stored values.
 
-use super::facts::ColumnFacts;
-use super::value::form;
+use serde::{Deserialize, Serialize};
+
+use super::dialect::Dialect;
+use super::known::KnownColumn;
 use crate::destination::value::{Family, float_text};
 
 /// How a stored value's text changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Conversion {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conversion {
+    /// What the value was.
     pub from: Family,
+    /// What it becomes.
     pub to: Family,
     text: Text,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Text {
     Same,
     /// `timestamp` to `timestamptz` in a session whose time zone is UTC (only then are the rows left alone).
@@ -37,7 +41,7 @@ const TEXTS: [u32; 4] = [25, 1043, 1042, 142];
 
 /// `Some(None)`: the type changed, the stored values stay what they are. `Some(Some(_))`: they are stored in another way now.
 /// `None`: PostgreSQL cannot make this change without computing each value.
-pub(super) fn retyping(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Conversion>> {
+pub(super) fn type_change(dialect: &dyn Dialect, old: &KnownColumn, new: &KnownColumn) -> Option<Option<Conversion>> {
     /// `text[]`, `varchar[]`.
     const TEXT_ARRAYS: [u32; 2] = [1009, 1015];
     let (from, to) = (old.base_oid, new.base_oid);
@@ -60,7 +64,7 @@ pub(super) fn retyping(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Co
         }
     };
     // The scale of a numeric cannot change without its rows being written, so what is read alike is stored alike.
-    if text == Text::Same && form(old.family) == form(new.family) {
+    if text == Text::Same && dialect.is_stored_alike(old.family, new.family) {
         return Some(None);
     }
     Some(Some(Conversion { from: old.family, to: new.family, text }))
@@ -68,7 +72,7 @@ pub(super) fn retyping(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Co
 
 /// The same for changes whose cast keeps every value (it fails rather than change one), though PostgreSQL writes each row
 /// anew for them: as far as that cast, and no `USING`, made the new values.
-pub(super) fn widening(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Conversion>> {
+pub(super) fn lossless_cast(dialect: &dyn Dialect, old: &KnownColumn, new: &KnownColumn) -> Option<Option<Conversion>> {
     let to_text = [25, 1043].contains(&new.base_oid);
     let text = match (old.family, new.family) {
         (Family::Integer(_), Family::Integer(_) | Family::Numeric) => Text::Same,
@@ -88,8 +92,8 @@ pub(super) fn widening(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Co
         _ => return None,
     };
     // A number is the same one whatever its scale.
-    let number = form(new.family).is_number() && text != Text::Float8;
-    if form(old.family) == form(new.family) && (number || text == Text::Same) {
+    let number = dialect.is_number(new.family) && text != Text::Float8;
+    if dialect.is_stored_alike(old.family, new.family) && (number || text == Text::Same) {
         return Some(None);
     }
     Some(Some(Conversion { from: old.family, to: new.family, text }))
@@ -97,11 +101,12 @@ pub(super) fn widening(old: &ColumnFacts, new: &ColumnFacts) -> Option<Option<Co
 
 impl Conversion {
     /// What becomes of a value does not depend on the session that changed the type.
-    pub fn is_plain(self) -> bool {
+    pub(super) fn is_plain(self) -> bool {
         !matches!(self.text, Text::WithZone | Text::WithoutZone)
     }
 
     /// PostgreSQL's text of the value under the new type, from that under the old one.
+    #[must_use]
     pub fn text(self, mut text: Vec<u8>) -> Vec<u8> {
         let as_text = String::from_utf8_lossy(&text).into_owned();
         let (instant, era) = match as_text.strip_suffix(" BC") {
@@ -149,58 +154,58 @@ impl Conversion {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::tests::Model;
     use super::*;
 
-    fn column(base_oid: u32, type_modifier: i32) -> ColumnFacts {
-        ColumnFacts {
+    fn column(base_oid: u32, type_modifier: i32) -> KnownColumn {
+        KnownColumn {
             name: "c".to_owned(),
             target: "c".to_owned(),
-            attribute_number: Some(1),
-            doubts: Vec::new(),
+            attnum: Some(1),
+            candidates: Vec::new(),
             type_oid: base_oid,
             type_modifier,
             base_oid,
             family: Family::of_builtin(base_oid, type_modifier),
-            settled: true,
-            kept: false,
+            type_confirmed: true,
+            retained: false,
         }
     }
 
     #[test]
     fn widening_a_text_changes_nothing_and_computing_a_value_is_not_followed() {
-        assert_eq!(retyping(&column(1043, 14), &column(1043, 24)), Some(None));
-        assert_eq!(retyping(&column(1043, 14), &column(25, -1)), Some(None));
-        assert_eq!(retyping(&column(23, -1), &column(20, -1)), None);
-        assert_eq!(retyping(&column(1042, 9), &column(25, -1)), None);
+        assert_eq!(type_change(&Model, &column(1043, 14), &column(1043, 24)), Some(None));
+        assert_eq!(type_change(&Model, &column(1043, 14), &column(25, -1)), Some(None));
+        assert_eq!(type_change(&Model, &column(23, -1), &column(20, -1)), None);
+        assert_eq!(type_change(&Model, &column(1042, 9), &column(25, -1)), None);
     }
 
     #[test]
     fn values_that_are_stored_in_another_way_are_converted() {
         let numeric = |precision: i32, scale: i32| column(1700, (precision << 16 | scale) + 4);
-        assert_eq!(retyping(&numeric(10, 2), &numeric(12, 2)), Some(None));
-        assert!(retyping(&numeric(10, 2), &numeric(20, 2)).unwrap().is_some());
-        assert!(retyping(&numeric(10, 2), &column(1700, -1)).unwrap().is_some());
-        let zone = retyping(&column(1114, -1), &column(1184, -1)).unwrap().unwrap();
+        assert_eq!(type_change(&Model, &numeric(10, 2), &numeric(12, 2)), Some(None));
+        assert!(type_change(&Model, &numeric(10, 2), &numeric(20, 2)).unwrap().is_some());
+        assert!(type_change(&Model, &numeric(10, 2), &column(1700, -1)).unwrap().is_some());
+        let zone = type_change(&Model, &column(1114, -1), &column(1184, -1)).unwrap().unwrap();
         assert_eq!(zone.text(b"0044-03-15 00:00:00 BC".to_vec()), b"0044-03-15 00:00:00+00 BC");
         assert_eq!(zone.text(b"-infinity".to_vec()), b"-infinity");
-        let inet = retyping(&column(650, -1), &column(869, -1)).unwrap().unwrap();
+        let inet = type_change(&Model, &column(650, -1), &column(869, -1)).unwrap().unwrap();
         assert_eq!(inet.text(b"10.0.0.1/32".to_vec()), b"10.0.0.1");
         assert_eq!(inet.text(b"10.0.0.0/8".to_vec()), b"10.0.0.0/8");
-        let oid = retyping(&column(23, -1), &column(26, -1)).unwrap().unwrap();
+        let oid = type_change(&Model, &column(23, -1), &column(26, -1)).unwrap().unwrap();
         assert_eq!(oid.text(b"-1".to_vec()), b"4294967295");
     }
 
     #[test]
     fn a_cast_that_keeps_every_value_is_known_from_one_that_does_not() {
         let numeric = |precision: i32, scale: i32| column(1700, (precision << 16 | scale & 0x7FF) + 4);
-        let converted = |old: &ColumnFacts, new: &ColumnFacts, text: &str| {
-            let text = widening(old, new).unwrap().unwrap().text(text.as_bytes().to_vec());
+        let converted = |old: &KnownColumn, new: &KnownColumn, text: &str| {
+            let text = lossless_cast(&Model, old, new).unwrap().unwrap().text(text.as_bytes().to_vec());
             String::from_utf8(text).unwrap()
         };
-        assert_eq!(widening(&column(23, -1), &column(20, -1)), Some(None));
-        assert_eq!(widening(&numeric(8, 2), &numeric(10, 4)), Some(None));
+        assert_eq!(lossless_cast(&Model, &column(23, -1), &column(20, -1)), Some(None));
+        assert_eq!(lossless_cast(&Model, &numeric(8, 2), &numeric(10, 4)), Some(None));
         assert_eq!(converted(&numeric(30, 2), &numeric(30, 4), "1.50"), "1.5000");
         assert_eq!(converted(&numeric(30, 2), &numeric(30, 4), "NaN"), "NaN");
         assert_eq!(converted(&numeric(18, 0), &numeric(30, 1), "-7"), "-7.0");
@@ -220,7 +225,7 @@ mod tests {
             (column(23, -1), column(701, -1)),
             (column(1700, -1), numeric(10, 2)),
         ] {
-            assert_eq!(widening(&old, &new), None, "{old:?}");
+            assert_eq!(lossless_cast(&Model, &old, &new), None, "{old:?}");
         }
     }
 }
