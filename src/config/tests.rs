@@ -139,8 +139,8 @@ fn destination_types_parse_in_any_case_and_say_when_this_build_has_none() {
 
 #[test]
 fn the_uris_scheme_is_type_enough() {
-    let text = from(&[("dest-uri", "mysql://u:hunter2@h/d")], &ENOUGH[..1]).unwrap_err().to_string();
-    assert!(text.contains("no MySQL destination") && !text.contains("hunter2"), "{text}");
+    let text = from(&[("dest-uri", "sqlserver://u:hunter2@h/d")], &ENOUGH[..1]).unwrap_err().to_string();
+    assert!(text.contains("no SqlServer destination") && !text.contains("hunter2"), "{text}");
     let config = from(&[("dest-uri", "sqlite:///tmp/x.db")], &ENOUGH[..1]).unwrap();
     assert_eq!(config.destination_options(Arc::default()).uri, "/tmp/x.db");
 }

@@ -54,6 +54,16 @@ impl DestinationError {
         Self::new(FailureKind::Permanent, message)
     }
 
+    /// Another writer took the checkpoint; `place` is what the two would share ("the same file").
+    #[must_use]
+    pub(crate) fn fenced(cursor: &str, epoch: u64, place: &str) -> Self {
+        Self::new(
+            FailureKind::Fenced,
+            format!("another writer has taken the checkpoint {cursor:?} since this one connected (epoch {epoch})"),
+        )
+        .hint(format!("Let one process write; give another pipeline into {place} another cursor name"))
+    }
+
     /// The command at which it happened (where a position is named already, that one stays).
     #[must_use]
     pub fn at(mut self, position: Position) -> Self {

@@ -26,7 +26,8 @@ impl DestinationType {
         match self {
             Self::SQLite => cfg!(feature = "sqlite"),
             Self::Kafka => cfg!(feature = "kafka"),
-            Self::MySQL | Self::SqlServer => false,
+            Self::MySQL => cfg!(feature = "mysql"),
+            Self::SqlServer => false,
         }
     }
 
@@ -36,6 +37,8 @@ impl DestinationType {
         match self {
             #[cfg(feature = "sqlite")]
             Self::SQLite => Some(Box::new(super::sqlite::Sqlite::new(options))),
+            #[cfg(feature = "mysql")]
+            Self::MySQL => Some(Box::new(super::mysql::MySql::new(options))),
             #[cfg(feature = "kafka")]
             Self::Kafka => Some(Box::new(super::kafka::Kafka::new(options))),
             _ => {

@@ -17,6 +17,8 @@
 mod error;
 pub mod kafka;
 mod kind;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 mod names;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::Doing;
 use super::records;
-use crate::destination::{Checkpoint, DestinationError, FailureKind, Options};
+use crate::destination::{Checkpoint, DestinationError, Options};
 use crate::position::{CommandIndex, Position};
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _pg2any_checkpoint (\
@@ -135,9 +135,5 @@ pub(super) fn write(
 }
 
 fn fenced(cursor: &str, epoch: u64) -> DestinationError {
-    DestinationError::new(
-        FailureKind::Fenced,
-        format!("another writer has taken the checkpoint {cursor:?} since this one connected (epoch {epoch})"),
-    )
-    .hint("Let one process write; give another pipeline into the same file another cursor name")
+    DestinationError::fenced(cursor, epoch, "the same file")
 }

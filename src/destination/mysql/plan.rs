@@ -1,0 +1,224 @@
+//! How the rows of one relation version are written: the statements, and what is bound where.
+//!
+//! Many rows of an UPDATE or DELETE are a table of their own that is joined by the key. Its columns begin as those of the table
+//! itself (of which no row is taken), so that parameters are read as the table's types whatever the first row has in them: without
+//! that, MySQL takes a text of more than 64 KiB for too long, and MariaDB every text when the first row has NULL. Measured on both.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::connection::Flavour;
+use super::describe::MySqlTable;
+use super::dialect::{MySqlDialect, quote, quote_table};
+use super::value::{Form, form};
+use crate::change::{Change, ColumnSet, Relation};
+use crate::destination::DestinationError;
+use crate::destination::table::{ExistingColumn, KnownTable, Matching, RowColumn, RowPlan, TableName};
+
+/// How a column's values are written and compared.
+#[derive(Clone, Debug)]
+pub(super) struct PlanColumn {
+    /// The name here, quoted.
+    pub quoted: String,
+    pub form: Form,
+    /// The column as it is compared with a whole old row: by its bytes.
+    compared: String,
+}
+
+/// How the rows of one relation version are written.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// What does not depend on MySQL.
+    pub row: RowPlan,
+    pub columns: Vec<PlanColumn>,
+    /// The table's name, quoted.
+    pub table: String,
+    /// The table for deferred rows, quoted; `None` when nothing but the key is unique.
+    pub deferred: Option<String>,
+    /// Every column here that can be written, quoted, whether the source sends it or not.
+    pub all: Vec<String>,
+    flavour: Flavour,
+}
+
+/// What the table for the deferred rows of a table is called.
+pub(super) fn deferred_name(known: &KnownTable) -> TableName {
+    TableName { name: format!("_pg2any_deferred_{}", known.oid), ..known.target.clone() }
+}
+
+impl Plan {
+    /// Plans for a table that fits the relation.
+    pub fn new(
+        dialect: &MySqlDialect,
+        flavour: Flavour,
+        relation: &Arc<Relation>,
+        known: &KnownTable,
+        table: &MySqlTable,
+    ) -> Result<Self, DestinationError> {
+        let existing = &table.existing;
+        let row = RowPlan::new(dialect, relation, known, existing).map_err(|stop| stop.into_error(dialect))?;
+        let here = |name: &str| existing.columns.iter().find(|column| column.name == name);
+        let column = |column: &RowColumn| PlanColumn {
+            quoted: quote(&column.target),
+            form: form(column.family),
+            compared: compared(&quote(&column.target), here(&column.target), flavour),
+        };
+        let writable = existing.columns.iter().filter(|column| !column.generated);
+        let key: Vec<&str> = match &row.matching {
+            Matching::Key(key) => key.iter().map(|index| row.columns[*index].target.as_str()).collect(),
+            Matching::Whole { .. } | Matching::Nothing => Vec::new(),
+        };
+        let is_key = |unique: &Vec<Option<String>>| {
+            unique.len() == key.len() && unique.iter().flatten().all(|column| key.contains(&column.as_str()))
+        };
+        let more_is_unique = row.matching != Matching::Nothing && !existing.unique.iter().all(is_key);
+        Ok(Self {
+            columns: row.columns.iter().map(column).collect(),
+            table: quote_table(&row.target),
+            deferred: more_is_unique.then(|| quote_table(&deferred_name(known))),
+            all: writable.map(|column| quote(&column.name)).collect(),
+            row,
+            flavour,
+        })
+    }
+
+    /// The columns that an INSERT writes.
+    pub fn inserted(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.columns.len()).filter(|index| self.row.columns[*index].writable)
+    }
+
+    /// The columns that an UPDATE writes whose row has these.
+    pub fn updated(&self, sent: &ColumnSet, key_may_change: bool) -> Vec<usize> {
+        let key: &[usize] = match &self.row.matching {
+            Matching::Key(key) if key_may_change => key,
+            _ => &[],
+        };
+        let is_set = |index: &usize| {
+            sent.has(*index)
+                && (self.row.common.has(*index) || (key.contains(index) && self.row.columns[*index].writable))
+        };
+        (0..self.columns.len()).filter(is_set).collect()
+    }
+
+    /// The columns that an old row is found by.
+    pub fn found_by(&self) -> Vec<usize> {
+        match &self.row.matching {
+            Matching::Key(key) => key.clone(),
+            Matching::Whole { .. } => self.row.compared().collect(),
+            Matching::Nothing => Vec::new(),
+        }
+    }
+
+    /// The row that tells which one is meant.
+    pub fn old<'g>(&self, verb: &str, change: &Change<'g>) -> Result<&'g [crate::change::Cell<'g>], DestinationError> {
+        let old = match &self.row.matching {
+            Matching::Key(_) => change.old.or(change.new),
+            Matching::Whole { .. } => change.old,
+            Matching::Nothing => None,
+        };
+        old.ok_or_else(|| self.row.unidentified(verb))
+    }
+
+    /// Whether many rows can be found at once.
+    pub fn joins(&self) -> bool {
+        matches!(self.row.matching, Matching::Key(_))
+    }
+
+    /// `INSERT` of so many rows; parameters: the written columns of each.
+    pub fn insert_sql(&self, table: &str, rows: usize) -> String {
+        let names: Vec<&str> = self.inserted().map(|index| self.columns[index].quoted.as_str()).collect();
+        let row = format!("({})", vec!["?"; names.len()].join(","));
+        format!("INSERT INTO {table} ({}) VALUES {}", names.join(","), vec![row.as_str(); rows].join(","))
+    }
+
+    /// `UPDATE` of so many rows; parameters: of each the columns that find it, then the ones that are set; of a single row first
+    /// those that are set.
+    pub fn update_sql(&self, table: &str, set: &[usize], rows: usize) -> String {
+        if rows > 1 {
+            let assignments: Vec<String> =
+                set.iter().map(|index| format!("t.{}=s.v{index}", self.columns[*index].quoted)).collect();
+            let assignments = if assignments.is_empty() { self.nothing("t.") } else { assignments.join(",") };
+            return format!(
+                "UPDATE {table} t JOIN ({}) s ON {} SET {assignments}",
+                self.rows_sql(table, set, rows),
+                self.on()
+            );
+        }
+        let assignments: Vec<String> = set.iter().map(|index| format!("{}=?", self.columns[*index].quoted)).collect();
+        let assignments = if assignments.is_empty() { self.nothing("") } else { assignments.join(",") };
+        format!("UPDATE {table} SET {assignments}{}", self.where_sql())
+    }
+
+    /// Nothing to set, but the row has to be there all the same.
+    fn nothing(&self, prefix: &str) -> String {
+        let column = self.all.first().map_or("", String::as_str);
+        format!("{prefix}{column}={prefix}{column}")
+    }
+
+    /// `DELETE` of so many rows; parameters: the columns that find each.
+    pub fn delete_sql(&self, table: &str, rows: usize) -> String {
+        if rows > 1 {
+            return format!("DELETE t FROM {table} t JOIN ({}) s ON {}", self.rows_sql(table, &[], rows), self.on());
+        }
+        format!("DELETE FROM {table}{}", self.where_sql())
+    }
+
+    /// Finds the row that has a key; parameters: the columns that find it.
+    pub fn find_sql(&self) -> String {
+        format!("SELECT 1 FROM {}{}", self.table, self.where_sql())
+    }
+
+    /// Copies the old row into the table for deferred rows.
+    pub fn defer_sql(&self, deferred: &str) -> String {
+        let all = self.all.join(",");
+        format!("INSERT INTO {deferred} ({all}) SELECT {all} FROM {}{}", self.table, self.where_sql())
+    }
+
+    /// Rows of parameters as a table, whose columns are those of `table`.
+    fn rows_sql(&self, table: &str, set: &[usize], rows: usize) -> String {
+        let key = self.found_by();
+        let columns: Vec<String> = key
+            .iter()
+            .map(|index| format!("{} k{index}", self.columns[*index].quoted))
+            .chain(set.iter().map(|index| format!("{} v{index}", self.columns[*index].quoted)))
+            .collect();
+        let row: Vec<&str> =
+            key.iter().map(|index| self.columns[*index].form.compared()).chain(set.iter().map(|_| "?")).collect();
+        let row = format!("{}({})", self.flavour.row(), row.join(","));
+        let rows = vec![row.as_str(); rows].join(",");
+        format!("SELECT {} FROM {table} WHERE FALSE UNION ALL VALUES {rows}", columns.join(","))
+    }
+
+    fn on(&self) -> String {
+        let on = |index: &usize| format!("t.{}=s.k{index}", self.columns[*index].quoted);
+        self.found_by().iter().map(on).collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn where_sql(&self) -> String {
+        let mut sql = String::new();
+        let whole = matches!(self.row.matching, Matching::Whole { .. });
+        for index in self.found_by() {
+            let column = &self.columns[index];
+            let word = if sql.is_empty() { " WHERE" } else { " AND" };
+            let parameter = column.form.compared();
+            let _ = if whole {
+                write!(sql, "{word} {} <=> {parameter}", column.compared)
+            } else {
+                write!(sql, "{word} {} = {parameter}", column.quoted)
+            };
+        }
+        match &self.row.matching {
+            // One of equal rows.
+            Matching::Whole { .. } => sql + " LIMIT 1",
+            Matching::Nothing => " WHERE FALSE".to_owned(),
+            Matching::Key(_) => sql,
+        }
+    }
+}
+
+/// A column as it is compared by bytes, whatever its collation.
+fn compared(quoted: &str, existing: Option<&ExistingColumn>, flavour: Flavour) -> String {
+    match existing.and_then(|column| column.collation.as_ref()) {
+        Some(_) => format!("CONVERT({quoted} USING utf8mb4) COLLATE {}", flavour.collation()),
+        None => quoted.to_owned(),
+    }
+}
