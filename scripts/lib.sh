@@ -130,6 +130,63 @@ XML
     rm -rf "$partial"
 }
 
+# Sets PG2ANY_TEST_MARIADB_BIN: the directory with mariadbd.
+need_mariadb() {
+    if [ -z "${PG2ANY_TEST_MARIADB_BIN:-}" ]; then
+        [ -x /usr/sbin/mariadbd ] || install_packages mariadb-server mariadb-client ||
+            printf 'MariaDB is missing (Debian: mariadb-server).\n' >&2
+        if [ -x /usr/sbin/mariadbd ]; then export PG2ANY_TEST_MARIADB_BIN=/usr/sbin; fi
+    fi
+    if [ -z "${PG2ANY_TEST_MARIADB_BIN:-}" ] && [ "${PG2ANY_TEST_REQUIRE:-}" = all ]; then
+        fail "MariaDB is required and could not be installed."
+    fi
+}
+
+# Sets PG2ANY_TEST_MYSQL_ROOT: a directory with MySQL and all that it needs, unpacked from the packages of Debian's unstable suite.
+# Where those cannot be had the tests of it say that they are skipped.
+need_mysql() {
+    if [ -z "${PG2ANY_TEST_MYSQL_ROOT:-}" ]; then
+        local there="$PWD/.tools/mysql-9.7"
+        [ -x "$there/usr/sbin/mysqld" ] || fetch_mysql "$there" ||
+            printf 'MySQL could not be fetched (package mysql-server-core of Debian unstable): its tests are skipped.\n' >&2
+        if [ -x "$there/usr/sbin/mysqld" ]; then export PG2ANY_TEST_MYSQL_ROOT="$there"; fi
+    fi
+}
+
+# Nothing of the packages is installed: apt gets lists, state and cache of its own, and the mirror of this machine's own sources.
+fetch_mysql() {
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
+    local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg apt partial="$1.partial"
+    mirror=$({ cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true; } |
+        sed -n -E 's/^URIs: *([^ ]+).*/\1/p; s/^deb (\[[^]]*\] )?([^ ]+) .*/\2/p' | { grep -E '/debian/?$' || true; } | head -n 1)
+    [ -n "$mirror" ] && [ -r "$keys" ] || return 1
+    apt=$(mktemp -d)
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+    : >"$apt/status"
+    printf 'deb [signed-by=%s] %s unstable main\n' "$keys" "$mirror" >"$apt/sources.list"
+    local options=(-qq -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$apt/lists"
+        -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" -o APT::Sandbox::User=root)
+    local names fetched=1
+    if apt-get "${options[@]}" update >/dev/null 2>&1; then
+        # Perl is for scripts that are not used here.
+        names=$(apt-get "${options[@]}" install --no-install-recommends --print-uris -y mysql-server-core 2>/dev/null |
+            sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p" | grep -v -E '^(lib)?perl')
+        rm -rf "$partial"
+        mkdir -p "$partial"
+        # shellcheck disable=SC2086
+        if [ -n "$names" ] && (cd "$apt" && apt-get "${options[@]}" download $names >/dev/null 2>&1); then
+            fetched=0
+            for package in "$apt"/*.deb; do dpkg -x "$package" "$partial" || fetched=1; done
+        fi
+    fi
+    rm -rf "$apt"
+    [ "$fetched" = 0 ] && [ -x "$partial/usr/sbin/mysqld" ] || { rm -rf "$partial"; return 1; }
+    # The servers run as another user than root.
+    chmod -R a+rX "$partial"
+    rm -rf "$1"
+    mv "$partial" "$1"
+}
+
 need_openssl() {
     command -v openssl >/dev/null || install_packages openssl || fail "Missing: openssl. Install it, then run this again."
 }

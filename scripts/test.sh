@@ -19,13 +19,15 @@ need_postgres_18
 need_sqlite3
 need_openssl
 need_kafka
+need_mariadb
+need_mysql
 need_a_disk
 
 say "format"
 cargo fmt --all --check
 
 say "lints"
-cargo clippy --locked --all-targets --features sqlite,failpoints -- -D warnings
+cargo clippy --locked --all-targets --no-default-features --features sqlite,failpoints -- -D warnings
 cargo clippy --locked --all-targets --features sqlite,kafka,failpoints -- -D warnings
 
 say "documentation"

@@ -96,7 +96,7 @@ pub fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn column_list(table: &Table) -> String {
+pub fn column_list(table: &Table) -> String {
     if table.columns.is_empty() {
         return "NULL".to_owned();
     }
@@ -146,15 +146,10 @@ pub fn destination_rows(connection: &Connection, table: &Table) -> Result<Vec<Te
 pub fn difference(database: &Database, pipeline: &Pipeline) -> Option<String> {
     let mut client = pinned(database);
     let tables = published(&mut client, &database.name);
-    let connection = pipeline.open();
     let mut differences = Vec::new();
     for table in tables {
         let wanted = source_rows(&mut client, &table);
-        let got = match &connection {
-            Some(connection) => destination_rows(connection, &table),
-            None => Err("there is no destination".to_owned()),
-        };
-        match got {
+        match pipeline.target().stored(&table) {
             Ok(got) if got == wanted => {}
             Err(_) if wanted.is_empty() => {}
             Ok(got) => differences.push(format!("{}: {}", table.destination_name(), differing(&wanted, &got))),

@@ -14,7 +14,12 @@ use crate::server::{Server, failpoints_are_built_in};
 use crate::workload::{Observer, TABLES, Workload};
 
 /// The names of all failpoints, read from the source, so that none is forgotten.
-fn failpoints() -> BTreeSet<String> {
+fn failpoints(is_wanted: fn(&str) -> bool) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
+    names.retain(|name| is_wanted(name.split('.').next().unwrap_or_default()));
+    return names;
+
     fn walk(directory: &Path, names: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(directory).unwrap().flatten() {
             let path = entry.path();
@@ -25,12 +30,10 @@ fn failpoints() -> BTreeSet<String> {
                 for call in ["pass(\"", "passed(\""] {
                     for rest in text.split(call).skip(1) {
                         let name = rest.split('"').next().unwrap_or_default();
-                        // Another destination's points are passed by its own tests.
                         if name.split_once('.').is_some_and(|(part, step)| {
-                            part != "kafka"
-                                && [part, step].iter().all(|word| {
-                                    !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-                                })
+                            [part, step].iter().all(|word| {
+                                !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                            })
                         }) {
                             names.insert(name.to_owned());
                         }
@@ -39,13 +42,10 @@ fn failpoints() -> BTreeSet<String> {
             }
         }
     }
-    let mut names = BTreeSet::new();
-    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
-    names
 }
 
 /// Runs the workload with a kill at a failpoint, restarts, checks. Whether the point was reached.
-fn killed_at(server: &'static Server, settings: &[(&str, &str)], failpoint: &str) -> bool {
+pub fn killed_at(server: &'static Server, set: &dyn Fn(&mut Pipeline), failpoint: &str) -> bool {
     let mut database = Database::streaming(server);
     database.execute(TABLES);
     // Half of the runs meet a slot that has been there before, with transactions waiting in it; the others create it.
@@ -60,9 +60,7 @@ fn killed_at(server: &'static Server, settings: &[(&str, &str)], failpoint: &str
         .set("PG2ANY_RETAIN", "0s")
         .set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1")
         .set("PG2ANY_ENABLE_COMPRESSION", "false");
-    for (name, value) in settings {
-        pipeline.set(name, value);
-    }
+    set(&mut pipeline);
     let mut workload = Workload::default();
     if slot_before {
         workload.round(&mut database, "before", true);
@@ -112,13 +110,23 @@ fn killed_at(server: &'static Server, settings: &[(&str, &str)], failpoint: &str
     reached
 }
 
+/// Another destination's points are passed by its own tests.
+fn passed_with_sqlite(part: &str) -> bool {
+    !part.starts_with("kafka") && !part.starts_with("mysql")
+}
+
 /// Every failpoint, killed at its first and at a later passing; two runs at a time.
-fn every_failpoint(server: &'static Server, settings: &[(&str, &str)], counts: &[u32]) {
+pub fn every_failpoint(
+    server: &'static Server,
+    is_wanted: fn(&str) -> bool,
+    set: &(dyn Fn(&mut Pipeline) + Sync),
+    counts: &[u32],
+) {
     if !failpoints_are_built_in() {
         return;
     }
-    let names: Vec<String> = failpoints().into_iter().collect();
-    assert!(names.len() >= 8, "{names:?}");
+    let names: Vec<String> = failpoints(is_wanted).into_iter().collect();
+    assert!(names.len() >= 4, "{names:?}");
     let only = std::env::var("PG2ANY_TEST_FAILPOINT").ok();
     let plans: Vec<(usize, String)> = names
         .iter()
@@ -133,7 +141,8 @@ fn every_failpoint(server: &'static Server, settings: &[(&str, &str)], counts: &
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some((index, plan)) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match std::panic::catch_unwind(|| killed_at(server, settings, plan)) {
+                    let run = std::panic::AssertUnwindSafe(|| killed_at(server, set, plan));
+                    match std::panic::catch_unwind(run) {
                         Ok(true) => {
                             reached.lock().unwrap_or_else(PoisonError::into_inner).insert(*index);
                         }
@@ -157,11 +166,14 @@ fn every_failpoint(server: &'static Server, settings: &[(&str, &str)], counts: &
 
 on_each_server! {
     fn a_kill_at_every_failpoint_loses_and_doubles_nothing(server) {
-        every_failpoint(server, &[], &[1, 4]);
+        every_failpoint(server, passed_with_sqlite, &|_| {}, &[1, 4]);
     }
 
     fn a_kill_at_every_failpoint_with_a_split_limit_of_seven_loses_and_doubles_nothing(server) {
-        every_failpoint(server, &[("PG2ANY_SPLIT_LIMIT", "7")], &[1, 9]);
+        let set = |pipeline: &mut Pipeline| {
+            pipeline.set("PG2ANY_SPLIT_LIMIT", "7");
+        };
+        every_failpoint(server, passed_with_sqlite, &set, &[1, 9]);
     }
 
     fn a_kill_inside_a_split_transaction_resumes_at_the_command_after_the_last_committed_one(server) {
@@ -205,7 +217,7 @@ on_each_server! {
         for round in 0..5 {
             workload.round(&mut database, &format!("waiting{round}"), false);
         }
-        let observer = Observer::start(pipeline.file());
+        let observer = Observer::start(pipeline.target());
         let mut running = pipeline.start();
         for round in 0..8 {
             workload.round(&mut database, &format!("live{round}"), false);
@@ -227,7 +239,7 @@ on_each_server! {
         for number in 0..300 {
             workload.small(&mut database.client, &format!("n{number}"));
         }
-        let observer = Observer::start(pipeline.file());
+        let observer = Observer::start(pipeline.target());
         let mut running = pipeline.start();
         for number in 300..500 {
             workload.small(&mut database.client, &format!("n{number}"));
@@ -245,7 +257,7 @@ on_each_server! {
         for number in 0..300 {
             workload.small(&mut database.client, &format!("n{number}"));
         }
-        let observer = Observer::start(pipeline.file());
+        let observer = Observer::start(pipeline.target());
         pipeline.catch_up();
         observer.check(workload.order(), true);
         workload.check(&database, &pipeline);

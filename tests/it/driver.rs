@@ -10,6 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::database::Database;
+use crate::target::Target;
 
 /// How long a test waits for something that should take a second.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +23,7 @@ pub fn split() -> Option<String> {
 /// A data directory, a SQLite file and the settings to run pg2any with.
 pub struct Pipeline {
     directory: tempfile::TempDir,
+    target: Target,
     settings: Vec<(String, String)>,
 }
 
@@ -34,7 +36,8 @@ impl Pipeline {
     /// From this slot and publication into a new SQLite file.
     pub fn bare(source: &str, slot: &str, publication: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("pg2any-test-").tempdir().unwrap();
-        let mut pipeline = Self { directory, settings: Vec::new() };
+        let target = Target::File(directory.path().join("destination.sqlite"));
+        let mut pipeline = Self { directory, target, settings: Vec::new() };
         pipeline.set("CDC_SOURCE_CONNECTION_STRING", source);
         pipeline.set("CDC_REPLICATION_SLOT", slot);
         pipeline.set("CDC_PUBLICATION", publication);
@@ -51,6 +54,20 @@ impl Pipeline {
             pipeline.set("PG2ANY_SPLIT_LIMIT", &commands);
         }
         pipeline
+    }
+
+    /// Into a new database of this server instead.
+    #[cfg(feature = "mysql")]
+    pub fn write_to(&mut self, server: &'static crate::mysql_server::MySqlServer) -> &mut Self {
+        let database = crate::mysql_server::MySqlDatabase::new(server);
+        self.set("CDC_DEST_TYPE", "MySQL").set("CDC_DEST_URI", &server.uri(&database.name));
+        self.target = Target::MySql(std::sync::Arc::new(database));
+        self
+    }
+
+    /// Where it writes.
+    pub const fn target(&self) -> &Target {
+        &self.target
     }
 
     /// The SQLite file.
@@ -143,14 +160,13 @@ impl Pipeline {
     /// Executes statements at the destination, as its owner does.
     #[track_caller]
     pub fn own(&self, sql: &str) {
-        Connection::open(self.file()).and_then(|connection| connection.execute_batch(sql)).unwrap();
+        self.target.own(sql);
     }
 
     /// Rows of a query at the destination, as texts (`NULL`, blobs as `x'…'`).
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let connection = self.open().expect("there is a destination");
-        match rows(&connection, sql) {
+        match self.target.rows(sql) {
             Ok(rows) => rows,
             Err(error) => panic!("{error} in {sql}"),
         }
@@ -169,7 +185,7 @@ impl Pipeline {
 
     /// Whether this query can be answered and finds a row.
     pub fn has(&self, sql: &str) -> bool {
-        self.open().is_some_and(|connection| rows(&connection, sql).is_ok_and(|rows| !rows.is_empty()))
+        self.target.rows(sql).is_ok_and(|rows| !rows.is_empty())
     }
 
     /// Where the data directory and the destination lie.

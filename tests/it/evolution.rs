@@ -240,7 +240,7 @@ impl Evolution {
 
 /// How the pipeline runs beside the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pace {
+pub enum Pace {
     /// It has everything before the next step, though it is killed now and then.
     KeepsUp,
     /// It is started and killed without being waited for.
@@ -254,7 +254,7 @@ fn names_the_table(stopped: &Running) -> bool {
 }
 
 /// Whether the history was followed to its end.
-fn run(server: &'static Server, seed: u64, pace: Pace) -> bool {
+pub fn run(server: &'static Server, seed: u64, pace: Pace, set: &dyn Fn(&mut Pipeline)) -> bool {
     let streaming = seed.is_multiple_of(2);
     let mut database = if streaming { Database::streaming(server) } else { Database::new(server) };
     database.execute(
@@ -263,6 +263,7 @@ fn run(server: &'static Server, seed: u64, pace: Pace) -> bool {
     );
     database.create_slot();
     let mut pipeline = Pipeline::new(&database);
+    set(&mut pipeline);
     let mut evolution = Evolution::new(seed);
     if evolution.random.percent(30) {
         pipeline.set("PG2ANY_SPLIT_LIMIT", "1");
@@ -272,6 +273,7 @@ fn run(server: &'static Server, seed: u64, pace: Pace) -> bool {
     let mut history = Vec::new();
     for _ in 0..12 {
         let (sql, twice) = evolution.step();
+        let sql = pipeline.target().held(&sql);
         history.push(sql.clone());
         if let Err(error) = client.batch_execute(&sql) {
             panic!("seed {seed}: {error:?} in {sql}\nafter {}", history.join(";\n"));
@@ -327,14 +329,14 @@ fn run(server: &'static Server, seed: u64, pace: Pace) -> bool {
 on_each_server! {
     fn random_schema_changes_are_followed_while_the_pipeline_keeps_up(server) {
         for seed in seeds(4) {
-            run(server, seed, Pace::KeepsUp);
+            run(server, seed, Pace::KeepsUp, &|_| {});
         }
     }
 
     fn random_schema_changes_behind_a_lagging_pipeline_end_equal_or_announced(server) {
         let seeds = seeds(4);
         for pace in [Pace::Comes, Pace::Late] {
-            let equal = seeds.iter().filter(|seed| run(server, **seed, pace)).count();
+            let equal = seeds.iter().filter(|seed| run(server, **seed, pace, &|_| {})).count();
             println!("{pace:?}: {equal} of {} histories were followed to the end, the others stopped and said so", seeds.len());
         }
     }

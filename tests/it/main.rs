@@ -8,6 +8,9 @@
 
 #[macro_use]
 mod server;
+#[cfg(feature = "mysql")]
+#[macro_use]
+mod mysql_server;
 #[cfg(feature = "kafka")]
 mod broker;
 mod compare;
@@ -15,6 +18,7 @@ mod database;
 mod driver;
 mod filesystem;
 mod random;
+mod target;
 mod unsaid;
 mod workload;
 
@@ -34,6 +38,8 @@ mod harness;
 mod kafka;
 mod limits;
 mod liveness;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod operation;
 mod oracle;
 mod power;

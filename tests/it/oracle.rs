@@ -13,6 +13,7 @@ use crate::database::{Database, HOSTILE_DEFAULTS};
 use crate::driver::{Pipeline, Running};
 use crate::random::{Random, seeds};
 use crate::server::Server;
+use crate::target::Target;
 
 /// Column types and expressions for a value, from a number.
 #[rustfmt::skip]
@@ -49,11 +50,11 @@ enum Identity {
 struct Table {
     name: String,
     identity: Identity,
-    columns: Vec<(String, &'static str)>,
+    columns: Vec<(String, String)>,
 }
 
 impl Table {
-    fn random(random: &mut Random, number: usize) -> Self {
+    fn random(random: &mut Random, number: usize, target: &Target) -> Self {
         let identities = [
             Identity::Key,
             Identity::Key,
@@ -67,7 +68,7 @@ impl Table {
         let columns = (0..1 + random.below(5))
             .map(|column| {
                 let (kind, value) = random.pick(VALUES);
-                (format!("c{column} {kind}"), *value)
+                (format!("c{column} {kind}"), target.held(value))
             })
             .collect();
         Self { name: format!("t{number}"), identity, columns }
@@ -120,10 +121,10 @@ struct History<'a> {
 }
 
 impl<'a> History<'a> {
-    fn new(database: &'a mut Database, seed: u64) -> Self {
+    fn new(database: &'a mut Database, seed: u64, target: &Target) -> Self {
         let mut random = Random::new(seed);
         let tables: Vec<_> =
-            (0..2 + random.below(3)).map(|n| Table::random(&mut random, usize::try_from(n).unwrap())).collect();
+            (0..2 + random.below(3)).map(|n| Table::random(&mut random, usize::try_from(n).unwrap(), target)).collect();
         let sessions = (0..3)
             .map(|_| {
                 let mut client = crate::compare::pinned(database);
@@ -332,7 +333,7 @@ fn settings(random: &mut Random, pipeline: &mut Pipeline) -> (bool, String) {
     (two_phase, said)
 }
 
-fn run(server: &'static Server, seed: u64) {
+pub fn run(server: &'static Server, seed: u64, set: &dyn Fn(&mut Pipeline)) {
     let mut random = Random::new(seed ^ 0x5EED);
     let mut database = if random.percent(80) { Database::streaming(server) } else { Database::new(server) };
     if random.percent(50) {
@@ -342,10 +343,11 @@ fn run(server: &'static Server, seed: u64) {
     }
     database.execute("CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL");
     let mut pipeline = Pipeline::new(&database);
+    set(&mut pipeline);
     let (two_phase, said) = settings(&mut random, &mut pipeline);
     database.create_slot_with(two_phase);
     println!("seed {seed}:{said}");
-    let mut history = History::new(&mut database, seed);
+    let mut history = History::new(&mut database, seed, pipeline.target());
     for table in &history.tables {
         let sql = table.create();
         history.database.execute(&sql);
@@ -383,16 +385,26 @@ fn run(server: &'static Server, seed: u64) {
     pipeline.catch_up();
     println!("  {} transactions, {kills} kills", order.len());
     assert_equal(&database, &pipeline);
-    assert_eq!(pipeline.lines("SELECT name FROM log ORDER BY rowid"), order, "the order of the commits");
+    assert_eq!(
+        pipeline.lines(&format!("SELECT name FROM log{}", pipeline.target().arrival())),
+        order,
+        "the order of the commits"
+    );
+}
+
+/// Runs so many seeds, and names the one that fails.
+pub fn run_all(server: &'static Server, usual: u64, set: &dyn Fn(&mut Pipeline)) {
+    for seed in seeds(usual) {
+        let run = std::panic::AssertUnwindSafe(|| run(server, seed, set));
+        if let Err(panic) = std::panic::catch_unwind(run) {
+            crate::server::say(&format!("FAILED: seed {seed} on {:?}. Again: PG2ANY_TEST_SEED={seed}", server.version));
+            std::panic::resume_unwind(panic);
+        }
+    }
 }
 
 on_each_server! {
     fn any_history_arrives_whole_once_and_in_order(server) {
-        for seed in seeds(6) {
-            if let Err(panic) = std::panic::catch_unwind(|| run(server, seed)) {
-                crate::server::say(&format!("FAILED: seed {seed} on {:?}. Again: PG2ANY_TEST_SEED={seed}", server.version));
-                std::panic::resume_unwind(panic);
-            }
-        }
+        run_all(server, 6, &|_| {});
     }
 }

@@ -77,7 +77,7 @@ pub struct Server {
 
 /// Who runs the server.
 #[derive(Clone, Debug)]
-enum Account {
+pub enum Account {
     /// We are not root: ourselves.
     Own,
     /// We are root: this user.
@@ -280,7 +280,7 @@ impl Server {
 }
 
 impl Account {
-    fn find() -> Result<Self, String> {
+    pub fn find() -> Result<Self, String> {
         let id = |args: &[&str]| -> Option<u32> {
             let output = Command::new("id").args(args).output().ok()?;
             String::from_utf8(output.stdout).ok()?.trim().parse().ok()
@@ -297,14 +297,14 @@ impl Account {
             .ok_or_else(|| "PostgreSQL refuses to run as root, and there is no user postgres or nobody".to_owned())
     }
 
-    fn own(&self, path: &Path) -> Result<(), String> {
+    pub fn own(&self, path: &Path) -> Result<(), String> {
         match self {
             Self::Own => Ok(()),
             Self::Other { uid, gid, .. } => chown(path, Some(*uid), Some(*gid)).map_err(|error| error.to_string()),
         }
     }
 
-    fn command(&self, program: &Path) -> Command {
+    pub fn command(&self, program: &Path) -> Command {
         let mut command = match self {
             Self::Own => Command::new(program),
             Self::Other { uid, gid, .. } => {

@@ -3,7 +3,6 @@
 //! Each transaction writes its name into `log` (no key, so that a doubled row shows) and a pair of rows into `left_half` and
 //! `right_half`. At every moment the destination must hold exactly the first so many transactions of that order, whole.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,6 +12,7 @@ use postgres::Client;
 use crate::compare::assert_equal;
 use crate::database::Database;
 use crate::driver::{self, Pipeline};
+use crate::target::Target;
 
 pub const TABLES: &str = "
     CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL;
@@ -108,7 +108,11 @@ impl Workload {
     #[track_caller]
     pub fn check(&self, database: &Database, pipeline: &Pipeline) {
         assert_equal(database, pipeline);
-        assert_eq!(pipeline.lines("SELECT name FROM log ORDER BY rowid"), self.order, "the order of the commits");
+        assert_eq!(
+            pipeline.lines(&format!("SELECT name FROM log{}", pipeline.target().arrival())),
+            self.order,
+            "the order of the commits"
+        );
     }
 }
 
@@ -127,14 +131,15 @@ struct Snapshot {
 }
 
 impl Observer {
-    /// Starts to look at this file.
-    pub fn start(file: PathBuf) -> Self {
+    /// Starts to look at this destination.
+    pub fn start(target: &Target) -> Self {
+        let target = target.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut seen: Vec<Snapshot> = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
-                if let Some(snapshot) = look(&file)
+                if let Some(snapshot) = look(&target)
                     && seen.last() != Some(&snapshot)
                 {
                     seen.push(snapshot);
@@ -173,16 +178,11 @@ impl Drop for Observer {
     }
 }
 
-fn look(file: &std::path::Path) -> Option<Snapshot> {
-    let connection = driver::open(file)?;
-    connection.execute_batch("BEGIN").ok()?;
-    let rows = |sql: &str| driver::rows(&connection, sql).ok();
-    Some(Snapshot {
-        log: rows("SELECT name FROM log ORDER BY rowid")?.into_iter().flatten().collect(),
-        halves: vec![
-            rows("SELECT count(*), min(id), max(id), sum(id) FROM left_half")?.concat(),
-            rows("SELECT count(*), min(id), max(id), sum(id) FROM right_half")?.concat(),
-        ],
-        balance: rows("SELECT coalesce(sum(balance), 0) FROM account")?,
-    })
+fn look(target: &Target) -> Option<Snapshot> {
+    let log = format!("SELECT name FROM log{}", target.arrival());
+    let half = |half: &str| format!("SELECT count(*), min(id), max(id), sum(id) FROM {half}");
+    let (left, right) = (half("left_half"), half("right_half"));
+    let answers = target.snapshot(&[&log, &left, &right, "SELECT coalesce(sum(balance), 0) FROM account"]).ok()?;
+    let [log, left, right, balance] = answers.try_into().ok()?;
+    Some(Snapshot { log: log.into_iter().flatten().collect(), halves: vec![left.concat(), right.concat()], balance })
 }

@@ -16,6 +16,9 @@ mod stops;
 mod streamed;
 mod types;
 
+#[cfg(feature = "mysql")]
+pub use roundtrip::random_values;
+
 use crate::database::Database;
 use crate::driver::{Pipeline, rows};
 use crate::server::{Server, say};
