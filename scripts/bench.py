@@ -91,6 +91,34 @@ class Broker:
             time.sleep(0.1)
 
 
+class MariaDb:
+    """A MariaDB server of our own, with every commit synced."""
+
+    def __init__(self):
+        directory, binaries = ROOT / "mariadb", Path(os.environ.get("PG2ANY_TEST_MARIADB_BIN", "/usr/sbin"))
+        directory.mkdir()
+        shutil.chown(directory, USER)
+        self.port, self.data = free_port(), directory / "data"
+        subprocess.run(as_user(["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db",
+                                f"--datadir={self.data}"]), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log = open(directory / "log", "w")
+        self.process = subprocess.Popen(as_user([str(binaries / "mariadbd"), "--no-defaults", f"--datadir={self.data}", f"--port={self.port}",
+            f"--socket={directory}/socket", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=512M", "--innodb-log-file-size=1G",
+            "--skip-name-resolve"]), stdout=log, stderr=log)
+        started.append(self.process)
+        while self.query("select 1") != "1":
+            time.sleep(0.1)
+        self.query("create user bench@'127.0.0.1' identified by 'bench'; grant all on *.* to bench@'127.0.0.1'")
+
+    def query(self, sql, database=""):
+        command = ["mariadb", "--no-defaults", "-h127.0.0.1", f"-P{self.port}", "-uroot", "-BN", "-e", sql, *([database] if database else [])]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    def uri(self, database):
+        self.query(f"create database if not exists {database}")
+        return f"mysql://bench:bench@127.0.0.1:{self.port}/{database}"
+
+
 class Psql:
     """One psql that stays open, so that polling costs no process."""
 
@@ -174,9 +202,13 @@ class Bench:
             if arguments.dest == "kafka":
                 self.contenders += [("kafka", n), ("kafka off", n), ("native off", n)]
                 continue
+            if arguments.dest == "mysql":
+                self.contenders += [("mysql", n), ("mysql off", n), ("native off", n), ("native on", n)]
+                continue
             self.contenders += [("pg2any", n), ("pg2any off", n), ("native off", n), ("native on", n), ("receive off", n), ("receive on", n)]
         self.broker = Broker() if arguments.dest == "kafka" else None
-        if not quick and not arguments.no_ancestor and not self.broker:
+        self.mariadb = MariaDb() if arguments.dest == "mysql" else None
+        if not quick and not arguments.no_ancestor and not self.broker and not self.mariadb:
             self.contenders.append(("pg2any_lib", 0))
         for kind, n in self.contenders:
             self.sql(f"select pg_create_logical_replication_slot('{self.slot(kind, n)}', 'pgoutput')")
@@ -306,6 +338,14 @@ class Bench:
             result = self.process(slot, [TARGET / "pg2any", "run", "--until-caught-up"], self.pg2any_environment(slot) | more)
             print(f"broker cpu {cpu_of(self.broker.process.pid) - broker:.2f} s", flush=True)
             return result
+        if kind.startswith("mysql"):
+            more = {"CDC_DEST_TYPE": "MySQL", "CDC_DEST_URI": self.mariadb.uri(slot)}
+            more["CDC_STREAMING"] = "false" if kind == "mysql off" else "true"
+            server = cpu_of(self.mariadb.process.pid)
+            shows = lambda: self.mariadb.query(f"select 1 from marker where id = {self.markers}", slot) == "1"
+            result = self.process(slot, [TARGET / "pg2any", "run"], self.pg2any_environment(slot) | more, shows)
+            print(f"mariadb cpu {cpu_of(self.mariadb.process.pid) - server:.2f} s", flush=True)
+            return result
         if kind.startswith("receive"):
             return self.process(slot, [TARGET / "receive", self.source.url("bench", True), slot, "bench", kind.split()[1], until])
         return self.native(slot)
@@ -381,7 +421,7 @@ class Bench:
             result = self.drain(kind, n, until)
             if name not in ("init", "settle"):
                 self.note(name, kind, result)
-        if name in ("w1", "w3") and not self.broker:
+        if name in ("w1", "w3") and not self.broker and not self.mariadb:
             self.floor(name)
         if ("pg2any_lib", 0) in self.contenders and name in ("init", "w1", "w3", "w2"):
             result = self.ancestor(name, {"w2": 30}.get(name, 300))
@@ -514,7 +554,7 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--only", default="w1,w3,w2,w4,w5")
-    parser.add_argument("--dest", choices=["sqlite", "kafka"], default="sqlite")
+    parser.add_argument("--dest", choices=["sqlite", "kafka", "mysql"], default="sqlite")
     parser.add_argument("--no-ancestor", action="store_true")
     parser.add_argument("--output", default=None)
     arguments = parser.parse_args()
