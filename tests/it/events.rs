@@ -102,7 +102,9 @@ const OWN: &[&str] = &[
 ];
 
 /// A group of samples: its name, its settings, and the differences that it has.
-const GROUPS: &[(&str, &[(&str, &str)], &[usize])] = &[
+type SampleGroup = (&'static str, &'static [(&'static str, &'static str)], &'static [usize]);
+
+const GROUPS: &[SampleGroup] = &[
     ("nos", &[], &[0, 3]),
     ("sch", &[("PG2ANY_KAFKA_SCHEMAS", "true")], &[0, 3]),
     (

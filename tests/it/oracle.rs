@@ -371,6 +371,7 @@ fn run(server: &'static Server, seed: u64, set: &dyn Fn(&mut Pipeline)) {
     }
     database.execute("CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL");
     let mut pipeline = Pipeline::new(&database);
+    set(&mut pipeline);
     let (two_phase, said) = settings(&mut random, &mut pipeline);
     database.create_slot_with(two_phase);
     println!("seed {seed}:{said}");

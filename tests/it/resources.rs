@@ -128,7 +128,8 @@ fn authenticated(mut stream: TcpStream, says: &[u8]) {
 
 #[test]
 fn a_server_that_sends_garbage_absurd_lengths_or_nothing_gets_a_failure_with_a_cause_and_no_memory() {
-    let impostors: [(&str, fn(TcpStream)); 6] = [
+    type Impostor = (&'static str, fn(TcpStream));
+    let impostors: [Impostor; 6] = [
         ("closes", drop),
         ("is silent", |mut stream| drop(stream.read(&mut [0; 1 << 20]).and_then(|_| stream.read(&mut [0; 16])))),
         ("sends garbage", |mut stream| drop(stream.write_all(&[0xA5; 1 << 16]))),
