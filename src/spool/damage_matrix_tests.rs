@@ -59,7 +59,7 @@ fn build(salt: &str) -> (Image, Rows) {
         block_on(intake.flush()).unwrap();
         wait_durable(&spool, end);
         if number != 10 {
-            let survives = |index: &usize| number % 4 != 0 || index % 2 == 0;
+            let survives = |index: &usize| number % 4 != 0 || index.is_multiple_of(2);
             let rows = (0..texts.len()).filter(survives).map(|index| insert(1, &texts[index])).collect();
             expected.push((end, rows));
         }

@@ -424,7 +424,7 @@ fn run(server: &'static Server, seed: u64, target: &dyn Target) {
     pipeline.catch_up();
     let order = history.order();
     println!("  {} transactions, {kills} kills", order.len());
-    target.check(&database, &pipeline, &order);
+    target.check(&database, &pipeline, order);
 }
 
 /// Runs so many histories into a target; a failing seed is named.

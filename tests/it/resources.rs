@@ -105,8 +105,11 @@ on_each_server! {
     }
 }
 
+/// What a server does with a connection.
+type Serve = fn(TcpStream);
+
 /// A server that does this with each connection.
-fn impostor(serve: fn(TcpStream)) -> u16 {
+fn impostor(serve: Serve) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -128,7 +131,7 @@ fn authenticated(mut stream: TcpStream, says: &[u8]) {
 
 #[test]
 fn a_server_that_sends_garbage_absurd_lengths_or_nothing_gets_a_failure_with_a_cause_and_no_memory() {
-    let impostors: [(&str, fn(TcpStream)); 6] = [
+    let impostors: [(&str, Serve); 6] = [
         ("closes", drop),
         ("is silent", |mut stream| drop(stream.read(&mut [0; 1 << 20]).and_then(|_| stream.read(&mut [0; 16])))),
         ("sends garbage", |mut stream| drop(stream.write_all(&[0xA5; 1 << 16]))),

@@ -187,7 +187,7 @@ impl DiskModel {
                 let (what, value) = text.split_once(' ').unwrap();
                 *(if what == "applied" { &mut self.applied } else { &mut self.acknowledged }) = value.parse().unwrap();
             }
-            call if matches!(call, Call::Created(path) | Call::Cut(path, _) if path == Path::new(MARKS)) => {}
+            Call::Created(path) | Call::Cut(path, _) if path == Path::new(MARKS) => {}
             Call::Written(path, at, data) => self.change(path, Change::Write(*at, data.clone())),
             Call::Cut(path, length) => self.change(path, Change::Cut(*length)),
             Call::Synced(path) => {
