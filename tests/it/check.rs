@@ -51,7 +51,7 @@ on_each_server! {
         let pipeline = Pipeline::new(&database);
         let (code, _, err) = pipeline.run(&["slot", "show"]);
         assert_eq!(code, 3, "{err}");
-        let newer = database.text("SHOW server_version_num").parse::<u32>().unwrap() >= 170_000;
+        let newer = database.text("SELECT current_setting('server_version_num')").parse::<u32>().unwrap() >= 170_000;
         let (code, out, err) = pipeline.run(&["slot", "create", "--failover"]);
         assert_eq!(code, if newer { 0 } else { 3 }, "{out}{err}");
         if newer {

@@ -28,6 +28,8 @@ mod adoption;
 mod chaos;
 mod check;
 mod cli;
+#[cfg(all(feature = "mysql", feature = "failpoints"))]
+mod conformance;
 mod connections;
 mod corpus;
 mod crash;
