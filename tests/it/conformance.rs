@@ -11,7 +11,7 @@ struct Databases(&'static MySqlServer, Vec<MySqlDatabase>);
 
 impl Subject for Databases {
     fn options(&mut self) -> Options {
-        let database = MySqlDatabase::new(self.0);
+        let database = apart(|| MySqlDatabase::new(self.0));
         let options = Options::new(self.0.uri(&database.name), "test");
         self.1.push(database);
         options
@@ -24,12 +24,15 @@ impl Subject for Databases {
     fn rows(&self, _: &Options, table: &str) -> Vec<String> {
         let database = self.1.last().unwrap();
         let rows = || database.with(|client| client.rows(&format!("SELECT * FROM {table}"))).unwrap();
-        // The client waits in a runtime of its own.
-        let rows = std::thread::scope(|scope| scope.spawn(rows).join().unwrap());
-        let mut rows: Vec<String> = rows.into_iter().map(|row| row.join("|")).collect();
+        let mut rows: Vec<String> = apart(rows).into_iter().map(|row| row.join("|")).collect();
         rows.sort();
         rows
     }
+}
+
+/// The tests' client waits in a runtime of its own, which cannot be started inside of another.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
 }
 
 on_each_mysql! {
