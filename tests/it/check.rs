@@ -1,7 +1,9 @@
 //! `pg2any check` and `pg2any slot`: what is wrong is found before the first run, and nothing is changed by looking.
 
+use std::time::{Duration, Instant};
+
 use crate::database::Database;
-use crate::driver::Pipeline;
+use crate::driver::{PATIENCE, Pipeline};
 
 on_each_server! {
     fn a_source_that_is_as_it_should_be_passes_and_nothing_is_made(server) {
@@ -70,7 +72,13 @@ on_each_server! {
         running.until_streaming(&mut database);
         let (code, _, err) = pipeline.run(&["slot", "drop", "--yes"]);
         assert!(code == 3 && err.contains("is read by process"), "{err}");
+        // The server's process outlives the connection for a moment.
         running.terminate();
+        let deadline = Instant::now() + PATIENCE;
+        while database.slot("active").as_deref() == Some("true") {
+            assert!(Instant::now() < deadline, "the slot is still read");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let (code, _, err) = pipeline.run(&["slot", "drop", "--yes"]);
         assert_eq!(code, 0, "{err}");
         assert_eq!(database.slot("plugin"), None);
