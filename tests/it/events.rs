@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::broker::{Broker, Record};
 use crate::database::Database;
 use crate::driver::Pipeline;
+use crate::server::{Server, Version};
 
 /// The statements that the samples were made from.
 const TABLES: &str = "
@@ -219,30 +220,31 @@ fn compare(group: &str, prefix: &str, broker: &Broker, differences: &[usize]) {
     assert!(compared > 5, "{group}");
 }
 
-on_each_server! {
-    fn events_are_those_that_debezium_emits(server) {
-        let Some(broker) = Broker::shared() else { return };
-        let mut database = Database::new(server);
-        database.execute(TABLES);
-        let slot = |group: &str| format!("{}_{group}", database.name);
-        let slots: Vec<String> = GROUPS.iter().map(|(group, ..)| slot(group)).collect();
-        for slot in &slots {
-            database.query(&format!("SELECT 1 FROM pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
+/// The samples are from PostgreSQL 15; the wheel of 18 is built without the type xml.
+#[test]
+fn events_are_those_that_debezium_emits() {
+    let Some(server) = Server::shared(Version::V15) else { return };
+    let Some(broker) = Broker::shared() else { return };
+    let mut database = Database::new(server);
+    database.execute(TABLES);
+    let slot = |group: &str| format!("{}_{group}", database.name);
+    let slots: Vec<String> = GROUPS.iter().map(|(group, ..)| slot(group)).collect();
+    for slot in &slots {
+        database.query(&format!("SELECT 1 FROM pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
+    }
+    for change in CHANGES {
+        database.execute(change);
+    }
+    for ((group, settings, differences), slot) in GROUPS.iter().zip(&slots) {
+        let mut pipeline = Pipeline::bare(&database.url(), slot, &database.name);
+        let prefix = format!("{slot}-{}", server.port);
+        pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &broker.uri(&prefix));
+        pipeline.set("PG2ANY_UNREPRESENTABLE", "null").set("PG2ANY_KAFKA_TRANSACTIONS", "true");
+        for (name, value) in *settings {
+            pipeline.set(name, value);
         }
-        for change in CHANGES {
-            database.execute(change);
-        }
-        for ((group, settings, differences), slot) in GROUPS.iter().zip(&slots) {
-            let mut pipeline = Pipeline::bare(&database.url(), slot, &database.name);
-            let prefix = format!("{slot}-{}", server.port);
-            pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &broker.uri(&prefix));
-            pipeline.set("PG2ANY_UNREPRESENTABLE", "null").set("PG2ANY_KAFKA_TRANSACTIONS", "true");
-            for (name, value) in *settings {
-                pipeline.set(name, value);
-            }
-            pipeline.catch_up();
-            compare(group, &prefix, broker, differences);
-        }
+        pipeline.catch_up();
+        compare(group, &prefix, broker, differences);
     }
 }
 
