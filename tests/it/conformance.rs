@@ -4,7 +4,7 @@ use pg2any_lib::destination::conformance::{Subject, check_all};
 use pg2any_lib::destination::mysql::MySql;
 use pg2any_lib::destination::{Destination, Options};
 
-use crate::mysql_server::MySqlDatabase;
+use crate::mysql_server::{MySqlDatabase, MySqlServer};
 
 /// A database of its own for each check.
 struct Databases(&'static MySqlServer, Vec<MySqlDatabase>);
