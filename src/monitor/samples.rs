@@ -16,6 +16,7 @@ const RATE: usize = 5;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) at: Instant,
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
     pub(super) lag: f64,
     pub(super) events: u64,
     pub(super) transactions: u64,

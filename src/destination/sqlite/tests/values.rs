@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::change::built::{insert, update_from};
-use crate::destination::sqlite::{SqliteColumn, postgres_text};
-use crate::destination::value::{Family, PG_TYPES, document};
+use crate::destination::sqlite::postgres_text;
+use crate::destination::value::Family;
 
 /// OID, modifier, PostgreSQL's text, `typeof` of what is stored.
 const CASES: &[(u32, i32, &str, &str)] = &[
@@ -153,9 +153,13 @@ fn numbers_and_instants_sort_as_in_postgresql() {
 #[test]
 #[cfg(feature = "mysql")]
 fn the_documentation_is_what_the_code_says() {
+    use crate::destination::kafka::KafkaColumn;
+    use crate::destination::mysql::MySqlColumn;
+    use crate::destination::sqlite::SqliteColumn;
+    use crate::destination::value::{PG_TYPES, document};
+
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/values.md");
-    let text =
-        document(&[&SqliteColumn, &crate::destination::mysql::MySqlColumn, &crate::destination::kafka::KafkaColumn]);
+    let text = document(&[&SqliteColumn, &MySqlColumn, &KafkaColumn]);
     for entry in PG_TYPES {
         assert!(text.contains(entry.name), "{} is missing", entry.name);
     }
