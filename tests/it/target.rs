@@ -9,7 +9,9 @@ use pg2any_lib::destination::mysql;
 #[cfg(feature = "mysql")]
 use pg2any_lib::destination::value::Family;
 
-use crate::compare::{Table, TextRow, column_list, destination_rows, quote};
+use crate::compare::{Table, TextRow, destination_rows};
+#[cfg(feature = "mysql")]
+use crate::compare::{column_list, quote};
 use crate::driver;
 #[cfg(feature = "mysql")]
 use crate::mysql_server::{Client, Kind, MySqlDatabase};
