@@ -225,7 +225,7 @@ impl RowPlan {
     #[must_use]
     pub fn swallowed(&self) -> DestinationError {
         self.error("the destination's table did not take a row, and reported no error")
-            .hint("A trigger of the table ignores the row: change or drop the trigger")
+            .hint("A trigger of the table ignores the row (in SQLite RAISE(IGNORE)): change or drop the trigger")
     }
 
     /// A value that the column cannot hold.
