@@ -213,7 +213,12 @@ impl Session {
             }
         }
         if self.server.flavour == Flavour::MariaDb {
-            let galera = self.text("SELECT coalesce((SELECT variable_value FROM information_schema.global_variables WHERE variable_name = 'WSREP_ON'), 'OFF')", asking).await?;
+            let galera = self
+                .text(
+                    "SELECT variable_value FROM information_schema.global_variables WHERE variable_name = 'WSREP_ON'",
+                    asking,
+                )
+                .await?;
             if galera == "ON" {
                 warn!(
                     "the server is a Galera node: a commit may be refused for a conflict (it is tried again), and reads of other nodes may lag"

@@ -1,4 +1,7 @@
 //! Tables as the server has them, whoever made them.
+//!
+//! Each question reads one view of the information schema. A subquery on a second one, beside DDL of other sessions, was seen to
+//! crash MariaDB 10.11 (a segmentation fault inside the subquery).
 
 use std::collections::BTreeMap;
 
@@ -52,8 +55,9 @@ impl MySqlTable {
             .hint("Run ALTER TABLE … ENGINE=InnoDB"));
         }
         let name = TableName { name: spelled.unwrap_or_default(), ..name.clone() };
-        let columns = columns(session, &name).await?;
         let unique = unique(session, &name).await?;
+        let columns = columns(session, &name, unique.get(PRIMARY)).await?;
+        let unique = unique.into_values().collect();
         let sql = format!(
             "SELECT trigger_name FROM information_schema.triggers WHERE {}",
             is_table(&name, "event_object_schema", "event_object_table")
@@ -63,26 +67,35 @@ impl MySqlTable {
     }
 }
 
-async fn columns(session: &mut Session, name: &TableName) -> Result<Vec<ExistingColumn>, DestinationError> {
+/// What the server calls the index of the primary key.
+const PRIMARY: &str = "PRIMARY";
+
+/// The columns of an index in order; `None` is an expression.
+type IndexColumns = Vec<Option<String>>;
+
+async fn columns(
+    session: &mut Session,
+    name: &TableName,
+    key: Option<&IndexColumns>,
+) -> Result<Vec<ExistingColumn>, DestinationError> {
     let binary = session.server.flavour.collation();
-    let in_key = "(SELECT s.seq_in_index FROM information_schema.statistics s WHERE s.table_schema = c.table_schema AND \
-                  s.table_name = c.table_name AND s.index_name = 'PRIMARY' AND s.column_name = c.column_name)";
     let sql = format!(
-        "SELECT c.column_name, c.column_type, c.is_nullable, c.column_default, coalesce({in_key}, 0), c.extra, c.collation_name \
-         FROM information_schema.columns c WHERE {} ORDER BY c.ordinal_position",
-        is_table(name, "c.table_schema", "c.table_name")
+        "SELECT column_name, column_type, is_nullable, column_default, extra, collation_name FROM information_schema.columns \
+         WHERE {} ORDER BY ordinal_position",
+        is_table(name, "table_schema", "table_name")
     );
     let rows = session.rows(&sql, READING).await?;
     let column = |row: Vec<Option<String>>| {
-        let [name, declared, nullable, default, key, extra, collation] = <[_; 7]>::try_from(row).ok()?;
+        let [name, declared, nullable, default, extra, collation] = <[_; 6]>::try_from(row).ok()?;
         let extra = extra.unwrap_or_default().to_uppercase();
+        let place = key.and_then(|key| key.iter().position(|column| *column == name));
         Some(ExistingColumn {
             name: name.unwrap_or_default(),
             declared: canonical(&declared.unwrap_or_default()),
             not_null: nullable.as_deref() == Some("NO"),
             // MariaDB prints the default that every nullable column has.
             default: default.filter(|default| default != "NULL"),
-            key: key.and_then(|key| key.parse().ok()).unwrap_or(0),
+            key: place.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(0),
             generated: extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED"),
             collation: collation.filter(|collation| collation != binary && collation != "binary"),
         })
@@ -101,20 +114,20 @@ fn canonical(declared: &str) -> String {
     }
 }
 
-/// The columns of the primary key and of each unique index.
-async fn unique(session: &mut Session, name: &TableName) -> Result<Vec<Vec<Option<String>>>, DestinationError> {
+/// The primary key and each unique index, by name.
+async fn unique(session: &mut Session, name: &TableName) -> Result<BTreeMap<String, IndexColumns>, DestinationError> {
     let sql = format!(
-        "SELECT s.index_name, s.column_name, s.sub_part FROM information_schema.statistics s WHERE {} AND s.non_unique = 0 \
-         ORDER BY s.index_name, s.seq_in_index",
-        is_table(name, "s.table_schema", "s.table_name")
+        "SELECT index_name, column_name, sub_part FROM information_schema.statistics WHERE {} AND non_unique = 0 \
+         ORDER BY index_name, seq_in_index",
+        is_table(name, "table_schema", "table_name")
     );
-    let mut unique: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
+    let mut unique: BTreeMap<String, IndexColumns> = BTreeMap::new();
     for row in session.rows(&sql, "reading the indexes of a table failed").await? {
         let Ok([index, column, part]) = <[_; 3]>::try_from(row) else { continue };
         // Of the beginning of a column only, it is as good as an expression.
         unique.entry(index.unwrap_or_default()).or_default().push(column.filter(|_| part.is_none()));
     }
-    Ok(unique.into_values().collect())
+    Ok(unique)
 }
 
 /// Answers what has to be known before it is decided what a relation version means.
