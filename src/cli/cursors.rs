@@ -1,11 +1,11 @@
 //! `pg2any cursors`.
 
 use clap::Subcommand;
-use pg2any_lib::spool::Spool;
 
 use super::exit::{Code, Failure};
 use super::flags::SpoolFlags;
 use super::logging;
+use super::offline::open_spool;
 
 /// Commands about the cursors of the spool.
 #[derive(Subcommand)]
@@ -42,16 +42,13 @@ pub struct ForgetArguments {
 pub fn forget(arguments: &ForgetArguments) -> Result<Code, Failure> {
     let config = arguments.flags.config()?;
     logging::start(config.log_format);
-    if !config.data_directory.is_dir() {
-        return Err(Failure::no_directory(&config.data_directory));
-    }
     let name = arguments.name.as_str();
     if name == config.cursor_name {
         let message = format!("{name:?} is the cursor that `pg2any run` uses with these settings");
         return Err(Failure::new(Code::Usage, message)
             .hint("To forget it all the same, set PG2ANY_CURSOR to the name of the one that stays."));
     }
-    let spool = Spool::open(config.spool_options(std::sync::Arc::default()))?;
+    let spool = open_spool(&config, &std::sync::Arc::default())?;
     let position = spool.cursor(name)?;
     match position {
         Some(position) if arguments.yes => {

@@ -10,6 +10,7 @@ mod flags;
 mod generate;
 mod inspect;
 mod logging;
+mod offline;
 mod progress;
 mod render;
 mod repair;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use pg2any_lib::apply::replay;
 use pg2any_lib::metrics::Metrics;
-use pg2any_lib::spool::Spool;
 use pg2any_lib::{Position, pipeline};
 
 use super::exit::{Code, Failure};
 use super::flags::DestinationFlags;
 use super::logging;
+use super::offline::{open_spool, runtime};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,11 +35,8 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     let config = arguments.flags.config()?;
     logging::start(config.log_format);
-    if !config.data_directory.is_dir() {
-        return Err(Failure::no_directory(&config.data_directory));
-    }
     let metrics = Arc::new(Metrics::default());
-    let spool = Spool::open(config.spool_options(Arc::clone(&metrics)))?;
+    let spool = open_spool(&config, &metrics)?;
     let cursor = config.cursor_name.clone();
     if let Some(position) = arguments.give_up {
         let mut letters = spool.dead_letters(&cursor, None).filter_map(Result::ok);
@@ -52,10 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
         return Ok(Code::Success);
     }
     let mut destination = pipeline::destination_of(&config, &spool, &metrics, &Arc::default())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Code::Other, error.to_string()))?;
+    let runtime = runtime()?;
     let result = runtime.block_on(async {
         let replayed = replay(&spool, &cursor, config.retain, destination.as_mut()).await;
         if let Err(error) = destination.close().await {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use pg2any_lib::Position;
 use pg2any_lib::metrics::Metrics;
 use pg2any_lib::pipeline;
-use pg2any_lib::spool::{Spool, Transaction, TransactionState};
+use pg2any_lib::spool::{Transaction, TransactionState};
 
 use super::exit::{Code, Failure};
 use super::flags::DestinationFlags;
 use super::logging;
+use super::offline::{open_spool, runtime};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,16 +41,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     let config = arguments.flags.config()?;
     logging::start(config.log_format);
-    if !config.data_directory.is_dir() {
-        return Err(Failure::no_directory(&config.data_directory));
-    }
     let metrics = Arc::new(Metrics::default());
-    let spool = Spool::open(config.spool_options(Arc::clone(&metrics)))?;
+    let spool = open_spool(&config, &metrics)?;
     let mut destination = pipeline::destination_of(&config, &spool, &metrics, &Arc::default())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Code::Other, error.to_string()))?;
+    let runtime = runtime()?;
     let result = runtime.block_on(async {
         let checkpoint = destination.connect().await?;
         let from = checkpoint.position;
