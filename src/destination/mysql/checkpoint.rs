@@ -14,8 +14,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::connection::Session;
 use super::error::Doing;
+use crate::destination::checkpoint::{Line, columns, first};
 use crate::destination::{Checkpoint, DestinationError, FailureKind, Options};
-use crate::position::{CommandIndex, ParsePositionError, Position};
+use crate::position::Position;
 
 const TAKING: &str = "taking the checkpoint in the destination's database failed";
 
@@ -69,44 +70,21 @@ async fn take_inside(
         let sql = "INSERT INTO _pg2any_checkpoint (name, epoch, source) VALUES (?, 1, ?)";
         let arguments = arguments!(options.cursor.as_str(), options.source.as_deref())?;
         session.execute(sql.into(), arguments).await?.doing(|| TAKING.to_owned())?;
-        return Ok(Checkpoint { position: None, digest: None, epoch: 1, source: options.source.clone() });
+        return Ok(first(options));
     };
     let taking = || TAKING.to_owned();
-    let epoch: u64 = line.try_get_unchecked(0).doing(taking)?;
-    let source: Option<String> = line.try_get_unchecked(1).doing(taking)?;
-    let lsn: Option<String> = line.try_get_unchecked(2).doing(taking)?;
-    let command: Option<u64> = line.try_get_unchecked(3).doing(taking)?;
-    let digest: Option<u64> = line.try_get_unchecked(4).doing(taking)?;
-    if ours.is_some_and(|ours| epoch > ours) {
-        return Err(fenced(&options.cursor, ours.unwrap_or_default()));
-    }
-    if !options.owns(source.as_deref()) {
-        let (theirs, ours) = (source.unwrap_or_default(), options.source.clone().unwrap_or_default());
-        return Err(DestinationError::permanent(format!(
-            "the checkpoint {:?} of the destination's database belongs to another source: {theirs}, not {ours}",
-            options.cursor
-        ))
-        .hint(format!(
-            "Use another database or another cursor name. If it is the same database after an upgrade, run `pg2any source adopt` with \
-             the data directory that filled it; if that is lost, run UPDATE _pg2any_checkpoint SET source = '{ours}' WHERE name = '{}'",
-            options.cursor
-        )));
-    }
-    let position = match lsn {
-        None => None,
-        Some(lsn) => Some(Position {
-            commit_end: lsn.parse().map_err(|error: ParsePositionError| {
-                DestinationError::permanent("the checkpoint in the destination's database is not what pg2any wrote")
-                    .cause(error)
-            })?,
-            command: command.map_or(CommandIndex::END, CommandIndex),
-        }),
+    let line = Line {
+        epoch: line.try_get_unchecked(0).doing(taking)?,
+        source: line.try_get_unchecked(1).doing(taking)?,
+        lsn: line.try_get_unchecked(2).doing(taking)?,
+        command: line.try_get_unchecked(3).doing(taking)?,
+        digest: line.try_get_unchecked(4).doing(taking)?,
     };
-    let source = options.source.clone().or(source);
+    let taken = line.take(options, ours, "the destination's database")?;
     let sql = "UPDATE _pg2any_checkpoint SET epoch = ?, source = ? WHERE name = ?";
-    let arguments = arguments!(epoch + 1, source.as_deref(), options.cursor.as_str())?;
+    let arguments = arguments!(taken.epoch, taken.source.as_deref(), options.cursor.as_str())?;
     session.execute(sql.into(), arguments).await?.doing(taking)?;
-    Ok(Checkpoint { position, digest, epoch: epoch + 1, source })
+    Ok(taken)
 }
 
 /// Takes the named lock of the cursor's writer; who holds it has been fenced and is disconnected, so that its locks go.
@@ -153,18 +131,19 @@ pub(super) async fn write(
     position: Position,
     digest: Option<u64>,
 ) -> Result<(), DestinationError> {
-    let command = |position: Position| (!position.is_end()).then_some(position.command.0);
+    let (lsn, command) = columns(position);
+    let (old_lsn, old_command) = previous.map(columns).unzip();
     let sql = "UPDATE _pg2any_checkpoint SET commit_end_lsn = ?, command_index = ?, source = coalesce(source, ?), digest = ? \
                WHERE name = ? AND epoch = ? AND commit_end_lsn <=> ? AND command_index <=> ?";
     let arguments = arguments!(
-        position.commit_end.to_string(),
-        command(position),
+        lsn,
+        command,
         options.source.as_deref(),
         digest,
         options.cursor.as_str(),
         epoch,
-        previous.map(|previous| previous.commit_end.to_string()),
-        previous.and_then(command),
+        old_lsn,
+        old_command.flatten(),
     )?;
     let moved = session.execute(sql.into(), arguments).await?.doing(|| "writing the checkpoint failed".to_owned())?;
     if moved == 1 { Ok(()) } else { Err(fenced(&options.cursor, epoch)) }
