@@ -43,6 +43,7 @@ impl DestinationType {
             Self::SqlServer => Some(Box::new(super::sqlserver::SqlServer::new(options))),
             #[cfg(feature = "kafka")]
             Self::Kafka => Some(Box::new(super::kafka::Kafka::new(options))),
+            #[cfg(not(all(feature = "sqlite", feature = "mysql", feature = "kafka", feature = "sqlserver")))]
             _ => {
                 drop(options);
                 None

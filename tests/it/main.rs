@@ -11,6 +11,9 @@ mod server;
 #[cfg(feature = "mysql")]
 #[macro_use]
 mod mysql_server;
+#[cfg(feature = "sqlserver")]
+#[macro_use]
+mod sqlserver_server;
 #[cfg(feature = "kafka")]
 mod broker;
 mod compare;
@@ -20,6 +23,8 @@ mod filesystem;
 mod proxy;
 mod random;
 mod recorder;
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+mod relational;
 mod target;
 mod unsaid;
 mod workload;
@@ -28,7 +33,7 @@ mod adoption;
 mod chaos;
 mod check;
 mod cli;
-#[cfg(all(feature = "mysql", feature = "failpoints"))]
+#[cfg(all(any(feature = "mysql", feature = "sqlserver"), feature = "failpoints"))]
 mod conformance;
 mod connections;
 mod corpus;
@@ -60,4 +65,6 @@ mod refusals;
 mod resources;
 mod restored;
 mod several;
+#[cfg(feature = "sqlserver")]
+mod sqlserver;
 mod syscalls;
