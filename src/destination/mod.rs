@@ -41,6 +41,7 @@ pub use names::SchemaMapping;
 use crate::change::{Batch, Execution, Relation};
 use crate::metrics::{Metrics, Number};
 use crate::position::Position;
+use crate::secret::Secret;
 
 /// What a destination holds of a pipeline: how far it came, and who may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,8 +154,8 @@ pub enum OnMissingRow {
 /// Everything that a destination is made from.
 #[derive(Clone)]
 pub struct Options {
-    /// Where: a file's path for SQLite, a URI for a server. May hold a password: never log it.
-    pub uri: String,
+    /// Where: a file's path for SQLite, a URI for a server.
+    pub uri: Secret,
     /// The cursor's name, the checkpoint's key.
     pub cursor: String,
     /// Names the source (`system identifier/database/slot`); kept beside the checkpoint and compared at connect.
@@ -190,7 +191,7 @@ pub struct Options {
 impl Options {
     /// Options for this place and cursor; everything else by default.
     #[must_use]
-    pub fn new(uri: impl Into<String>, cursor: impl Into<String>) -> Self {
+    pub fn new(uri: impl Into<Secret>, cursor: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
             cursor: cursor.into(),

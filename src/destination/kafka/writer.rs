@@ -234,7 +234,7 @@ impl Destination for Kafka {
             return Err(DestinationError::permanent("a text in a column whose schema says number is no legal event")
                 .hint("Use another policy than --unrepresentable text, or leave --kafka-schemas away"));
         }
-        let address = Address::parse(&uri, kafka.prefix.as_deref())?;
+        let address = Address::parse(uri.expose(), kafka.prefix.as_deref())?;
         let (base, limit) = (client::base(&address, &kafka), self.options.connect_timeout);
         let checkpoint_topic = format!("{}.pg2any-checkpoint", address.prefix);
         let reader = Reader::new(&base, checkpoint_topic.clone(), limit)?;
