@@ -14,6 +14,7 @@
 //! The applier may call `execute` long before it may call `commit` (a big transaction is executed while it is received),
 //! and may call `rollback` in between.
 
+mod checkpoint;
 #[cfg(any(test, feature = "failpoints"))]
 #[doc(hidden)]
 #[allow(clippy::unwrap_used)]
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use checkpoint::Checkpoint;
 pub use error::{DestinationError, FailureKind};
 pub use kind::DestinationType;
 pub use names::SchemaMapping;
@@ -42,19 +44,6 @@ use crate::change::{Batch, Execution, Relation};
 use crate::metrics::{Metrics, Number};
 use crate::position::Position;
 use crate::secret::Secret;
-
-/// What a destination holds of a pipeline: how far it came, and who may write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Up to and including which command everything is in the destination; `None` when this cursor never wrote.
-    pub position: Option<Position>,
-    /// A hash of the transaction's commands up to a position inside it, if the writer gave one to [`Destination::commit`].
-    pub digest: Option<u64>,
-    /// Raised by every writer that takes the checkpoint; a writer with an older epoch is fenced.
-    pub epoch: u64,
-    /// Which source the checkpoint belongs to ([`Options::source`] of the writer that made it); `None` when it never wrote.
-    pub source: Option<String>,
-}
 
 /// How much the applier gathers before it calls [`Destination::execute`]: whichever is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
