@@ -25,6 +25,7 @@ pub mod monitor;
 pub mod pipeline;
 mod position;
 pub mod progress;
+mod secret;
 pub mod source;
 pub mod spool;
 
@@ -32,6 +33,7 @@ pub use compat::{CdcApp, CdcAppConfig, CdcError, CdcResult};
 pub use config::{Config, ConfigBuilder, ConfigError, DestinationType, load_config_from_env};
 pub use pipeline::{RunOptions, run_cdc_app};
 pub use position::{CommandIndex, Lsn, ParsePositionError, PgTimestamp, Position, Xid};
+pub use secret::Secret;
 
 /// The README's examples are compiled as tests.
 #[cfg(doctest)]

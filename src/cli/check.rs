@@ -144,7 +144,7 @@ fn destination(config: &Config) -> Vec<Finding> {
     let uri = config.destination_options(Arc::default()).uri;
     match config.destination_type {
         DestinationType::SQLite => {
-            let file = Path::new(&uri);
+            let file = Path::new(uri.expose());
             let directory =
                 file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
             if file.exists() {
@@ -165,7 +165,7 @@ fn destination(config: &Config) -> Vec<Finding> {
                 vec![Finding::error(format!("there is no directory {}", directory.display()), "Make it")]
             }
         }
-        _ => addresses(&uri).iter().map(|address| reachable(address, config.connection_timeout)).collect(),
+        _ => addresses(uri.expose()).iter().map(|address| reachable(address, config.connection_timeout)).collect(),
     }
 }
 

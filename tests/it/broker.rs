@@ -4,11 +4,10 @@
 //! Without them every test here is skipped with a message that no output capture swallows; with `PG2ANY_TEST_REQUIRE=all` they fail.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Once};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rdkafka::Message;
@@ -22,7 +21,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::driver::PATIENCE;
-use crate::server::say;
+use crate::process::Process;
+use crate::server::{free_port, skip};
 
 /// The user of the guarded listener, and the password as an address has it.
 pub const USER: (&str, &str) = ("shop", "p%40ss");
@@ -33,9 +33,8 @@ pub struct Broker {
     /// Where it wants TLS with a client's certificate, and a password.
     pub guarded: u16,
     controller: u16,
-    directory: PathBuf,
+    process: Process,
     libraries: PathBuf,
-    _watchdog: Child,
 }
 
 /// A record as a reader sees it: partition, key, and the event without its schema (`None`: a tombstone).
@@ -91,34 +90,18 @@ impl Broker {
 
     /// One of a test's own, for what would disturb the others.
     pub fn own() -> Option<Self> {
-        static SAID: Once = Once::new();
         match libraries() {
             Ok(libraries) => Some(Self::start(libraries)),
             Err(missing) => {
-                assert!(std::env::var("PG2ANY_TEST_REQUIRE").as_deref() != Ok("all"), "{missing}");
-                SAID.call_once(|| say(&format!("SKIPPED: every test of the Kafka destination. {missing}")));
+                skip("of the Kafka destination", &missing, true);
                 None
             }
         }
     }
 
     fn start(libraries: PathBuf) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("pg2any-test-kafka-{}-{number}", std::process::id()));
-        fs::create_dir(&directory).unwrap();
-        // Ends with this process, however it ends: then its end of the pipe is closed.
-        let watchdog = Command::new("sh")
-            .args(["-c", "cat >/dev/null; kill -9 $(cat \"$0/pid\"); rm -rf \"$0\""])
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
-        let broker =
-            Self { port: free(), guarded: free(), controller: free(), directory, libraries, _watchdog: watchdog };
+        let (port, guarded, controller) = (free_port(), free_port(), free_port());
+        let broker = Self { port, guarded, controller, process: Process::place("kafka"), libraries };
         broker.configure();
         let formatted = broker
             .java("-Xmx128m", "kafka.tools.StorageTool")
@@ -131,7 +114,8 @@ impl Broker {
     }
 
     fn configure(&self) {
-        let Self { port, guarded, controller, directory, .. } = self;
+        let Self { port, guarded, controller, .. } = self;
+        let directory = &self.process.directory;
         crate::connections::certificates(directory);
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
         fs::write(directory.join("server.pem"), read("server.key") + &read("server.crt")).unwrap();
@@ -155,45 +139,25 @@ impl Broker {
     fn java(&self, memory: &str, class: &str) -> Command {
         let mut command = Command::new("java");
         command.args([memory, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]);
-        command.arg(self.libraries.join("*")).arg(class).current_dir(&self.directory).stdin(Stdio::null());
+        command.arg(self.libraries.join("*")).arg(class).current_dir(&self.process.directory).stdin(Stdio::null());
         command
     }
 
     /// Starts it (again), and waits until it answers.
     pub fn launch(&self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).unwrap();
-        let mut child = self
-            .java("-Xmx512m", "kafka.Kafka")
-            .arg("server.properties")
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("java starts");
-        fs::write(self.directory.join("pid"), child.id().to_string()).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let said = || fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "no broker: {}", said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        // Reaps it whenever it ends.
-        std::thread::spawn(move || child.wait());
+        let mut program = self.java("-Xmx512m", "kafka.Kafka");
+        program.arg("server.properties");
+        self.process.launch(program, || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
     /// kill -9, and waits until it is gone.
     pub fn kill(&self) {
-        let pid = fs::read_to_string(self.directory.join("pid")).unwrap();
-        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
-        let deadline = Instant::now() + PATIENCE;
-        while Path::new(&format!("/proc/{pid}/cmdline")).exists() {
-            assert!(Instant::now() < deadline, "the broker does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.process.kill();
     }
 
     /// The guarded listener, with a password; and what a client needs beside it.
     pub fn guarded_uri(&self, password: &str, prefix: &str) -> (String, String) {
-        let of = |name: &str| self.directory.join(name).display().to_string();
+        let of = |name: &str| self.process.directory.join(name).display().to_string();
         let uri = format!("kafka://{}:{password}@127.0.0.1:{}/{prefix}", USER.0, self.guarded);
         let files = [
             ("ssl.ca.location", of("ca.crt")),

@@ -20,6 +20,8 @@ mod compare;
 mod database;
 mod driver;
 mod filesystem;
+#[cfg(any(feature = "kafka", feature = "mysql"))]
+mod process;
 mod proxy;
 mod random;
 mod recorder;

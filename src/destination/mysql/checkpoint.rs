@@ -1,7 +1,7 @@
 //! The checkpoint: how far the database is, and whose it is.
 //!
-//! `_pg2any_checkpoint(name, epoch, source, commit_end_lsn, command_index, digest)` in the database of the URI, an InnoDB table
-//! with one line a cursor, changed in the transaction of the data. Every writer raises the epoch when it connects, and moves the line
+//! `_pg2any_checkpoint` (`destination::checkpoint`) is an InnoDB table in the database of the URI, changed in the transaction of the
+//! data. Every writer raises the epoch when it connects, and moves the line
 //! only `WHERE` epoch and old position are what it knows, exactly one row: a writer that was frozen and replaced stops as fenced.
 //!
 //! A frozen writer may hold locks that its successor needs. So a writer holds a named lock of the server as long as it is connected, and who
@@ -14,10 +14,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::connection::Session;
 use super::error::Doing;
-use crate::destination::checkpoint::{Line, columns, first};
+use crate::destination::checkpoint::{Line, columns};
 use crate::destination::{Checkpoint, DestinationError, FailureKind, Options};
 use crate::position::Position;
 
+const PLACE: &str = "the destination's database";
 const TAKING: &str = "taking the checkpoint in the destination's database failed";
 
 /// The table, which only InnoDB may hold: data and checkpoint commit together or not at all.
@@ -66,25 +67,26 @@ async fn take_inside(
     let sql =
         "SELECT epoch, source, commit_end_lsn, command_index, digest FROM _pg2any_checkpoint WHERE name = ? FOR UPDATE";
     let found = session.query(sql, arguments!(options.cursor.as_str())?, TAKING).await?;
-    let Some(line) = found.first() else {
-        let sql = "INSERT INTO _pg2any_checkpoint (name, epoch, source) VALUES (?, 1, ?)";
-        let arguments = arguments!(options.cursor.as_str(), options.source.as_deref())?;
-        session.execute(sql.into(), arguments).await?.doing(|| TAKING.to_owned())?;
-        return Ok(first(options));
-    };
     let taking = || TAKING.to_owned();
-    let line = Line {
-        epoch: line.try_get_unchecked(0).doing(taking)?,
-        source: line.try_get_unchecked(1).doing(taking)?,
-        lsn: line.try_get_unchecked(2).doing(taking)?,
-        command: line.try_get_unchecked(3).doing(taking)?,
-        digest: line.try_get_unchecked(4).doing(taking)?,
+    let line = match found.first() {
+        None => Line::default(),
+        Some(row) => Line {
+            epoch: row.try_get_unchecked(0).doing(taking)?,
+            source: row.try_get_unchecked(1).doing(taking)?,
+            commit_end_lsn: row.try_get_unchecked(2).doing(taking)?,
+            command_index: row.try_get_unchecked(3).doing(taking)?,
+            digest: row.try_get_unchecked(4).doing(taking)?,
+        },
     };
-    let taken = line.take(options, ours, "the destination's database")?;
-    let sql = "UPDATE _pg2any_checkpoint SET epoch = ?, source = ? WHERE name = ?";
-    let arguments = arguments!(taken.epoch, taken.source.as_deref(), options.cursor.as_str())?;
+    let checkpoint = line.take(options, ours, PLACE)?;
+    let sql = if found.is_empty() {
+        "INSERT INTO _pg2any_checkpoint (epoch, source, name) VALUES (?, ?, ?)"
+    } else {
+        "UPDATE _pg2any_checkpoint SET epoch = ?, source = ? WHERE name = ?"
+    };
+    let arguments = arguments!(checkpoint.epoch, checkpoint.source.as_deref(), options.cursor.as_str())?;
     session.execute(sql.into(), arguments).await?.doing(taking)?;
-    Ok(taken)
+    Ok(checkpoint)
 }
 
 /// Takes the named lock of the cursor's writer; who holds it has been fenced and is disconnected, so that its locks go.
@@ -119,7 +121,7 @@ pub(super) async fn begin(session: &mut Session, cursor: &str, epoch: u64) -> Re
         Some(line) => line.try_get_unchecked(0).doing(|| BEGINNING.to_owned())?,
         None => None,
     };
-    if found == Some(epoch) { Ok(()) } else { Err(fenced(cursor, epoch)) }
+    if found == Some(epoch) { Ok(()) } else { Err(DestinationError::fenced(cursor, epoch, PLACE)) }
 }
 
 /// Moves the checkpoint inside the open transaction.
@@ -131,24 +133,11 @@ pub(super) async fn write(
     position: Position,
     digest: Option<u64>,
 ) -> Result<(), DestinationError> {
-    let (lsn, command) = columns(position);
-    let (old_lsn, old_command) = previous.map(columns).unzip();
     let sql = "UPDATE _pg2any_checkpoint SET commit_end_lsn = ?, command_index = ?, source = coalesce(source, ?), digest = ? \
                WHERE name = ? AND epoch = ? AND commit_end_lsn <=> ? AND command_index <=> ?";
-    let arguments = arguments!(
-        lsn,
-        command,
-        options.source.as_deref(),
-        digest,
-        options.cursor.as_str(),
-        epoch,
-        old_lsn,
-        old_command.flatten(),
-    )?;
+    let ((lsn, command), (known_lsn, known_command)) = (columns(Some(position)), columns(previous));
+    let (source, cursor) = (options.source.as_deref(), options.cursor.as_str());
+    let arguments = arguments!(lsn, command, source, digest, cursor, epoch, known_lsn, known_command)?;
     let moved = session.execute(sql.into(), arguments).await?.doing(|| "writing the checkpoint failed".to_owned())?;
-    if moved == 1 { Ok(()) } else { Err(fenced(&options.cursor, epoch)) }
-}
-
-fn fenced(cursor: &str, epoch: u64) -> DestinationError {
-    DestinationError::fenced(cursor, epoch, "the same database")
+    if moved == 1 { Ok(()) } else { Err(DestinationError::fenced(&options.cursor, epoch, PLACE)) }
 }

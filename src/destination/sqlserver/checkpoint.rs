@@ -9,10 +9,11 @@
 
 use super::connection::{BINARY, Session, Texts};
 use super::dialect::quote_text;
-use crate::destination::checkpoint::{Line, columns, first};
+use crate::destination::checkpoint::{Line, columns};
 use crate::destination::{Checkpoint, DestinationError, Options};
 use crate::position::Position;
 
+const PLACE: &str = "the destination's database";
 const TAKING: &str = "taking the checkpoint in the destination's database failed";
 
 /// The table.
@@ -50,29 +51,28 @@ async fn take_inside(
          WHERE name = {name}"
     );
     let found = session.rows(&sql, TAKING).await?.into_iter().next();
-    let Some(line) = found.and_then(line) else {
-        let source = text_or_null(options.source.as_deref());
-        let sql = format!("INSERT INTO dbo._pg2any_checkpoint (name, epoch, source) VALUES ({name}, 1, {source})");
-        session.run(&sql, TAKING).await?;
-        return Ok(first(options));
+    let is_new = found.is_none();
+    let checkpoint = found.map(line).unwrap_or_default().take(options, ours, PLACE)?;
+    let (epoch, source) = (checkpoint.epoch, text_or_null(checkpoint.source.as_deref()));
+    let sql = if is_new {
+        format!("INSERT INTO dbo._pg2any_checkpoint (name, epoch, source) VALUES ({name}, {epoch}, {source})")
+    } else {
+        format!("UPDATE dbo._pg2any_checkpoint SET epoch = {epoch}, source = {source} WHERE name = {name}")
     };
-    let taken = line.take(options, ours, "the destination's database")?;
-    let source = text_or_null(taken.source.as_deref());
-    let sql =
-        format!("UPDATE dbo._pg2any_checkpoint SET epoch = {}, source = {source} WHERE name = {name}", taken.epoch);
     session.run(&sql, TAKING).await?;
-    Ok(taken)
+    Ok(checkpoint)
 }
 
-fn line(row: Texts) -> Option<Line> {
-    let [epoch, source, lsn, command, digest] = <[_; 5]>::try_from(row).ok()?;
-    Some(Line {
-        epoch: epoch?.parse().ok()?,
+fn line(row: Texts) -> Line {
+    let [epoch, source, commit_end_lsn, command, digest] = <[_; 5]>::try_from(row).unwrap_or_default();
+    let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).map(i64::cast_unsigned);
+    Line {
+        epoch: number(epoch).unwrap_or(0),
         source,
-        lsn,
-        command: command.and_then(|command| command.parse().ok()),
-        digest: digest.and_then(|digest| digest.parse().ok()).map(i64::cast_unsigned),
-    })
+        commit_end_lsn,
+        command_index: number(command),
+        digest: number(digest),
+    }
 }
 
 fn text_or_null(text: Option<&str>) -> String {
@@ -112,8 +112,8 @@ fn write_sql(
     position: Position,
     digest: Option<u64>,
 ) -> String {
-    let (lsn, command) = columns(position);
-    let (old_lsn, old_command) = previous.map(columns).unzip();
+    let (lsn, command) = columns(Some(position));
+    let (old_lsn, old_command) = columns(previous);
     let is = |column: &str, value: Option<String>| match value {
         Some(value) => format!("{column} = {value}"),
         None => format!("{column} IS NULL"),
@@ -121,18 +121,18 @@ fn write_sql(
     format!(
         "UPDATE dbo._pg2any_checkpoint SET commit_end_lsn = {}, command_index = {}, source = COALESCE(source, {}), digest = {} \
          WHERE name = {} AND epoch = {epoch} AND {} AND {}",
-        quote_text(&lsn),
+        text_or_null(lsn.as_deref()),
         number_or_null(command),
         options.source.as_deref().map_or_else(|| "source".to_owned(), quote_text),
         number_or_null(digest.map(u64::cast_signed)),
         quote_text(&options.cursor),
         is("commit_end_lsn", old_lsn.as_deref().map(quote_text)),
-        is("command_index", old_command.flatten().map(|command| command.to_string())),
+        is("command_index", old_command.map(|command| command.to_string())),
     )
 }
 
 fn fenced(cursor: &str, epoch: u64) -> DestinationError {
-    DestinationError::fenced(cursor, epoch, "the same database")
+    DestinationError::fenced(cursor, epoch, PLACE)
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ impl Destination for SqlServer {
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
         // The server rolls back what a connection left open when it goes.
         self.connected = None;
-        let address = Address::parse(&self.options.uri)?;
+        let address = Address::parse(self.options.uri.expose())?;
         let mut session = Session::open(&address, &self.options).await?;
         if !std::mem::replace(&mut self.warned, true) {
             session.warn().await?;
@@ -170,7 +170,7 @@ impl Destination for SqlServer {
             session.run("IF @@TRANCOUNT > 0 ROLLBACK", "rolling back failed").await?;
         } else {
             // The server rolls back what the old connection left open; the epoch stays ours.
-            let address = Address::parse(&self.options.uri)?;
+            let address = Address::parse(self.options.uri.expose())?;
             *session = Session::open(&address, &self.options).await?;
         }
         *open = false;

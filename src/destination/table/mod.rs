@@ -10,7 +10,7 @@
 //!
 //! | file | what it decides |
 //! |---|---|
-//! | `known` | what is kept of each table |
+//! | `known`, `columns` | what is kept of each table |
 //! | `attnum`, `pairing` | which column is which |
 //! | `type_change`, `rewrite` | what existing rows have after a change |
 //! | `key` | the primary key of a table that pg2any makes |
@@ -20,6 +20,7 @@
 //! Covered by: `destination::table::tests`, and for each destination by `it::corpus`.
 
 mod attnum;
+mod columns;
 mod deferred;
 mod dialect;
 mod evolve;
@@ -41,13 +42,13 @@ mod writing;
 
 pub use deferred::DeferredRows;
 pub use dialect::{Dialect, Misfit};
-pub use evolve::{Evolution, Questions, evolve, questions};
+pub use evolve::{Questions, evolve, questions};
 pub use existing::{Answers, ExistingColumn, ExistingTable};
 pub use known::{KnownColumn, KnownTable, KnownTables, TableName};
 pub(crate) use plans::Plans;
 pub(crate) use row::{CONSTRAINT, KEY_TAKEN, shortened};
 pub use row::{Matching, RowColumn, RowPlan};
-pub use steps::{Step, Stop, StopReason, Warning};
+pub use steps::{Evolution, Step, Stop, StopReason, Warning};
 pub use type_change::Conversion;
 pub use writing::Verb;
 

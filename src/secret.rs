@@ -1,6 +1,10 @@
 //! A text that never prints itself.
 
+use std::borrow::Cow;
 use std::fmt;
+
+/// What stands in the place of a password.
+const HIDDEN: &str = "***";
 
 /// A connection string or another text that may hold a password.
 ///
@@ -34,8 +38,20 @@ impl Secret {
     /// What does not look like a connection string is not shown at all, since nothing tells where its secret is.
     #[must_use]
     pub fn redacted(&self) -> String {
-        redact(&self.0).unwrap_or_else(|| "***".to_owned())
+        redact(&self.0).unwrap_or_else(|| HIDDEN.to_owned())
     }
+}
+
+/// A text that may quote one of these secrets, with each of them replaced: for what a driver or a server says.
+#[must_use]
+pub fn hide<'a>(text: &'a str, secrets: &[Secret]) -> Cow<'a, str> {
+    let mut text = Cow::Borrowed(text);
+    for secret in secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty()) {
+        if text.contains(secret) {
+            text = Cow::Owned(text.replace(secret, HIDDEN));
+        }
+    }
+    text
 }
 
 /// `None` when the text has a shape in which a password cannot be located with certainty.
