@@ -50,7 +50,8 @@ impl Pipeline {
         pipeline.set("PG2ANY_DATA_DIR", data.to_str().unwrap());
         pipeline.set(
             "RUST_LOG",
-            &std::env::var("PG2ANY_TEST_LOG").unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn".to_owned()),
+            &std::env::var("PG2ANY_TEST_LOG")
+                .unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn,tiberius=off".to_owned()),
         );
         // Many run at the same time; whoever wants the pages asks for a port.
         pipeline.set("PG2ANY_METRICS_ADDRESS", "none");

@@ -108,7 +108,8 @@ impl Session {
 
     async fn set(&mut self, options: &Options) -> Result<(), DestinationError> {
         const SETTING: &str = "setting the session failed";
-        let wait = options.query_timeout.as_millis().clamp(1, 3_600_000);
+        // The server gives up on a lock before the statement's own limit, which would cost the connection.
+        let wait = (options.query_timeout * 3 / 4).as_millis().clamp(1, 3_600_000);
         let sql = format!(
             "SET ANSI_WARNINGS ON; SET ANSI_PADDING ON; SET ANSI_NULLS ON; SET ARITHABORT ON; SET QUOTED_IDENTIFIER ON; \
              SET NUMERIC_ROUNDABORT OFF; SET CONCAT_NULL_YIELDS_NULL ON; SET IMPLICIT_TRANSACTIONS OFF; SET XACT_ABORT ON; \
@@ -169,6 +170,15 @@ impl Session {
     ) -> Result<(), DestinationError> {
         let answer = options.ticking(self.batch(sql)).await;
         self.settle(Ok(answer))?.doing(|| doing.to_owned()).map(|_| ())
+    }
+
+    /// Commits. What became of a commit that failed is looked up by a new connection.
+    pub async fn commit(&mut self, options: &Options) -> Result<(), DestinationError> {
+        let answer = options.ticking(self.batch("COMMIT")).await;
+        self.settle(Ok(answer))?.map(|_| ()).map_err(|error| {
+            self.usable = false;
+            DestinationError::new(FailureKind::Reconnect, "committing failed").cause(error)
+        })
     }
 
     /// The rows of a batch's last query.

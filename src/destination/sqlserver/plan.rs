@@ -16,7 +16,7 @@ use tiberius::ColumnData;
 use super::connection::{BINARY, counted};
 use super::describe::SqlServerTable;
 use super::dialect::{SqlServerDialect, quote, quote_table};
-use super::value::{Form, form, with_collation};
+use super::value::{Form, decimal_text, form, with_collation};
 use crate::change::{Cell, Relation};
 use crate::destination::DestinationError;
 use crate::destination::table::{KnownTable, Matching, RowColumn, RowPlan, TableName};
@@ -84,6 +84,13 @@ impl<'v> Parameters<'v> {
     pub fn add(&mut self, column: &PlanColumn, value: Option<ColumnData<'v>>) -> Place {
         let Some(value) = value else {
             return Place { sql: format!("CAST(NULL AS {})", column.own), null: true };
+        };
+        // The driver counts a zero before the point, for which `decimal(38,38)` has no room.
+        let value = match value {
+            ColumnData::Numeric(Some(number)) if number.precision() > 38 => {
+                ColumnData::String(Some(decimal_text(number).into()))
+            }
+            value => value,
         };
         self.0.push(value);
         let number = self.0.len();
@@ -432,6 +439,19 @@ mod tests {
         assert!(
             plan.insert_staged_sql().starts_with("INSERT INTO [dbo].[t] ([id],[n],[v]) SELECT v0,v1,v2 FROM #pg2any;")
         );
+    }
+
+    #[test]
+    fn a_decimal_that_the_driver_counts_too_wide_is_a_text() {
+        let relation = table("t", &[("id", 23), ("n", 1700)])
+            .with(|relation| relation.columns[1].type_modifier = (38 << 16 | 38) + 4)
+            .build();
+        let plan = plan(&relation, &[("id", "int"), ("n", "decimal(38,38)")], None);
+        let mut parameters = Parameters::default();
+        let text = "0.00000000000000000000000000000000000001";
+        let place = places(&plan, &mut parameters, &[(1, Some(text))]);
+        assert_eq!(place[0].sql, "CAST(@P1 AS decimal(38,38))");
+        assert_eq!(parameters.0, [ColumnData::String(Some(text.into()))]);
     }
 
     #[test]
