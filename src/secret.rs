@@ -87,7 +87,7 @@ fn redact(text: &str) -> Option<String> {
     if !lower.contains("pass") && !lower.contains("pwd") && !lower.contains("secret") {
         return Some(text.to_owned());
     }
-    if text.contains(['\'', '"', '\\']) {
+    if text.contains(['\'', '"', '\\', '{', ';']) {
         return None;
     }
     let words = text.split_whitespace().map(|word| match word.split_once('=') {
@@ -136,6 +136,7 @@ mod tests {
             ("host=h user=u password=p4ss dbname=d", "host=h user=u password=*** dbname=d"),
             ("host=h password='p4 ss'", "***"),
             ("host=h password = p4ss", "***"),
+            ("server=tcp:h,1433;user=u;password=p4ss;database=d", "***"),
             ("./replica.db", "./replica.db"),
         ] {
             let secret = Secret::new(text);

@@ -27,7 +27,11 @@ pub mod mysql;
 mod names;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "sqlserver")]
+pub mod sqlserver;
 pub mod table;
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+mod uri;
 pub mod value;
 
 use std::sync::Arc;
@@ -207,6 +211,35 @@ impl Options {
             schema_mapping: &self.schema_mapping,
             on_dropped_column: self.on_dropped_column,
             on_rewrite: self.on_rewrite,
+        }
+    }
+
+    /// Raises [`Options::steps`] while something lasts that may take long.
+    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+    pub(crate) async fn ticking<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            match tokio::time::timeout(Duration::from_secs(1), &mut future).await {
+                Ok(done) => return done,
+                Err(_) => self.steps.add(1),
+            }
+        }
+    }
+
+    /// What takes the place of a value that the column cannot hold: `None` nothing, so that it is refused; `Some(None)` NULL. It is
+    /// counted.
+    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+    pub(crate) fn in_place_of_unfit<T>(&self, nearest: Option<T>) -> Option<Option<T>> {
+        match (self.unrepresentable, nearest) {
+            (Unrepresentable::Null, _) => {
+                self.metrics.values_nulled.add(1);
+                Some(None)
+            }
+            (Unrepresentable::Clamp, Some(nearest)) => {
+                self.metrics.values_clamped.add(1);
+                Some(Some(nearest))
+            }
+            _ => None,
         }
     }
 

@@ -1,7 +1,6 @@
 //! The tables of the file: what is known of them, how the rows of each relation version are written, and which rows wait for a
 //! unique value. What a change of a table means is decided in [`table`](crate::destination::table).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -12,8 +11,8 @@ use super::dialect::{SqliteDialect, deferred_name, quote, same};
 use super::error::Doing;
 use super::plan::Plan;
 use super::{records, steps};
-use crate::change::{Key, Relation, RelationVersion};
-use crate::destination::table::{KnownTable, KnownTables, Stop, evolve, questions};
+use crate::change::{Key, Relation};
+use crate::destination::table::{KnownTable, KnownTables, Plans, Stop, evolve, questions};
 use crate::destination::{DestinationError, Options};
 use crate::position::Position;
 
@@ -21,9 +20,7 @@ use crate::position::Position;
 pub(super) struct Schema {
     options: Options,
     known: KnownTables,
-    plans: HashMap<RelationVersion, Arc<Plan>>,
-    /// The version that each table fits now.
-    current: HashMap<u32, RelationVersion>,
+    plans: Plans<Plan>,
     pub(super) deferring: Deferring,
     generation: u64,
     /// Something changed since the last commit, so that a rollback has to read it again.
@@ -35,8 +32,7 @@ impl Schema {
     pub fn load(connection: &Connection, options: Options) -> Result<Self, DestinationError> {
         let mut schema = Self {
             known: KnownTables::default(),
-            plans: HashMap::new(),
-            current: HashMap::new(),
+            plans: Plans::default(),
             deferring: Deferring::default(),
             generation: 0,
             changed: true,
@@ -55,7 +51,6 @@ impl Schema {
         }
         self.known = records::load(connection, &self.options.cursor)?;
         self.plans.clear();
-        self.current.clear();
         self.deferring.rows.clear();
         self.generation += 1;
         for (table, waiting) in deferred_tables(connection)? {
@@ -85,9 +80,7 @@ impl Schema {
         connection: &Connection,
         relation: &Arc<Relation>,
     ) -> Result<Arc<Plan>, DestinationError> {
-        if self.current.get(&relation.oid) == Some(&relation.version)
-            && let Some(plan) = self.plans.get(&relation.version)
-        {
+        if let Some(plan) = self.plans.fitting(relation) {
             return Ok(Arc::clone(plan));
         }
         self.changed = true;
@@ -101,10 +94,7 @@ impl Schema {
         if self.known.tables.get(&relation.oid) != Some(&known) {
             self.store(connection, known)?;
         }
-        if let Some(old) = self.current.insert(relation.oid, relation.version) {
-            self.plans.remove(&old);
-        }
-        self.plans.insert(relation.version, Arc::clone(&plan));
+        self.plans.put(relation, Arc::clone(&plan));
         Ok(plan)
     }
 
@@ -136,7 +126,7 @@ impl Schema {
     /// and foreign keys are in force, or rows are deferred.
     pub fn independent_key(&self, relation: &Relation) -> Option<Key> {
         let free = !self.options.enforce_constraints && !self.deferring.rows.any();
-        self.plans.get(&relation.version).filter(|_| free)?.row.independent.clone()
+        self.plans.get(relation.version).filter(|_| free)?.row.independent.clone()
     }
 
     /// The table was emptied, which gave it a new file at the source.
@@ -148,7 +138,7 @@ impl Schema {
     /// At the end of a source transaction no row may be deferred; the tables for them go.
     pub fn end_of_transaction(&mut self, connection: &Connection) -> Result<(), DestinationError> {
         for oid in self.deferring.rows.tables() {
-            let plan = self.current.get(&oid).and_then(|version| self.plans.get(version)).cloned();
+            let plan = self.plans.current(oid).cloned();
             let keys = match &plan {
                 Some(plan) => {
                     retry_all(connection, &mut self.deferring, plan)?;

@@ -68,6 +68,12 @@ pub struct KnownColumn {
 }
 
 impl KnownColumn {
+    /// The length of a `varchar(n)` or `char(n)`.
+    pub(crate) fn text_length(&self) -> Option<i32> {
+        let own = self.type_oid == self.base_oid && matches!(self.family, Family::Text | Family::PaddedText);
+        own.then(|| self.type_modifier - 4).filter(|length| *length > 0)
+    }
+
     /// Whether the type is the same, modifier included.
     pub(super) fn is_of_same_type(&self, other: &Self) -> bool {
         (self.type_oid, self.type_modifier) == (other.type_oid, other.type_modifier)
