@@ -120,6 +120,7 @@ pub async fn check_all(subject: &mut dyn Subject) {
         rows_come_change_and_go(&mut Run::new(subject).await, execution).await;
         many_changes_of_few_rows_have_their_net_effect(&mut Run::new(subject).await, execution).await;
     }
+    many_rows_come_change_and_go_at_once(&mut Run::new(subject).await).await;
     a_row_that_is_not_there_is_named(&mut Run::new(subject).await).await;
     a_table_follows_its_versions(&mut Run::new(subject).await).await;
     a_part_of_a_transaction_is_continued_behind_its_last_command(&mut Run::new(subject).await).await;
@@ -246,6 +247,33 @@ async fn many_changes_of_few_rows_have_their_net_effect(run: &mut Run<'_>, execu
     run.commit().await.unwrap();
     let expected: Vec<String> = (0..10).map(|id| format!("{id}|{}", 390 + id)).collect();
     run.assert_rows(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+/// So many that a destination takes another way than for few, which must not be refused and taken row by row after all.
+async fn many_rows_come_change_and_go_at_once(run: &mut Run<'_>) {
+    const ROWS: usize = 300;
+    let (t, long) = (t(), "x".repeat(40_000));
+    run.execute(&[insert(&t, &[Some("0"), None])], Execution::Net).await.unwrap();
+    run.commit().await.unwrap();
+    let ids: Vec<String> = (1..=ROWS).map(|id| id.to_string()).collect();
+    let value = |id: &str| match id {
+        "7" => None,
+        "8" => Some(long.clone()),
+        _ => Some(format!("v{id}")),
+    };
+    let came: Vec<Built> = ids.iter().map(|id| insert(&t, &[Some(id), value(id).as_deref()])).collect();
+    run.execute_together(&came, Execution::Net).await.unwrap();
+    run.commit().await.unwrap();
+    let changed: Vec<Built> =
+        ids.iter().rev().map(|id| update(&t, &[Some(id), value(id).map(|v| format!("{v}!")).as_deref()])).collect();
+    run.execute_together(&changed, Execution::Net).await.unwrap();
+    run.commit().await.unwrap();
+    assert_eq!(run.subject.rows(&run.options, "t").len(), ROWS + 1);
+    let gone: Vec<Built> = ids.iter().skip(8).map(|id| delete(&t, &[Some(id), None])).collect();
+    run.execute_together(&gone, Execution::Net).await.unwrap();
+    run.commit().await.unwrap();
+    let last = format!("8|{long}!");
+    run.assert_rows(&["0|NULL", "1|v1!", "2|v2!", "3|v3!", "4|v4!", "5|v5!", "6|v6!", "7|NULL", &last]);
 }
 
 async fn a_row_that_is_not_there_is_named(run: &mut Run<'_>) {

@@ -106,6 +106,7 @@ impl Session {
         Ok(Server { folds: !(collation.contains("_CS") || collation.contains("_BIN")) })
     }
 
+    /// `NOCOUNT` stays off: it would hide how many rows a bulk load took.
     async fn set(&mut self, options: &Options) -> Result<(), DestinationError> {
         const SETTING: &str = "setting the session failed";
         // The server gives up on a lock before the statement's own limit, which would cost the connection.
@@ -113,7 +114,7 @@ impl Session {
         let sql = format!(
             "SET ANSI_WARNINGS ON; SET ANSI_PADDING ON; SET ANSI_NULLS ON; SET ARITHABORT ON; SET QUOTED_IDENTIFIER ON; \
              SET NUMERIC_ROUNDABORT OFF; SET CONCAT_NULL_YIELDS_NULL ON; SET IMPLICIT_TRANSACTIONS OFF; SET XACT_ABORT ON; \
-             SET NOCOUNT ON; SET ROWCOUNT 0; SET TEXTSIZE 2147483647; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+             SET NOCOUNT OFF; SET ROWCOUNT 0; SET TEXTSIZE 2147483647; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
              SET LOCK_TIMEOUT {wait}"
         );
         self.run(&sql, SETTING).await?;
