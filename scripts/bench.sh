@@ -3,7 +3,7 @@
 # ancestor crate, in one run, alternating. `--quick` checks that it works, with sizes that say nothing about speed.
 #   scripts/bench.sh [--quick] [--rounds N] [--only w1,w2,w3,w4,w5] [--no-ancestor] [--output DIR]
 #   scripts/bench.sh --dest kafka [--quick] [--rounds N] [--only w1,w2,w3,w4]    into a broker of its own, against the native subscription
-#   scripts/bench.sh --dest mysql [--quick] [--rounds N] [--only w1,w2,w3]    into a MariaDB of its own, against the native subscription
+#   scripts/bench.sh --dest mysql [--quick] [--rounds N] [--only w1,w2,w3,w4] [--no-ancestor]    into a MariaDB of its own, against the native subscription
 #   scripts/bench.sh --limits [--quick] [--only backlog,small,streams,tables]    what does not grow: memory, recovery, cost a row
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,5 +14,5 @@ case " $* " in *" --dest mysql "*) . scripts/lib.sh; need_mariadb ;; esac
 cargo build --release --locked --bin pg2any ${kafka:+--features kafka}
 cargo build --release --locked --manifest-path benches/clients/Cargo.toml ${kafka:+--features kafka}
 if [ "${1:-}" = --limits ]; then shift; exec python3 scripts/bench_limits.py "$@"; fi
-case " $* " in *" --no-ancestor "* | *" --dest mysql "*) ;; *) [ -n "$quick$kafka" ] || cargo build --release --locked --manifest-path benches/ancestor/Cargo.toml ;; esac
+case " $* " in *" --no-ancestor "*) ;; *) [ -n "$quick$kafka" ] || cargo build --release --locked --manifest-path benches/ancestor/Cargo.toml ;; esac
 exec python3 scripts/bench.py "$@"

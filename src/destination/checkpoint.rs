@@ -32,8 +32,8 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The checkpoint as the next writer takes it: under the next epoch, for the present source. `ours` is the epoch that this
-    /// process had last; `place` is where the line is ("the SQLite file").
+    /// The checkpoint as the next writer takes it: under the next epoch, for the present source. `ours` is the last epoch that this
+    /// process may have written; `place` is where the line is ("the SQLite file").
     pub fn take(self, options: &Options, ours: Option<u64>, place: &str) -> Result<Checkpoint, DestinationError> {
         let cursor = &options.cursor;
         if let Some(ours) = ours.filter(|ours| self.epoch > *ours) {

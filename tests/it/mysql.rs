@@ -13,13 +13,13 @@ use crate::random::seeds;
 use crate::server::{Server, failpoints_are_built_in};
 use crate::workload::{Observer, TABLES, Workload};
 
-fn into(server: &'static Server, tables: &str, mysql: &'static MySqlServer) -> (Database, Pipeline) {
+pub fn into(server: &'static Server, tables: &str, mysql: &'static MySqlServer) -> (Database, Pipeline) {
     let (database, mut pipeline) = arrange(server, tables);
     pipeline.write_to(mysql);
     (database, pipeline)
 }
 
-const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
+pub const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
 
 on_each_mysql! {
     fn changes_of_every_kind_arrive(server, mysql) {
@@ -187,22 +187,6 @@ on_each_mysql! {
         assert!(!status.success());
         assert!(first.said().contains("another writer has taken the checkpoint"), "{}", first.said());
         assert!(!pipeline.has("SELECT 1 FROM t"));
-    }
-
-    fn the_restart_of_the_server_costs_time_only(server, mysql) {
-        let Some(own) = MySqlServer::own(mysql.kind, &[]) else { return };
-        let own: &'static MySqlServer = Box::leak(Box::new(own));
-        let (mut database, pipeline) = into(server, TABLE, own);
-        let mut running = pipeline.start();
-        running.until_caught_up(&pipeline, &mut database);
-        database.execute("INSERT INTO t SELECT g, 'a' FROM generate_series(1, 1000) g");
-        own.kill();
-        database.execute("UPDATE t SET v = 'b' WHERE id % 2 = 0");
-        own.launch();
-        running.until_caught_up(&pipeline, &mut database);
-        running.terminate();
-        assert_equal(&database, &pipeline);
-        own.kill();
     }
 
     fn values_that_have_no_place_stop_or_follow_the_policy(server, mysql) {

@@ -42,12 +42,13 @@ macro_rules! arguments {
 }
 pub(super) use arguments;
 
-/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the epoch that this process had last.
+/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the last epoch that this process may have written:
+/// noted before the COMMIT, whose answer can be lost.
 pub(super) async fn take(
     session: &mut Session,
     options: &Options,
     database: &str,
-    ours: Option<u64>,
+    ours: &mut Option<u64>,
 ) -> Result<Checkpoint, DestinationError> {
     session.run("START TRANSACTION", TAKING).await?;
     let taken = take_inside(session, options, ours).await;
@@ -62,7 +63,7 @@ pub(super) async fn take(
 async fn take_inside(
     session: &mut Session,
     options: &Options,
-    ours: Option<u64>,
+    ours: &mut Option<u64>,
 ) -> Result<Checkpoint, DestinationError> {
     let sql =
         "SELECT epoch, source, commit_end_lsn, command_index, digest FROM _pg2any_checkpoint WHERE name = ? FOR UPDATE";
@@ -78,7 +79,8 @@ async fn take_inside(
             digest: row.try_get_unchecked(4).doing(taking)?,
         },
     };
-    let checkpoint = line.take(options, ours, PLACE)?;
+    let checkpoint = line.take(options, *ours, PLACE)?;
+    *ours = Some(checkpoint.epoch);
     let sql = if found.is_empty() {
         "INSERT INTO _pg2any_checkpoint (epoch, source, name) VALUES (?, ?, ?)"
     } else {
