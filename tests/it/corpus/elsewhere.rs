@@ -19,7 +19,7 @@ fn expects(case: &str, sql: &str, wanted: &'static [&'static str]) -> Option<&'s
     ANSWERS.iter().find(|(name, _)| *name == case).map_or(Some(wanted), |(_, answer)| Some(*answer))
 }
 
-fn run(server: &'static Server, mysql: &'static MySqlServer, cases: &[Case], all_tables: bool) {
+fn run_into(server: &'static Server, mysql: &'static MySqlServer, cases: &[Case], all_tables: bool) {
     let set = |pipeline: &mut Pipeline| {
         pipeline.write_to(mysql);
     };
@@ -28,23 +28,23 @@ fn run(server: &'static Server, mysql: &'static MySqlServer, cases: &[Case], all
 
 on_each_mysql! {
     fn operations_arrive(server, mysql) {
-        run(server, mysql, operations::CASES, true);
+        run_into(server, mysql, operations::CASES, true);
     }
 
     fn the_right_row_is_changed(server, mysql) {
-        run(server, mysql, identities::CASES, true);
+        run_into(server, mysql, identities::CASES, true);
     }
 
     fn names_are_kept_and_never_merged(server, mysql) {
-        run(server, mysql, names::CASES, true);
+        run_into(server, mysql, names::CASES, true);
     }
 
     fn a_publication_that_shows_a_part_is_followed(server, mysql) {
-        run(server, mysql, filters::CASES, false);
+        run_into(server, mysql, filters::CASES, false);
     }
 
     fn changes_that_can_be_followed_are_followed(server, mysql) {
-        run(server, mysql, schema::CASES, true);
+        run_into(server, mysql, schema::CASES, true);
     }
 
     fn every_type_comes_back_as_it_was(server, mysql) {
