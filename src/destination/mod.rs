@@ -27,7 +27,11 @@ pub mod mysql;
 mod names;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "sqlserver")]
+pub mod sqlserver;
 pub mod table;
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+mod uri;
 pub mod value;
 
 use std::sync::Arc;
@@ -43,15 +47,47 @@ pub use names::SchemaMapping;
 use crate::change::{Batch, Execution, Relation};
 use crate::metrics::{Metrics, Number};
 use crate::position::Position;
+use crate::secret::Secret;
 
-/// What a destination can do, so that the applier plans what it can execute.
+/// How much the applier gathers before it calls [`Destination::execute`]: whichever is reached first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSize {
+    /// Bytes of frames.
+    pub bytes: usize,
+    /// Commands.
+    pub commands: usize,
+}
+
+/// What a destination can do, so that the applier plans what it can execute. The default is a database whose transactions may
+/// be long and large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// An open transaction may stay open for long without harm, so that a big transaction can be executed while it arrives.
-    pub early_execution: bool,
+    /// How long a transaction may be held open without harm for a source transaction that has not committed yet and sends
+    /// nothing. Zero: nothing is executed before its COMMIT is there.
+    pub held_open: Duration,
     /// How long a transaction may stay open (Kafka: the broker aborts an older one). A source transaction that takes
     /// longer is committed in parts.
     pub longest_transaction: Option<Duration>,
+    /// How many commands a transaction may have. A larger source transaction is committed in parts.
+    pub largest_transaction: Option<u64>,
+    /// The preferred batch. Many small transactions share one, so it is as large as memory allows: the more a batch holds the
+    /// fewer of its rows are written twice (see [`Batch::groups`]).
+    pub batch: BatchSize,
+    /// The preferred batch inside a source transaction with more commands than this batch holds. Its rows mostly lie side by
+    /// side, so a batch is large enough when it amortises a call, and the destination works while the rest is received.
+    pub batch_in_large: BatchSize,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self {
+            held_open: Duration::from_secs(1),
+            longest_transaction: None,
+            largest_transaction: None,
+            batch: BatchSize { bytes: 16 << 20, commands: 160_000 },
+            batch_in_large: BatchSize { bytes: 1 << 20, commands: 4096 },
+        }
+    }
 }
 
 /// What [`Destination::prepare`] did.
@@ -111,8 +147,8 @@ pub enum OnMissingRow {
 /// Everything that a destination is made from.
 #[derive(Clone)]
 pub struct Options {
-    /// Where: a file's path for SQLite, a URI for a server. May hold a password: never log it.
-    pub uri: String,
+    /// Where: a file's path for SQLite, a URI for a server.
+    pub uri: Secret,
     /// The cursor's name, the checkpoint's key.
     pub cursor: String,
     /// Names the source (`system identifier/database/slot`); kept beside the checkpoint and compared at connect.
@@ -148,7 +184,7 @@ pub struct Options {
 impl Options {
     /// Options for this place and cursor; everything else by default.
     #[must_use]
-    pub fn new(uri: impl Into<String>, cursor: impl Into<String>) -> Self {
+    pub fn new(uri: impl Into<Secret>, cursor: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
             cursor: cursor.into(),
@@ -175,6 +211,35 @@ impl Options {
             schema_mapping: &self.schema_mapping,
             on_dropped_column: self.on_dropped_column,
             on_rewrite: self.on_rewrite,
+        }
+    }
+
+    /// Raises [`Options::steps`] while something lasts that may take long.
+    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+    pub(crate) async fn ticking<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            match tokio::time::timeout(Duration::from_secs(1), &mut future).await {
+                Ok(done) => return done,
+                Err(_) => self.steps.add(1),
+            }
+        }
+    }
+
+    /// What takes the place of a value that the column cannot hold: `None` nothing, so that it is refused; `Some(None)` NULL. It is
+    /// counted.
+    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+    pub(crate) fn in_place_of_unfit<T>(&self, nearest: Option<T>) -> Option<Option<T>> {
+        match (self.unrepresentable, nearest) {
+            (Unrepresentable::Null, _) => {
+                self.metrics.values_nulled.add(1);
+                Some(None)
+            }
+            (Unrepresentable::Clamp, Some(nearest)) => {
+                self.metrics.values_clamped.add(1);
+                Some(Some(nearest))
+            }
+            _ => None,
         }
     }
 

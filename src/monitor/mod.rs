@@ -170,7 +170,7 @@ impl Monitor {
                     Reached::Unknown => (false, None),
                 };
                 // Until the destination was asked, the spool's hint tells.
-                let position = checkpoint.or(spool.cursor(&config.cursor_name)?).unwrap_or_default();
+                let position = checkpoint.or(spool.cursor(&config.cursor_name)).unwrap_or_default();
                 let waiting = spool.waiting(position.max(Position::end_of(progress.complete_to)))?;
                 let oldest = waiting.as_ref().map(|waiting| waiting.oldest.commit_time);
                 let glance = activity.glance();

@@ -84,7 +84,7 @@ pub async fn run(
     progress: Arc<Progress>,
     shutdown: CancellationToken,
 ) -> Result<(), SourceError> {
-    let string = Arc::new(ConnectionString::parse(&options.connection_string)?);
+    let string = Arc::new(ConnectionString::parse(options.connection_string.expose())?);
     let intake = spool.intake()?;
     for gap in spool.accepted_gaps()? {
         tracing::warn!(from = %gap.from, to = %gap.to, accepted_at = %gap.accepted_at, "there is an accepted gap: what was committed in it is not at the destination");

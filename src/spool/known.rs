@@ -200,7 +200,7 @@ mod tests {
             put(&mut intake, 7, 300, &["a"]);
             block_on(intake.flush()).unwrap();
             wait_durable(&spool, 300);
-            spool.reader("main").advance(Position::end_of(Lsn(200)));
+            spool.advance("main", Position::end_of(Lsn(200)));
             let deadline = Instant::now() + Duration::from_secs(20);
             while spool.released_up_to() < Lsn(200) {
                 assert!(Instant::now() < deadline);

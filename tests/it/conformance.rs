@@ -1,30 +1,30 @@
 //! What every destination promises, of those that need a server.
 
+use pg2any_lib::config::DestinationType;
 use pg2any_lib::destination::conformance::{Subject, check_all};
-use pg2any_lib::destination::mysql::MySql;
 use pg2any_lib::destination::{Destination, Options};
 
-use crate::mysql_server::{MySqlDatabase, MySqlServer};
+use crate::target::{Place, Target};
 
 /// A database of its own for each check.
-struct Databases(&'static MySqlServer, Vec<MySqlDatabase>);
+struct Databases<P: 'static>(&'static P, Vec<Target>);
 
-impl Subject for Databases {
+impl<P: Place + Sync> Subject for Databases<P> {
     fn options(&mut self) -> Options {
-        let database = apart(|| MySqlDatabase::new(self.0));
-        let options = Options::new(self.0.uri(&database.name), "test");
-        self.1.push(database);
-        options
+        let (_, uri, target) = apart(|| self.0.new_database());
+        self.1.push(target);
+        Options::new(uri, "test")
     }
 
     fn make(&self, options: Options) -> Box<dyn Destination> {
-        Box::new(MySql::new(options))
+        let kind = DestinationType::of_uri(&options.uri).unwrap();
+        kind.make(options).unwrap()
     }
 
     fn rows(&self, _: &Options, table: &str) -> Vec<String> {
-        let database = self.1.last().unwrap();
-        let rows = || database.with(|client| client.rows(&format!("SELECT * FROM {table}"))).unwrap();
-        let mut rows: Vec<String> = apart(rows).into_iter().map(|row| row.join("|")).collect();
+        let target = self.1.last().unwrap();
+        let rows = apart(|| target.rows(&format!("SELECT * FROM {table}"))).unwrap();
+        let mut rows: Vec<String> = rows.into_iter().map(|row| row.join("|")).collect();
         rows.sort();
         rows
     }
@@ -35,9 +35,21 @@ fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().unwrap())
 }
 
+fn check(place: &'static (impl Place + Sync)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(check_all(&mut Databases(place, Vec::new())));
+}
+
+#[cfg(feature = "mysql")]
 on_each_mysql! {
     fn the_contract_is_kept(_server, mysql) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(check_all(&mut Databases(mysql, Vec::new())));
+        check(mysql);
+    }
+}
+
+#[cfg(feature = "sqlserver")]
+on_sqlserver! {
+    fn the_contract_is_kept_by_sql_server(_server, sqlserver) {
+        check(sqlserver);
     }
 }

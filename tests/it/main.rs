@@ -11,6 +11,9 @@ mod server;
 #[cfg(feature = "mysql")]
 #[macro_use]
 mod mysql_server;
+#[cfg(feature = "sqlserver")]
+#[macro_use]
+mod sqlserver_server;
 #[cfg(feature = "kafka")]
 mod broker;
 mod compare;
@@ -22,6 +25,8 @@ mod process;
 mod proxy;
 mod random;
 mod recorder;
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+mod relational;
 mod target;
 mod unsaid;
 mod workload;
@@ -30,7 +35,7 @@ mod adoption;
 mod chaos;
 mod check;
 mod cli;
-#[cfg(all(feature = "mysql", feature = "failpoints"))]
+#[cfg(all(any(feature = "mysql", feature = "sqlserver"), feature = "failpoints"))]
 mod conformance;
 mod connections;
 mod corpus;
@@ -64,4 +69,6 @@ mod refusals;
 mod resources;
 mod restored;
 mod several;
+#[cfg(feature = "sqlserver")]
+mod sqlserver;
 mod syscalls;

@@ -7,8 +7,8 @@ use crate::compare::assert_equal;
 use crate::database::Database;
 use crate::driver::{Pipeline, Running};
 use crate::filesystem::Filesystem;
-use crate::mysql::{TABLE, into};
 use crate::mysql_server::Client;
+use crate::relational::{TABLE, into};
 use crate::target::Target;
 
 const TWO: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY, v text)";

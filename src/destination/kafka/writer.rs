@@ -225,7 +225,7 @@ impl Destination for Kafka {
     fn capabilities(&self) -> Capabilities {
         // A streamed transaction's commit time and LSN, which every event carries, are known at its commit only.
         let longest_transaction = self.is_transactional().then_some(self.timeout / 2);
-        Capabilities { early_execution: false, longest_transaction }
+        Capabilities { held_open: Duration::ZERO, longest_transaction, ..Capabilities::default() }
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
@@ -235,7 +235,7 @@ impl Destination for Kafka {
             return Err(DestinationError::permanent("a text in a column whose schema says number is no legal event")
                 .hint("Use another policy than --unrepresentable text, or leave --kafka-schemas away"));
         }
-        let address = Address::parse(&uri, kafka.prefix.as_deref())?;
+        let address = Address::parse(uri.expose(), kafka.prefix.as_deref())?;
         let (base, limit) = (client::base(&address, &kafka), self.options.connect_timeout);
         let checkpoint_topic = format!("{}.pg2any-checkpoint", address.prefix);
         let reader = Reader::new(&base, checkpoint_topic.clone(), limit)?;
@@ -292,9 +292,10 @@ impl Destination for Kafka {
             position,
             counts,
         };
+        // Before it is written: the answer can be lost.
+        self.epoch = Some(epoch);
         session.commit(&cursor, entry)?;
         pass("kafka.epoch_written")?;
-        self.epoch = Some(epoch);
         self.session = Some(session);
         Ok(checkpoint)
     }

@@ -42,8 +42,7 @@ macro_rules! arguments {
 }
 pub(super) use arguments;
 
-/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the last epoch that this process may have written:
-/// noted before the COMMIT, whose answer can be lost.
+/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the last epoch that this process may have written.
 pub(super) async fn take(
     session: &mut Session,
     options: &Options,
@@ -79,8 +78,7 @@ async fn take_inside(
             digest: row.try_get_unchecked(4).doing(taking)?,
         },
     };
-    let checkpoint = line.take(options, *ours, PLACE)?;
-    *ours = Some(checkpoint.epoch);
+    let checkpoint = line.take(options, ours, PLACE)?;
     let sql = if found.is_empty() {
         "INSERT INTO _pg2any_checkpoint (epoch, source, name) VALUES (?, ?, ?)"
     } else {

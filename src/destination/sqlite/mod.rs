@@ -80,7 +80,7 @@ impl Sqlite {
     }
 
     fn path(&self) -> &str {
-        let path = self.options.uri.as_str();
+        let path = self.options.uri.expose();
         path.strip_prefix("sqlite://").or_else(|| path.strip_prefix("sqlite:")).unwrap_or(path)
     }
 
@@ -148,7 +148,7 @@ fn pass(name: &str) -> Result<(), DestinationError> {
 #[async_trait]
 impl Destination for Sqlite {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { early_execution: true, longest_transaction: None }
+        Capabilities::default()
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
