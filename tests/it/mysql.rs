@@ -1,9 +1,8 @@
 //! MySQL and MariaDB as the destination, with real servers: nothing lost, nothing doubled, nothing reordered, and a schema change
 //! that commits is continued after a kill.
 
-use crate::compare::assert_equal;
 use crate::driver::Pipeline;
-use crate::relational::{self, TABLE, into};
+use crate::relational;
 
 on_each_mysql! {
     fn changes_of_every_kind_arrive(server, mysql) {

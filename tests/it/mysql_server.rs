@@ -117,7 +117,8 @@ impl MySqlServer {
         Some((TURNS[kind as usize].lock().unwrap_or_else(PoisonError::into_inner), server?))
     }
 
-    fn own(kind: Kind) -> Option<Self> {
+    /// One of a test's own.
+    pub fn own(kind: Kind) -> Option<Self> {
         match kind.program() {
             Ok(program) => Some(Self::start(kind, program)),
             Err(missing) => {

@@ -44,7 +44,7 @@ pub fn run(server: &'static Server, cases: &[Case], settings: &[(&str, &str)], a
             pipeline.set(name, value);
         }
     };
-    run_with(server, cases, all_tables, &set, &|_, _, wanted| Some(wanted));
+    run_with(server, &cases.iter().collect::<Vec<_>>(), all_tables, &set, &|_, _, wanted| Some(wanted));
 }
 
 /// What a destination answers to a case's query, when SQLite answers this; `None`: that is not asked.
@@ -53,7 +53,7 @@ type Expects<'a> = &'a dyn Fn(&str, &str, &'static [&'static str]) -> Option<&'s
 /// The same with a pipeline that is set by the caller.
 fn run_with(
     server: &'static Server,
-    cases: &[Case],
+    cases: &[&Case],
     all_tables: bool,
     set: &dyn Fn(&mut Pipeline),
     expects: Expects<'_>,
