@@ -35,10 +35,12 @@ use crate::spool::{Pressure, Spool, SpoolError};
 
 #[cfg(feature = "metrics")]
 pub use http::bind;
-pub use readiness::{BEHIND_SECONDS, Reason, State};
+pub use readiness::BEHIND_SECONDS;
 pub use samples::Rates;
 use samples::{Movement, Sample, Samples};
-pub use snapshot::{Applying, DestinationView, OpenTransaction, Snapshot, SourceView, SpoolView, Totals};
+pub use snapshot::{
+    Applying, DestinationView, OpenTransaction, Reason, Snapshot, SourceView, SpoolView, State, Totals,
+};
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_secs(1);

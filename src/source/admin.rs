@@ -9,9 +9,10 @@ use super::error::SourceError;
 use super::gap::{Gap, KnownEnd};
 use super::options::SourceOptions;
 use super::replication_stream::Interrupt;
-use super::slot::{SlotRetention, SlotState};
+use super::slot::SlotState;
 use super::{reader, session, slot};
 use crate::position::Lsn;
+use crate::progress::SlotRetention;
 use crate::spool::{SourceIdentity, Spool};
 
 /// A slot that was just made, and the session that holds its snapshot.

@@ -13,7 +13,7 @@ use super::frames::{Frames, Step};
 use super::history::History;
 use super::protocol::{Envelope, Message, cut_xid};
 use crate::change::{Catalogue, Command, Relation, RelationRecord, RelationVersion, Tag, relation_oids};
-use crate::fuzzing::{directory, pieces};
+use crate::fuzzing::input::{directory, pieces};
 use crate::metrics::Metrics;
 use crate::position::{Lsn, Xid};
 use crate::secret::Secret;

@@ -53,7 +53,7 @@ pub use identity::IdentityMismatch;
 pub use options::{OnPublicationChange, Origin, SourceOptions};
 pub use preflight::{Finding, Level, check_source};
 pub use publications::PublicationChange;
-pub use slot::{SlotRetention, SlotState};
+pub use slot::SlotState;
 
 use crate::backoff::Backoff;
 use crate::metrics::Component;

@@ -236,6 +236,12 @@ impl Spool {
         cursors.changed.push(name.to_owned());
     }
 
+    /// The last commits that were received, durable or not.
+    #[must_use]
+    pub fn known_commits(&self) -> KnownCommits {
+        lock(&self.core.known).clone()
+    }
+
     /// Leads back here while somebody else holds the spool, and does not keep it open.
     pub(crate) fn weak(&self) -> impl Fn() -> Option<Self> + Send + use<> {
         let (core, writing) = (Arc::downgrade(&self.core), Arc::downgrade(&self.writing));

@@ -17,7 +17,7 @@ impl<P: Place + Sync> Subject for Databases<P> {
     }
 
     fn make(&self, options: Options) -> Box<dyn Destination> {
-        let kind = DestinationType::of_uri(&options.uri).unwrap();
+        let kind = DestinationType::of_uri(options.uri.expose()).unwrap();
         kind.make(options).unwrap()
     }
 
