@@ -3,7 +3,7 @@
 # ancestor crate, in one run, alternating. `--quick` checks that it works, with sizes that say nothing about speed.
 #   scripts/bench.sh [--quick] [--rounds N] [--only w1,w2,w3,w4,w5] [--no-ancestor] [--output DIR]
 #   scripts/bench.sh --dest kafka [--quick] [--rounds N] [--only w1,w2,w3,w4]    into a broker of its own, against the native subscription
-#   scripts/bench.sh --dest mysql [--quick] [--rounds N] [--only w1,w2,w3]    into a MariaDB of its own, against the native subscription
+#   scripts/bench.sh --dest mysql [--quick] [--rounds N] [--only w1,w2,w3,w4] [--no-ancestor]    into a MariaDB of its own, against the native subscription
 #   scripts/bench.sh --dest sqlserver [--quick] [--rounds N] [--only w1,w2,w3]    into the SQL Server of PG2ANY_TEST_SQLSERVER_URL, against a plain bulk load
 #   scripts/bench.sh --limits [--quick] [--only backlog,small,streams,tables]    what does not grow: memory, recovery, cost a row
 set -euo pipefail
@@ -16,5 +16,5 @@ sqlserver=; case " $* " in *" --dest sqlserver "*) sqlserver=1; : "${PG2ANY_TEST
 cargo build --release --locked --bin pg2any ${kafka:+--features kafka}
 cargo build --release --locked --manifest-path benches/clients/Cargo.toml ${kafka:+--features kafka} ${sqlserver:+--features sqlserver}
 if [ "${1:-}" = --limits ]; then shift; exec python3 scripts/bench_limits.py "$@"; fi
-case " $* " in *" --no-ancestor "* | *" --dest mysql "* | *" --dest sqlserver "*) ;; *) [ -n "$quick$kafka" ] || cargo build --release --locked --manifest-path benches/ancestor/Cargo.toml ;; esac
+case " $* " in *" --no-ancestor "* | *" --dest sqlserver "*) ;; *) [ -n "$quick$kafka" ] || cargo build --release --locked --manifest-path benches/ancestor/Cargo.toml ;; esac
 exec python3 scripts/bench.py "$@"

@@ -14,6 +14,8 @@
 //! The applier may call `execute` long before it may call `commit` (a big transaction is executed while it is received),
 //! and may call `rollback` in between.
 
+// What several destinations of tables share is in part unused in a build with one of them, or none.
+#[cfg_attr(not(all(feature = "mysql", feature = "sqlite")), allow(dead_code, unused_imports))]
 mod checkpoint;
 #[cfg(any(test, feature = "failpoints"))]
 #[doc(hidden)]
@@ -29,9 +31,11 @@ mod names;
 pub mod sqlite;
 #[cfg(feature = "sqlserver")]
 pub mod sqlserver;
+#[cfg_attr(not(all(feature = "mysql", feature = "sqlite")), allow(dead_code, unused_imports))]
 pub mod table;
 #[cfg(any(feature = "mysql", feature = "sqlserver"))]
 mod uri;
+#[cfg_attr(not(all(feature = "mysql", feature = "sqlite")), allow(dead_code, unused_imports))]
 pub mod value;
 
 use std::sync::Arc;

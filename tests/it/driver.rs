@@ -70,6 +70,14 @@ impl Pipeline {
         self
     }
 
+    /// Through an address of the same database that differs.
+    #[cfg(feature = "mysql")]
+    pub fn write_by(&mut self, change: impl Fn(&str, &str) -> String) -> &mut Self {
+        let Target::MySql(database) = &self.target else { panic!("another destination") };
+        let uri = change(&database.server.uri(&database.name), &database.name);
+        self.set("CDC_DEST_URI", &uri)
+    }
+
     /// Where it writes.
     pub const fn target(&self) -> &Target {
         &self.target
