@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 BIN = Path(os.environ.get("PG2ANY_TEST_PG15_BIN", "/usr/lib/postgresql/15/bin"))
@@ -126,6 +127,35 @@ class MariaDb:
         return {"CDC_DEST_TYPE": "MySQL", "CDC_DEST_URI": f"mysql://bench:bench@127.0.0.1:{self.port}/{database}"}
 
 
+class SqlServer:
+    """The SQL Server of PG2ANY_TEST_SQLSERVER_URL, each contender in a database of its own."""
+
+    def __init__(self):
+        self.url = urllib.parse.urlsplit(os.environ["PG2ANY_TEST_SQLSERVER_URL"])
+        self.parameters = dict(urllib.parse.parse_qsl(self.url.query))
+        self.databases = []
+
+    def ado(self, database):
+        quoted = lambda text: "'" + urllib.parse.unquote(text).replace("'", "''") + "'"
+        encrypt = {"off": "DANGER_PLAINTEXT"}.get(self.parameters.get("encrypt", "true"), self.parameters.get("encrypt", "true"))
+        return (f"server=tcp:{self.url.hostname},{self.url.port or 1433};user={quoted(self.url.username)};password={quoted(self.url.password)};"
+                f"database={database};encrypt={encrypt};TrustServerCertificate={self.parameters.get('trustServerCertificate', 'false')}")
+
+    def tool(self, what, argument, database="master"):
+        out = subprocess.run([TARGET / "sqlserver", what, self.ado(database), str(argument)], capture_output=True, text=True)
+        return out.stdout.strip()
+
+    def uri(self, database):
+        if database not in self.databases:
+            self.databases.append(database)
+            self.tool("query", f"IF DB_ID('{database}') IS NULL CREATE DATABASE {database}")
+        return urllib.parse.urlunsplit(self.url._replace(path=f"/{database}"))
+
+    def close(self):
+        for database in self.databases:
+            self.tool("query", f"DROP DATABASE {database}")
+
+
 class Terminal:
     """A client program that stays open, so that polling costs no process."""
 
@@ -216,10 +246,14 @@ class Bench:
             if arguments.dest == "mysql":
                 self.contenders += [("mysql", n), ("mysql off", n), ("native off", n), ("native on", n)]
                 continue
+            if arguments.dest == "sqlserver":
+                self.contenders += [("sqlserver", n), ("sqlserver off", n), ("native off", n)]
+                continue
             self.contenders += [("pg2any", n), ("pg2any off", n), ("native off", n), ("native on", n), ("receive off", n), ("receive on", n)]
         self.broker = Broker() if arguments.dest == "kafka" else None
         self.mariadb = MariaDb() if arguments.dest == "mysql" else None
-        if not quick and not arguments.no_ancestor and not self.broker:
+        self.sqlserver = SqlServer() if arguments.dest == "sqlserver" else None
+        if not quick and not arguments.no_ancestor and arguments.dest in ("sqlite", "mysql"):
             self.contenders.append(("pg2any_lib", 0))
         for kind, n in self.contenders:
             self.sql(f"select pg_create_logical_replication_slot('{self.slot(kind, n)}', 'pgoutput')")
@@ -359,6 +393,11 @@ class Bench:
             result = self.process(slot, [TARGET / "pg2any", "run"], self.pg2any_environment(slot) | more, shows)
             print(f"mariadb cpu {cpu_of(self.mariadb.process.pid) - server:.2f} s", flush=True)
             return result
+        if kind.startswith("sqlserver"):
+            more = {"CDC_DEST_TYPE": "SqlServer", "CDC_DEST_URI": self.sqlserver.uri(slot)}
+            more["CDC_STREAMING"] = "false" if kind == "sqlserver off" else "true"
+            shows = lambda: self.sqlserver.tool("query", f"select 1 from marker where id = {self.markers}", slot) == "1"
+            return self.process(slot, [TARGET / "pg2any", "run"], self.pg2any_environment(slot) | more, shows)
         if kind.startswith("receive"):
             return self.process(slot, [TARGET / "receive", self.source.url("bench", True), slot, "bench", kind.split()[1], until])
         return self.native(slot)
@@ -438,12 +477,23 @@ class Bench:
             result = self.drain(kind, n, until)
             if name not in ("init", "settle"):
                 self.note(name, kind, result)
-        if name in ("w1", "w3") and not self.broker and not self.mariadb:
+        if name in ("w1", "w3") and self.arguments.dest == "sqlite":
             self.floor(name)
+        if self.sqlserver and name in ("w1", "w2"):
+            self.server_alone(name)
         if ("pg2any_lib", 0) in self.contenders and name in ("init", "w1", "w3", "w2"):
             result = self.ancestor(name, {"w2": 30}.get(name, 300))
             if name != "init":
                 self.note(name, "pg2any_lib", result)
+
+    def server_alone(self, name):
+        """SQL Server alone: W1's rows by a plain bulk load; of W2 its updates row by row."""
+        slot = self.slot("sqlserver", 0)
+        what, rows = ("bulk", self.rows) if name == "w1" else ("rows", 3 * self.transactions // 20)
+        wall = float(self.sqlserver.tool(what, rows, slot) or "nan")
+        print(f"{name} {what} by itself: {rows / wall:.0f} rows/s", flush=True)
+        # Row by row a twentieth of the updates is enough to tell.
+        self.note(name, f"{what} alone", {"wall": wall * (1 if name == "w1" else 20), "cpu": 0, "rss": 0, "written": 0, "sender": 0})
 
     def floor(self, name):
         """SQLite alone, by prepared statements: the same rows changed and committed as often, with as many syncs."""
@@ -578,11 +628,11 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--only", default="w1,w3,w2,w4,w5")
-    parser.add_argument("--dest", choices=["sqlite", "kafka", "mysql"], default="sqlite")
+    parser.add_argument("--dest", choices=["sqlite", "kafka", "mysql", "sqlserver"], default="sqlite")
     parser.add_argument("--no-ancestor", action="store_true")
     parser.add_argument("--output", default=None)
     arguments = parser.parse_args()
-    chosen = arguments.only.split(",")
+    chosen, bench = arguments.only.split(","), None
     try:
         bench = Bench(arguments)
         bench.phase("init")
@@ -592,7 +642,7 @@ def main():
             if name in chosen or (name == "w1" and "w3" in chosen):
                 bench.phase(name)
                 bench.phase("settle")
-        if "w4" in chosen:
+        if "w4" in chosen and arguments.dest != "sqlserver":
             bench.latency()
         if "w5" in chosen:
             bench.phase("w5")
@@ -606,6 +656,8 @@ def main():
         print("1 passed, 0 failed")
     finally:
         clean_up()
+        if bench and bench.sqlserver:
+            bench.sqlserver.close()
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ impl Destination for SqlServer {
         }
         checkpoint::write(session, &options, *epoch, previous, position, digest).await?;
         pass("sqlserver.checkpoint_written")?;
-        session.run_long("COMMIT", "committing failed", &options).await?;
+        session.commit(&options).await?;
         *open = false;
         tables.committed();
         pass("sqlserver.committed")
