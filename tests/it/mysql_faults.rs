@@ -32,7 +32,7 @@ fn connection(pipeline: &Pipeline, client: &mut Client, condition: &str) -> Opti
         "SELECT id FROM information_schema.processlist WHERE user = 'tester' AND db = '{}' AND {condition}",
         name(pipeline)
     );
-    client.rows(&sql).unwrap().into_iter().next()?.into_iter().next()
+    client.rows(&sql).unwrap_or_default().into_iter().next()?.into_iter().next()
 }
 
 /// Waits until pg2any's transaction, in which something is written, waits for a lock.

@@ -84,6 +84,8 @@ impl Session {
     pub async fn open(address: &Address, options: &Options) -> Result<Self, DestinationError> {
         let connecting = || format!("connecting to {} failed", address.place());
         let connect = address.options().statement_cache_capacity(STATEMENTS).disable_statement_logging();
+        // Who checks a certificate takes the process's provider, and a build with SQL Server has two to choose from. Chosen once.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let connected = tokio::time::timeout(options.connect_timeout, connect.connect()).await;
         let connection = connected
             .map_err(|_| {

@@ -44,16 +44,16 @@ pub fn run(server: &'static Server, cases: &[Case], settings: &[(&str, &str)], a
             pipeline.set(name, value);
         }
     };
-    run_with(server, &cases.iter().collect::<Vec<_>>(), all_tables, &set, &|_, _, wanted| Some(wanted));
+    run_with(server, cases, all_tables, &set, &|_, wanted| Some(wanted));
 }
 
-/// What a destination answers to a case's query, when SQLite answers this; `None`: that is not asked.
-type Expects<'a> = &'a dyn Fn(&str, &str, &'static [&'static str]) -> Option<&'static [&'static str]>;
+/// What a destination answers to a query of a case, when SQLite answers this; `None`: that is not asked.
+type Expects<'a> = &'a dyn Fn(&str, &'static [&'static str]) -> Option<&'static [&'static str]>;
 
 /// The same with a pipeline that is set by the caller.
 fn run_with(
     server: &'static Server,
-    cases: &[&Case],
+    cases: &[Case],
     all_tables: bool,
     set: &dyn Fn(&mut Pipeline),
     expects: Expects<'_>,
@@ -84,7 +84,7 @@ fn run_with(
     running.terminate();
     for case in cases {
         for (sql, wanted) in case.expect {
-            let Some(wanted) = expects(case.name, sql, wanted) else { continue };
+            let Some(wanted) = expects(sql, wanted) else { continue };
             match pipeline.target().rows(sql) {
                 Ok(got) => {
                     let got: Vec<_> = got.into_iter().map(|row| row.join("|")).collect();
