@@ -22,17 +22,22 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::driver::PATIENCE;
+use crate::filesystem::Filesystem;
 use crate::server::say;
 
 /// The user of the guarded listener, and the password as an address has it.
 pub const USER: (&str, &str) = ("shop", "p%40ss");
 
+const LOGIN: &str = "org.apache.kafka.common.security.";
+
 /// A running broker.
 pub struct Broker {
     pub port: u16,
-    /// Where it wants TLS with a client's certificate, and a password.
+    /// Where it wants TLS with a client's certificate, and a password or a token.
     pub guarded: u16,
     controller: u16,
+    /// Its number in the cluster, from 1.
+    pub number: i32,
     directory: PathBuf,
     libraries: PathBuf,
     _watchdog: Child,
@@ -52,6 +57,8 @@ pub struct Record {
     pub partition: i32,
     pub key: Value,
     pub value: Option<Value>,
+    /// The value as it was written.
+    pub text: Option<String>,
     pub headers: Vec<(String, String)>,
 }
 
@@ -91,9 +98,46 @@ impl Broker {
 
     /// One of a test's own, for what would disturb the others.
     pub fn own() -> Option<Self> {
+        Self::cluster(1)?.pop()
+    }
+
+    /// Several brokers with three replicas of everything, as far as there are so many; one may be missing.
+    pub fn cluster(size: u16) -> Option<Vec<Self>> {
+        let brokers = Self::prepared(size)?;
+        for broker in &brokers {
+            broker.format();
+        }
+        for broker in &brokers {
+            broker.spawn();
+        }
+        for broker in &brokers {
+            broker.wait();
+        }
+        Some(brokers)
+    }
+
+    /// One whose data are on a disk of so many megabytes; `None`, said loudly, where there cannot be one.
+    pub fn on_a_small_disk(megabytes: u32) -> Option<(Self, Filesystem)> {
+        let broker = Self::prepared(1)?.pop()?;
+        let disk = Filesystem::in_memory(&broker.directory.join("data"), megabytes)?;
+        broker.format();
+        broker.launch();
+        Some((broker, disk))
+    }
+
+    /// Brokers that know of each other, and have no data yet.
+    fn prepared(size: u16) -> Option<Vec<Self>> {
         static SAID: Once = Once::new();
         match libraries() {
-            Ok(libraries) => Some(Self::start(libraries)),
+            Ok(libraries) => {
+                let brokers: Vec<_> = (1..=size).map(|number| Self::new(number.into(), libraries.clone())).collect();
+                let voters = brokers.iter().map(|broker| format!("{}@127.0.0.1:{}", broker.number, broker.controller));
+                let voters = voters.collect::<Vec<_>>().join(",");
+                for broker in &brokers {
+                    broker.configure(&voters, size);
+                }
+                Some(brokers)
+            }
             Err(missing) => {
                 assert!(std::env::var("PG2ANY_TEST_REQUIRE").as_deref() != Ok("all"), "{missing}");
                 SAID.call_once(|| say(&format!("SKIPPED: every test of the Kafka destination. {missing}")));
@@ -102,10 +146,10 @@ impl Broker {
         }
     }
 
-    fn start(libraries: PathBuf) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("pg2any-test-kafka-{}-{number}", std::process::id()));
+    fn new(number: i32, libraries: PathBuf) -> Self {
+        static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-{}", std::process::id(), DIRECTORIES.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(format!("pg2any-test-kafka-{name}"));
         fs::create_dir(&directory).unwrap();
         // Ends with this process, however it ends: then its end of the pipe is closed.
         let watchdog = Command::new("sh")
@@ -117,39 +161,46 @@ impl Broker {
             .spawn()
             .unwrap();
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
-        let broker =
-            Self { port: free(), guarded: free(), controller: free(), directory, libraries, _watchdog: watchdog };
-        broker.configure();
-        let formatted = broker
-            .java("-Xmx128m", "kafka.tools.StorageTool")
-            .args(["format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c", "server.properties"])
-            .output()
-            .unwrap();
-        assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-        broker.launch();
-        broker
+        Self { port: free(), guarded: free(), controller: free(), number, directory, libraries, _watchdog: watchdog }
     }
 
-    fn configure(&self) {
-        let Self { port, guarded, controller, directory, .. } = self;
+    fn configure(&self, voters: &str, size: u16) {
+        let Self { port, guarded, controller, number, directory, .. } = self;
         crate::connections::certificates(directory);
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
         fs::write(directory.join("server.pem"), read("server.key") + &read("server.crt")).unwrap();
+        let (replicas, in_sync) = (size.min(3), size.clamp(2, 3) - 1);
         let text = format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+            "process.roles=broker,controller\nnode.id={number}\ncontroller.quorum.voters={voters}\n\
              listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},GUARDED://127.0.0.1:{guarded}\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_SSL\n\
              ssl.keystore.type=PEM\nssl.keystore.location=server.pem\nssl.truststore.type=PEM\nssl.truststore.location=ca.crt\n\
-             listener.name.guarded.ssl.client.auth=required\nlistener.name.guarded.sasl.enabled.mechanisms=PLAIN\n\
-             listener.name.guarded.plain.sasl.jaas.config=\
-             org.apache.kafka.common.security.plain.PlainLoginModule required user_shop=\"p@ss\";\n\
-             controller.listener.names=CONTROLLER\nlog.dirs={}/data\noffsets.topic.replication.factor=1\n\
-             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             transaction.state.log.num.partitions=1\nauto.create.topics.enable=false\n\
+             listener.name.guarded.ssl.client.auth=required\n\
+             listener.name.guarded.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER\n\
+             listener.name.guarded.plain.sasl.jaas.config={LOGIN}plain.PlainLoginModule required user_shop=\"p@ss\" user_clerk=\"p@ss\";\n\
+             listener.name.guarded.scram-sha-256.sasl.jaas.config={LOGIN}scram.ScramLoginModule required;\n\
+             listener.name.guarded.scram-sha-512.sasl.jaas.config={LOGIN}scram.ScramLoginModule required;\n\
+             listener.name.guarded.oauthbearer.sasl.jaas.config={LOGIN}oauthbearer.OAuthBearerLoginModule required;\n\
+             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nsuper.users=User:ANONYMOUS;User:shop\n\
+             controller.listener.names=CONTROLLER\nlog.dirs={}/data\noffsets.topic.replication.factor={replicas}\n\
+             default.replication.factor={replicas}\nmin.insync.replicas={in_sync}\n\
+             transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\n\
+             transaction.state.log.num.partitions=1\nauto.create.topics.enable=false\nlog.index.size.max.bytes=65536\n\
              transaction.abort.timed.out.transaction.cleanup.interval.ms=500\n",
             directory.display()
         );
         fs::write(directory.join("server.properties"), text).unwrap();
+    }
+
+    fn format(&self) {
+        let formatted = self
+            .java("-Xmx128m", "kafka.tools.StorageTool")
+            .args(["format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c", "server.properties"])
+            .args(["--add-scram", "SCRAM-SHA-256=[name=shop,password=p@ss]"])
+            .args(["--add-scram", "SCRAM-SHA-512=[name=shop,password=p@ss]"])
+            .output()
+            .unwrap();
+        assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
     }
 
     fn java(&self, memory: &str, class: &str) -> Command {
@@ -161,31 +212,47 @@ impl Broker {
 
     /// Starts it (again), and waits until it answers.
     pub fn launch(&self) {
+        self.spawn();
+        self.wait();
+    }
+
+    fn spawn(&self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).unwrap();
         let mut child = self
-            .java("-Xmx512m", "kafka.Kafka")
+            .java("-Xmx384m", "kafka.Kafka")
             .arg("server.properties")
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .expect("java starts");
         fs::write(self.directory.join("pid"), child.id().to_string()).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let said = || fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "no broker: {}", said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
         // Reaps it whenever it ends.
         std::thread::spawn(move || child.wait());
     }
 
+    fn wait(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let said = || fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            assert!(self.runs() && Instant::now() < deadline, "no broker: {}", said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn pid(&self) -> String {
+        fs::read_to_string(self.directory.join("pid")).unwrap()
+    }
+
+    /// Whether its process is there.
+    pub fn runs(&self) -> bool {
+        Path::new(&format!("/proc/{}/cmdline", self.pid())).exists()
+    }
+
     /// kill -9, and waits until it is gone.
     pub fn kill(&self) {
-        let pid = fs::read_to_string(self.directory.join("pid")).unwrap();
-        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-9", &self.pid()]).status().unwrap().success());
         let deadline = Instant::now() + PATIENCE;
-        while Path::new(&format!("/proc/{pid}/cmdline")).exists() {
+        while self.runs() {
             assert!(Instant::now() < deadline, "the broker does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -264,7 +331,7 @@ fn reader(brokers: &str) -> ClientConfig {
 }
 
 /// Everything that a `read_committed` reader of these brokers sees in a topic. A key that is no JSON, like the checkpoint's, counts as none.
-fn records(brokers: &str, topic: &str) -> Vec<Record> {
+pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
     let consumer: BaseConsumer = reader(brokers).create().unwrap();
     let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return Vec::new() };
     let partitions = metadata.topics()[0].partitions().len();
@@ -289,6 +356,7 @@ fn records(brokers: &str, topic: &str) -> Vec<Record> {
                     partition: message.partition(),
                     key: message.key().map(json).unwrap_or_default(),
                     value: message.payload().map(json),
+                    text: message.payload().map(|bytes| text(Some(bytes))),
                     headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
                 });
             }

@@ -2,11 +2,75 @@
 
 use std::time::Duration;
 
-use crate::broker::{Broker, USER};
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Reply};
+
+use crate::broker::{Broker, USER, records};
 use crate::delivery::arrange;
+use crate::driver::PATIENCE;
 use crate::kafka::{TABLE, into, ops, until_caught_up};
 
+/// What becomes of it.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// librdkafka or the destination asks again; nothing is said.
+    GoesOn,
+    /// The transaction is aborted and its batch run again, by the same producer.
+    Again,
+    /// A new producer, from the checkpoint.
+    NewProducer,
+    /// It stops, and says this.
+    Stops(&'static str),
+}
+
+/// What librdkafka's mock cluster answers to a request, once for each of these.
+#[rustfmt::skip]
+const REPLIES: &[(Api, &[Reply], Then)] = &[
+    (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, Reply::RD_KAFKA_RESP_ERR_NOT_COORDINATOR], Then::GoesOn),
+    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS], Then::GoesOn),
+    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, Reply::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS], Then::GoesOn),
+    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_INVALID_MSG, Reply::RD_KAFKA_RESP_ERR_INVALID_RECORD], Then::Again),
+    (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_PRODUCER_FENCED], Then::NewProducer),
+    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH], Then::NewProducer),
+    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], Then::Stops("WRITE on topic")),
+    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], Then::Stops("Allow this user WRITE")),
+    (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED], Then::Stops("transactional ids that begin with pg2any-")),
+];
+
 on_each_server! {
+    fn replies_that_a_broker_seldom_gives_are_survived_or_named(server) {
+        for (api, replies, then) in REPLIES {
+            let mock = MockCluster::new(1).unwrap();
+            let (mut database, mut pipeline) = arrange(server, TABLE);
+            pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &mock.bootstrap_servers());
+            // The mock does not say how topics are configured.
+            pipeline.set("CDC_CONNECTION_TIMEOUT", "1s");
+            for topic in ["pg2any.pg2any-checkpoint", "pg2any.public.t", "pg2any.public.mark"] {
+                mock.create_topic(topic, 1, 1).unwrap();
+            }
+            let mut running = pipeline.start();
+            running.until_said("destination connected");
+            // A refusal is judged again before it is believed.
+            mock.request_errors(*api, &replies.repeat(if matches!(then, Then::Stops(_)) { 50 } else { 1 }));
+            database.execute("INSERT INTO t VALUES (1, 'x')");
+            if let Then::Stops(said) = then {
+                let status = running.wait(PATIENCE);
+                assert!(!status.success() && running.said().contains(said), "{api:?} {replies:?}: {}", running.said());
+                continue;
+            }
+            // The mock shows aborted records too: what counts is that nothing is missing.
+            let seen = |id: i64| {
+                let records = records(&mock.bootstrap_servers(), "pg2any.public.t");
+                records.iter().filter(|record| record.key["id"] == id).count()
+            };
+            running.until("the record is there", || seen(1) > 0);
+            database.execute("INSERT INTO t VALUES (2, 'y')");
+            running.until("the next one is there", || seen(2) > 0);
+            let said = running.terminate();
+            println!("{api:?} {replies:?} {then:?}: {said}");
+        }
+    }
+
     fn a_topic_that_is_deleted_is_made_again(server) {
         let Some(broker) = Broker::shared() else { return };
         let (mut database, mut pipeline) = arrange(server, TABLE);

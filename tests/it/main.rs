@@ -21,6 +21,8 @@ mod proxy;
 mod random;
 mod recorder;
 mod target;
+#[cfg(feature = "kafka")]
+mod topics;
 mod unsaid;
 mod workload;
 

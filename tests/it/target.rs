@@ -15,6 +15,8 @@ use crate::compare::{column_list, quote};
 use crate::driver;
 #[cfg(feature = "mysql")]
 use crate::mysql_server::{Client, Kind, MySqlDatabase};
+#[cfg(feature = "kafka")]
+use crate::topics::Topics;
 
 /// Rows as texts; NULL is `NULL`.
 pub type Rows = Vec<Vec<String>>;
@@ -27,6 +29,9 @@ pub enum Target {
     /// A database of MySQL or MariaDB.
     #[cfg(feature = "mysql")]
     MySql(Arc<MySqlDatabase>),
+    /// Topics of a Kafka broker, which answer no queries.
+    #[cfg(feature = "kafka")]
+    Topics(Topics),
 }
 
 impl Target {
@@ -46,6 +51,8 @@ impl Target {
                 client.rows("COMMIT")?;
                 answers
             }),
+            #[cfg(feature = "kafka")]
+            Self::Topics(_) => Err("topics answer no queries".to_owned()),
         }
     }
 
@@ -63,6 +70,8 @@ impl Target {
             }
             #[cfg(feature = "mysql")]
             Self::MySql(database) => database.with(|client| client.rows(sql)).map(|_| ()).unwrap(),
+            #[cfg(feature = "kafka")]
+            Self::Topics(_) => panic!("topics execute no statements"),
         }
     }
 
@@ -70,6 +79,8 @@ impl Target {
     pub fn held(&self, value: &str) -> String {
         match self {
             Self::File(_) => value.to_owned(),
+            #[cfg(feature = "kafka")]
+            Self::Topics(_) => value.to_owned(),
             #[cfg(feature = "mysql")]
             Self::MySql(database) => value
                 .replace("'-0'", if database.server.kind == Kind::MariaDb { "'0'" } else { "'-0'" })
@@ -86,6 +97,8 @@ impl Target {
     pub fn random(&self, kind: &str, value: &str) -> String {
         match (self, kind) {
             (Self::File(_), _) => value.to_owned(),
+            #[cfg(feature = "kafka")]
+            (Self::Topics(_), _) => value.to_owned(),
             #[cfg(feature = "mysql")]
             (Self::MySql(_), "date") => "'0001-01-01'::date + (random() * 3652058)::int".to_owned(),
             #[cfg(feature = "mysql")]
@@ -107,6 +120,17 @@ impl Target {
             // InnoDB's own number of a row is its key, and cannot be named.
             #[cfg(feature = "mysql")]
             Self::MySql(_) => "",
+            #[cfg(feature = "kafka")]
+            Self::Topics(_) => "",
+        }
+    }
+
+    /// The names in table `log`, in the order in which they came.
+    pub fn log(&self) -> Result<Vec<String>, String> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Topics(topics) => Ok(topics.log()),
+            _ => Ok(self.rows(&format!("SELECT name FROM log{}", self.arrival()))?.concat()),
         }
     }
 
@@ -116,6 +140,8 @@ impl Target {
             Self::File(file) => destination_rows(&driver::open(file).ok_or("there is no destination")?, table),
             #[cfg(feature = "mysql")]
             Self::MySql(database) => database.with(|client| stored_in_mysql(client, table)),
+            #[cfg(feature = "kafka")]
+            Self::Topics(topics) => Ok(topics.stored(table)),
         }
     }
 }

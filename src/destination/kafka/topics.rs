@@ -11,6 +11,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
+use tracing::warn;
 
 use super::failure::{Marks, Next, failed, next};
 use super::settings::KafkaSettings;
@@ -31,6 +32,8 @@ pub(super) struct Topics {
     brokers: String,
     settings: KafkaSettings,
     timeout: Duration,
+    /// The broker does not say how topics are configured.
+    silent: bool,
     known: HashMap<String, Topic>,
 }
 
@@ -42,7 +45,7 @@ impl Topics {
         timeout: Duration,
     ) -> Result<Self, DestinationError> {
         let admin = base.create().map_err(|error| failed("making a Kafka client failed", error))?;
-        Ok(Self { admin, brokers, settings, timeout, known: HashMap::new() })
+        Ok(Self { admin, brokers, settings, timeout, silent: false, known: HashMap::new() })
     }
 
     /// A topic that was seen already.
@@ -168,12 +171,19 @@ impl Topics {
     }
 
     /// The topic's `max.message.bytes`; the broker's default where the right to ask is missing.
-    async fn largest(&self, name: &str) -> Result<usize, DestinationError> {
-        let options = AdminOptions::new().request_timeout(Some(self.timeout));
+    async fn largest(&mut self, name: &str) -> Result<usize, DestinationError> {
+        if self.silent {
+            return Ok(DEFAULT_LARGEST);
+        }
+        let options = AdminOptions::new().request_timeout(Some(self.timeout.min(DESCRIBE)));
         let answers = match self.admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await {
             Ok(answers) => answers,
-            // No right to ask, or a broker that has no answer.
-            Err(error) if next(Marks::of(&error)) == Next::Stop => Vec::new(),
+            // No right to ask, or a broker that has no answer. A record that a smaller topic does not take fails with its commit.
+            Err(error) if matches!(next(Marks::of(&error)), Next::Stop | Next::Again) => {
+                warn!(%error, "the broker does not say what topics take; {DEFAULT_LARGEST} bytes are assumed");
+                self.silent = true;
+                Vec::new()
+            }
             Err(error) => return Err(failed(format!("asking for the configuration of topic {name} failed"), error)),
         };
         let value = answers.into_iter().flatten().next().and_then(|resource| {
@@ -183,5 +193,7 @@ impl Topics {
     }
 }
 
+/// How long a broker may take to say how a topic is configured.
+const DESCRIBE: Duration = Duration::from_secs(5);
 /// `max.message.bytes` as brokers have it.
 const DEFAULT_LARGEST: usize = 1_048_588;
