@@ -19,7 +19,7 @@ use super::stall::{Activity, Doing, Watchdog};
 use super::work::UncommittedWork;
 use crate::backoff::Backoff;
 use crate::change::{Batch, Relation, RelationVersion};
-use crate::destination::{Destination, DestinationError, FailureKind};
+use crate::destination::{Capabilities, Destination, DestinationError, FailureKind};
 use crate::failpoint;
 use crate::metrics::{Component, Failures, Metrics};
 use crate::position::{Lsn, Position, Xid};
@@ -36,8 +36,7 @@ pub struct Applier {
     pub(super) metrics: Arc<Metrics>,
     pub(super) progress: Arc<Progress>,
     pub(super) shutdown: CancellationToken,
-    /// How long the destination lets a transaction stay open.
-    pub(super) longest: Option<Duration>,
+    pub(super) capabilities: Capabilities,
     /// What the destination's checkpoint holds.
     pub(super) position: Option<Position>,
     pub(super) checkpoint_moved: Instant,
@@ -123,7 +122,10 @@ impl Applier {
     ) -> Self {
         let reader = spool.reader(&options.cursor);
         let durable = spool.durable_changes();
-        let splits = options.split.is_some() || destination.capabilities().longest_transaction.is_some();
+        let capabilities = destination.capabilities();
+        let splits = options.split.is_some()
+            || capabilities.longest_transaction.is_some()
+            || capabilities.largest_transaction.is_some();
         let digest = (splits && options.sent_again).then(Digest::default);
         Self {
             spool,
@@ -134,7 +136,7 @@ impl Applier {
             metrics,
             progress,
             shutdown,
-            longest: None,
+            capabilities,
             position: None,
             checkpoint_moved: Instant::now(),
             named: false,
@@ -246,7 +248,7 @@ impl Applier {
             return Err(Failure::Shutdown);
         }
         let checkpoint = self.activity.call("connecting", self.destination.connect()).await?;
-        self.longest = self.destination.capabilities().longest_transaction;
+        self.capabilities = self.destination.capabilities();
         match checkpoint.position {
             None => {
                 if let Some(applied) = self.spool.cursor(&self.options.cursor)? {

@@ -3,20 +3,16 @@
 //! before its COMMIT is there.
 //!
 //! The destination's transaction stays open meanwhile, which may hold a lock. So a source transaction that says nothing
-//! for [`IDLE`], or that was rolled back for others [`REPEATS`] times, is left alone until it commits.
+//! for [`held_open`](crate::destination::Capabilities::held_open), or that was rolled back for others [`REPEATS`] times, is left alone until it commits.
 //!
 //! Covered by: `it::early`.
 
 use std::collections::hash_map::Entry;
-use std::time::Duration;
 
 use super::applier::{Applier, Failure};
 use crate::destination::FailureKind;
 use crate::position::Xid;
 use crate::spool::{ChunkRead, Transaction, TransactionState};
-
-/// How long the destination's transaction waits for an open transaction that sends nothing.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// How often early execution of one transaction is rolled back for others that commit first.
 const REPEATS: u32 = 3;
@@ -26,7 +22,7 @@ impl Applier {
     pub(super) fn may_execute_early(&self) -> bool {
         self.options.early
             && self.one_by_one == 0
-            && self.destination.capabilities().early_execution
+            && !self.capabilities.held_open.is_zero()
             && self
                 .position
                 .is_none_or(|position| position.is_end() && self.spool.durable().lsn() >= position.commit_end)
@@ -34,6 +30,7 @@ impl Applier {
 
     /// Executes an open transaction while it is received, until it commits, goes away, or something else is due.
     pub(super) async fn execute_early(&mut self, mut open: Transaction) -> Result<(), Failure> {
+        let held_open = self.capabilities.held_open;
         let aborts = open.aborts();
         let mut index = 0;
         loop {
@@ -58,7 +55,7 @@ impl Applier {
             let step = match open.next_chunk()? {
                 ChunkRead::Ready(chunk) => self.take_chunk(open.xid(), &chunk, None, &mut index).await,
                 ChunkRead::NotYet | ChunkRead::End => {
-                    let Ok(waited) = tokio::time::timeout(IDLE, self.wait()).await else {
+                    let Ok(waited) = tokio::time::timeout(held_open, self.wait()).await else {
                         self.no_early_execution.insert(open.xid());
                         return self.give_up().await;
                     };

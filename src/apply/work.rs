@@ -8,21 +8,11 @@ use super::applier::{Applier, Failure};
 use super::digest::Digest;
 use super::stall::Doing;
 use crate::change::{Execution, Relation, RelationVersion, TransactionInfo};
-use crate::destination::{DestinationError, FailureKind, Prepared};
+use crate::destination::{Capabilities, DestinationError, FailureKind, Prepared};
 use crate::failpoint;
 use crate::position::{CommandIndex, Lsn, PgTimestamp, Position, Xid};
 use crate::progress::Reached;
 use crate::spool::{Chunk, ChunkRead, CommitInfo, Transaction};
-
-/// A batch is executed when it holds this many bytes or commands: as many as memory allows, because the more a batch holds
-/// the fewer of its rows and pages are written twice (see `change::net`).
-const EXECUTE_BYTES: usize = 16 << 20;
-const EXECUTE_COMMANDS: usize = 160_000;
-
-/// Inside a transaction with more commands than [`EXECUTE_LARGE_COMMANDS`], whose rows mostly lie side by side: enough to amortise
-/// a call, little enough for the caches, and the destination works while the rest is received.
-const EXECUTE_LARGE_BYTES: usize = 1 << 20;
-const EXECUTE_LARGE_COMMANDS: usize = 4096;
 
 /// What was done since the last commit.
 #[derive(Debug, Default)]
@@ -108,7 +98,7 @@ impl Applier {
             }
             if let Some(info) = info
                 && *index > 1
-                && self.work.is_over(self.options.split, self.longest)
+                && self.work.is_over(self.split(), self.capabilities.longest_transaction)
             {
                 self.commit_part(info, *index - 2).await?;
                 buffer = None;
@@ -142,17 +132,19 @@ impl Applier {
             self.work.open += 1;
             self.work.bytes += command.range.len() as u64;
             self.batch.push(position, number, command.range, &relations);
-            let (bytes, commands) = if *index > EXECUTE_LARGE_COMMANDS as u64 {
-                (EXECUTE_LARGE_BYTES, EXECUTE_LARGE_COMMANDS)
-            } else {
-                (EXECUTE_BYTES, EXECUTE_COMMANDS)
-            };
-            if self.batch.bytes() >= bytes || self.batch.len() >= commands {
+            let Capabilities { batch, batch_in_large, .. } = &self.capabilities;
+            let full = if *index > batch_in_large.commands as u64 { batch_in_large } else { batch };
+            if self.batch.bytes() >= full.bytes || self.batch.len() >= full.commands {
                 self.execute().await?;
                 buffer = None;
             }
         }
         Ok(())
+    }
+
+    /// A source transaction with more commands is committed in parts.
+    fn split(&self) -> Option<u64> {
+        [self.options.split, self.capabilities.largest_transaction].into_iter().flatten().min()
     }
 
     /// Has the destination made fit for these relations. Where that commits, what was executed is committed before: up to the
@@ -231,11 +223,10 @@ impl Applier {
         let full = self.work.transactions >= limits.transactions
             || self.work.commands >= limits.commands
             || self.work.bytes >= limits.bytes
-            || self.options.split.is_some_and(|split| self.work.commands >= split)
-            || self
-                .work
-                .since
-                .is_some_and(|since| since.elapsed() >= limits.time.min(self.longest.unwrap_or(limits.time) / 2));
+            || self.split().is_some_and(|split| self.work.commands >= split)
+            || self.work.since.is_some_and(|since| {
+                since.elapsed() >= limits.time.min(self.capabilities.longest_transaction.unwrap_or(limits.time) / 2)
+            });
         if full || self.one_by_one > 0 {
             self.commit_work().await?;
         }

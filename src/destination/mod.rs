@@ -55,14 +55,45 @@ pub struct Checkpoint {
     pub source: Option<String>,
 }
 
-/// What a destination can do, so that the applier plans what it can execute.
+/// How much the applier gathers before it calls [`Destination::execute`]: whichever is reached first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSize {
+    /// Bytes of frames.
+    pub bytes: usize,
+    /// Commands.
+    pub commands: usize,
+}
+
+/// What a destination can do, so that the applier plans what it can execute. The default is a database whose transactions may
+/// be long and large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// An open transaction may stay open for long without harm, so that a big transaction can be executed while it arrives.
-    pub early_execution: bool,
+    /// How long a transaction may be held open without harm for a source transaction that has not committed yet and sends
+    /// nothing. Zero: nothing is executed before its COMMIT is there.
+    pub held_open: Duration,
     /// How long a transaction may stay open (Kafka: the broker aborts an older one). A source transaction that takes
     /// longer is committed in parts.
     pub longest_transaction: Option<Duration>,
+    /// How many commands a transaction may have. A larger source transaction is committed in parts.
+    pub largest_transaction: Option<u64>,
+    /// The preferred batch. Many small transactions share one, so it is as large as memory allows: the more a batch holds the
+    /// fewer of its rows are written twice (see [`Batch::groups`]).
+    pub batch: BatchSize,
+    /// The preferred batch inside a source transaction with more commands than this batch holds. Its rows mostly lie side by
+    /// side, so a batch is large enough when it amortises a call, and the destination works while the rest is received.
+    pub batch_in_large: BatchSize,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self {
+            held_open: Duration::from_secs(1),
+            longest_transaction: None,
+            largest_transaction: None,
+            batch: BatchSize { bytes: 16 << 20, commands: 160_000 },
+            batch_in_large: BatchSize { bytes: 1 << 20, commands: 4096 },
+        }
+    }
 }
 
 /// What [`Destination::prepare`] did.

@@ -222,7 +222,7 @@ impl Destination for Kafka {
     fn capabilities(&self) -> Capabilities {
         // A streamed transaction's commit time and LSN, which every event carries, are known at its commit only.
         let longest_transaction = self.is_transactional().then_some(self.timeout / 2);
-        Capabilities { early_execution: false, longest_transaction }
+        Capabilities { held_open: Duration::ZERO, longest_transaction, ..Capabilities::default() }
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {

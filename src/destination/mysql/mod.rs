@@ -95,7 +95,7 @@ fn pass(name: &str) -> Result<(), DestinationError> {
 #[async_trait]
 impl Destination for MySql {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { early_execution: true, longest_transaction: None }
+        Capabilities::default()
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {

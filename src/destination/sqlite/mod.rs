@@ -148,7 +148,7 @@ fn pass(name: &str) -> Result<(), DestinationError> {
 #[async_trait]
 impl Destination for Sqlite {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { early_execution: true, longest_transaction: None }
+        Capabilities::default()
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
