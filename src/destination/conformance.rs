@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
 use crate::change::built::{Built, delete, insert, table, truncate, update, update_from};
 use crate::change::{Batch, Execution, Relation, TransactionInfo};
-use crate::position::{CommandIndex, Lsn, PgTimestamp, Position, Xid};
+use crate::position::{CommandIndex, Lsn, PgTimestamp, Position};
 
 const INT: u32 = 23;
 const TEXT: u32 = 25;
@@ -89,7 +89,7 @@ impl<'s> Run<'s> {
     fn batch(&self) -> Batch {
         let mut batch = Batch::default();
         batch.add_transaction(TransactionInfo {
-            xid: Xid(u32::try_from(self.end).unwrap()),
+            xid: u32::try_from(self.end).unwrap(),
             commit_lsn: Lsn(self.end - 8),
             commit_end: Lsn(self.end),
             commit_time: PgTimestamp::now(),

@@ -4,6 +4,7 @@
 //! Without them every test here is skipped with a message that no output capture swallows; with `PG2ANY_TEST_REQUIRE=all` they fail.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,8 +26,10 @@ use crate::driver::PATIENCE;
 use crate::filesystem::Filesystem;
 use crate::server::say;
 
-/// The user of the guarded listener, and the password as an address has it.
-pub const USER: (&str, &str) = ("shop", "p%40ss");
+/// Users of the guarded listener, one that may do everything and one that may do what it was allowed; the password as an address has it.
+pub const USER: &str = "shop";
+pub const CLERK: &str = "clerk";
+pub const PASSWORD: &str = "p%40ss";
 
 const LOGIN: &str = "org.apache.kafka.common.security.";
 
@@ -258,16 +261,62 @@ impl Broker {
         }
     }
 
-    /// The guarded listener, with a password; and what a client needs beside it.
-    pub fn guarded_uri(&self, password: &str, prefix: &str) -> (String, String) {
+    /// The guarded listener, with a user and a password; and what a client needs beside it, without the certificate and with it.
+    pub fn guarded_uri(&self, user: &str, password: &str, prefix: &str) -> (String, String, String) {
         let of = |name: &str| self.directory.join(name).display().to_string();
-        let uri = format!("kafka://{}:{password}@127.0.0.1:{}/{prefix}", USER.0, self.guarded);
-        let files = [
-            ("ssl.ca.location", of("ca.crt")),
-            ("ssl.certificate.location", of("client.crt")),
-            ("ssl.key.location", of("client.key")),
-        ];
-        (uri, files.map(|(key, value)| format!("{key}={value}")).join(";"))
+        let uri = format!("kafka://{user}:{password}@127.0.0.1:{}/{prefix}", self.guarded);
+        let ca = format!("ssl.ca.location={}", of("ca.crt"));
+        let certified =
+            format!("{ca};ssl.certificate.location={};ssl.key.location={}", of("client.crt"), of("client.key"));
+        (uri, ca, certified)
+    }
+
+    /// Lets the user `clerk` do these: a kind of resource (2 topic, 5 transactional id), what its name begins with, an operation
+    /// (3 read, 4 write). The client has no call for that.
+    pub fn allow(&self, rights: &[(u8, &str, u8)]) {
+        let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+        // CreateAcls, version 1; correlation 1.
+        let mut request = [&[0, 30, 0, 1, 0, 0, 0, 1][..], &text("test")].concat();
+        request.extend(u32::try_from(rights.len()).unwrap().to_be_bytes());
+        for (kind, name, operation) in rights {
+            const PREFIXED: u8 = 4;
+            const ALLOW: u8 = 3;
+            let names = [text(name), vec![PREFIXED], text("User:clerk"), text("*")].concat();
+            request.extend([&[*kind][..], &names, &[*operation, ALLOW]].concat());
+        }
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(&[&u32::try_from(request.len()).unwrap().to_be_bytes()[..], &request].concat()).unwrap();
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut answer).unwrap();
+        // Correlation, throttle, number; for each an error's code and no message.
+        let codes = answer[12..].chunks(4).map(|result| u16::from_be_bytes([result[0], result[1]]));
+        assert_eq!(codes.collect::<Vec<_>>(), vec![0; rights.len()]);
+    }
+
+    /// Which broker leads a topic's first partition; 0 while none does.
+    pub fn leader(&self, topic: &str) -> i32 {
+        let consumer: BaseConsumer = self.config().create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        metadata.topics()[0].partitions().first().map_or(0, |partition| partition.leader().max(0))
+    }
+
+    /// Whether all replicas of a topic's first partition have everything.
+    pub fn is_in_sync(&self, topic: &str) -> bool {
+        let consumer: BaseConsumer = self.config().create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let partition = metadata.topics()[0].partitions().first();
+        partition.is_some_and(|partition| partition.isr().len() == partition.replicas().len())
+    }
+
+    /// Whether a topic's first partition has records of a transaction that has not ended.
+    pub fn has_open_transaction(&self, topic: &str) -> bool {
+        let [stable, end] = ["read_committed", "read_uncommitted"].map(|isolation| {
+            let consumer: BaseConsumer = self.config().set("isolation.level", isolation).create().unwrap();
+            consumer.fetch_watermarks(topic, 0, PATIENCE).unwrap().1
+        });
+        stable < end
     }
 
     /// Where it is, with a prefix for its topics.

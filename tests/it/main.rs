@@ -30,7 +30,7 @@ mod adoption;
 mod chaos;
 mod check;
 mod cli;
-#[cfg(all(feature = "mysql", feature = "failpoints"))]
+#[cfg(all(feature = "failpoints", any(feature = "mysql", feature = "kafka")))]
 mod conformance;
 mod connections;
 mod corpus;

@@ -4,7 +4,7 @@
 //! (`source.lsn`), and inside of it by `transaction.total_order`. An unchanged value comes from the row before; after a change of the
 //! key from the deleted row that the header names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use pg2any_lib::destination::value::Family;
 use postgres::{Client, NoTls, SimpleQueryMessage};
@@ -36,8 +36,8 @@ pub struct Topics {
     prefix: String,
 }
 
-/// A row's fields as the event has them, but for the quotes of strings.
-type Row = BTreeMap<String, Option<String>>;
+/// A row's fields in text: a string's, and the JSON of everything else.
+type Row = Vec<(String, Option<String>)>;
 
 /// An event.
 #[derive(Debug)]
@@ -80,25 +80,39 @@ impl Topics {
     /// The table's rows in PostgreSQL's text, sorted.
     pub fn stored(&self, table: &Table) -> Vec<TextRow> {
         let mut client = pin(Client::connect(&self.source, NoTls).unwrap());
-        let changes = changes(&mut client, &self.records(&table.schema, &table.name));
-        printed(&mut client, table, fold(changes))
+        let records = self.records(&table.schema, &table.name);
+        let mut changes = changes(&records);
+        read_exactly(&mut client, &records, &mut changes);
+        printed(&mut client, table, fold(in_order(changes)))
     }
 }
 
-/// The events in one order. PostgreSQL reads the fields, because it keeps a number's text.
-fn changes(client: &mut Client, records: &[Record]) -> Vec<Change> {
-    let events: Vec<&Record> = records.iter().filter(|record| record.value.is_some()).collect();
-    let texts: Vec<&str> = events.iter().map(|event| event.text.as_deref().unwrap()).collect();
+/// The rows of a topic of tables whose columns are texts and small numbers: columns with `|` between them, sorted.
+pub fn lines(broker: &Broker, topic: &str) -> Vec<String> {
+    let rows = fold(in_order(changes(&broker.records(topic))));
+    let field = |(_, value): (String, Option<String>)| value.unwrap_or_else(|| "NULL".to_owned());
+    let mut lines: Vec<String> =
+        rows.into_iter().map(|row| row.into_iter().map(field).collect::<Vec<_>>().join("|")).collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn changes(records: &[Record]) -> Vec<Change> {
+    records.iter().filter(|record| record.value.is_some()).map(Change::of).collect()
+}
+
+/// Reads the fields again through PostgreSQL, which keeps a number's text.
+fn read_exactly(client: &mut Client, records: &[Record], changes: &mut [Change]) {
+    let texts: Vec<&str> = records.iter().filter_map(|record| record.text.as_deref()).collect();
     let fields = client
         .query(
-            "SELECT n::int4, side, array_agg(f.key), array_agg(f.value)
+            "SELECT n::int4, side, array_agg(f.key ORDER BY f.key), array_agg(f.value ORDER BY f.key)
              FROM unnest($1::text[]) WITH ORDINALITY e(event, n), (VALUES ('before'), ('after')) s(side),
                   json_each_text(CASE json_typeof(event::json -> side) WHEN 'object' THEN event::json -> side ELSE '{}' END) f
              GROUP BY 1, 2",
             &[&texts],
         )
         .unwrap();
-    let mut changes: Vec<Change> = events.into_iter().map(Change::of).collect();
     for row in fields {
         let (number, side): (i32, String) = (row.get(0), row.get(1));
         let (names, values): (Vec<String>, Vec<Option<String>>) = (row.get(2), row.get(3));
@@ -106,6 +120,10 @@ fn changes(client: &mut Client, records: &[Record]) -> Vec<Change> {
         let fields = names.into_iter().zip(values).collect();
         if side == "before" { change.before = fields } else { change.after = fields }
     }
+}
+
+/// The events of all partitions in one order.
+fn in_order(mut changes: Vec<Change>) -> Vec<Change> {
     for pair in changes.windows(2).filter(|pair| pair[0].partition == pair[1].partition) {
         assert!(pair[0].order < pair[1].order, "out of order: {pair:?}");
     }
@@ -130,8 +148,8 @@ impl Change {
             key: (!record.key.is_null()).then(|| record.key.to_string()),
             new_key: header("__debezium.newkey"),
             old_key: header("__debezium.oldkey"),
-            before: Row::new(),
-            after: Row::new(),
+            before: fields(&value["before"]),
+            after: fields(&value["after"]),
         }
     }
 
@@ -140,12 +158,21 @@ impl Change {
         let value = |(name, value): (String, Option<String>)| match &value {
             Some(text) if text == UNAVAILABLE => {
                 let old = old.unwrap_or_else(|| panic!("no old row has {name} at {:?}", self.order));
-                (name.clone(), old[&name].clone())
+                (name.clone(), old.iter().find(|(other, _)| *other == name).unwrap().1.clone())
             }
             _ => (name, value),
         };
         self.after.into_iter().map(value).collect()
     }
+}
+
+fn fields(row: &Value) -> Row {
+    let text = |value: &Value| match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        value => Some(value.to_string()),
+    };
+    row.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
 /// The rows that events make.
@@ -200,7 +227,9 @@ fn printed(client: &mut Client, table: &Table, rows: Vec<Row>) -> Vec<TextRow> {
     };
     let rows = rows.into_iter().map(|mut row| {
         let fields = table.columns.iter().map(|(name, family)| {
-            (name.clone(), readable(*family, row.remove(name).unwrap_or_else(|| panic!("{name} is not in the event"))))
+            let place = row.iter().position(|(other, _)| other == name);
+            let (_, field) = row.swap_remove(place.unwrap_or_else(|| panic!("{name} is not in the event")));
+            (name.clone(), readable(*family, field))
         });
         Value::from(fields.collect::<Map<_, _>>())
     });

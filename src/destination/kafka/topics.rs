@@ -10,7 +10,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tracing::warn;
 
 use super::failure::{Marks, Next, failed, next};
@@ -125,7 +125,7 @@ impl Topics {
         match topic.error().map(Code::from) {
             None => {}
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable) => return Ok(None),
-            Some(code) => return Err(failed(doing(), rdkafka::error::KafkaError::MetadataFetch(code))),
+            Some(code) => return Err(failed(doing(), KafkaError::MetadataFetch(code))),
         }
         let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
         match topic.partitions().len() {
@@ -176,19 +176,19 @@ impl Topics {
             return Ok(DEFAULT_LARGEST);
         }
         let options = AdminOptions::new().request_timeout(Some(self.timeout.min(DESCRIBE)));
-        let answers = match self.admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await {
-            Ok(answers) => answers,
+        let answers = self.admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;
+        let answer = answers.and_then(|answers| answers.into_iter().next().transpose().map_err(KafkaError::AdminOp));
+        let resource = match answer {
+            Ok(resource) => resource,
             // No right to ask, or a broker that has no answer. A record that a smaller topic does not take fails with its commit.
             Err(error) if matches!(next(Marks::of(&error)), Next::Stop | Next::Again) => {
                 warn!(%error, "the broker does not say what topics take; {DEFAULT_LARGEST} bytes are assumed");
                 self.silent = true;
-                Vec::new()
+                None
             }
             Err(error) => return Err(failed(format!("asking for the configuration of topic {name} failed"), error)),
         };
-        let value = answers.into_iter().flatten().next().and_then(|resource| {
-            resource.get("max.message.bytes").and_then(|entry| entry.value.as_deref()?.parse().ok())
-        });
+        let value = resource.and_then(|resource| resource.get("max.message.bytes")?.value.as_deref()?.parse().ok());
         Ok(value.unwrap_or(DEFAULT_LARGEST))
     }
 }
