@@ -2,10 +2,30 @@
 
 use std::time::Duration;
 
+use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::address::Address;
 use super::settings::{Delivery, KafkaSettings};
+
+/// A consumer's context: the end of a partition, which the crate tells as an error, is what a reader waits for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reading;
+
+impl ClientContext for Reading {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(Code::PartitionEOF) {
+            tracing::error!("Kafka: {error}: {reason}");
+        }
+    }
+}
+
+impl ConsumerContext for Reading {}
+
+/// A client that reads.
+pub(super) type Consumer = BaseConsumer<Reading>;
 
 /// What consumers and the admin client are made with.
 pub(super) fn base(address: &Address, settings: &KafkaSettings) -> ClientConfig {

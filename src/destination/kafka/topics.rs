@@ -9,10 +9,11 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tracing::warn;
 
+use super::client::Consumer;
 use super::failure::{Marks, Next, failed, next};
 use super::settings::KafkaSettings;
 use crate::destination::{DestinationError, FailureKind};
@@ -59,18 +60,14 @@ impl Topics {
     }
 
     /// Looks a topic up, and creates it when it is missing and that is allowed.
-    pub(super) async fn need(&mut self, client: &BaseConsumer, name: &str) -> Result<Topic, DestinationError> {
+    pub(super) async fn need(&mut self, client: &Consumer, name: &str) -> Result<Topic, DestinationError> {
         let config = self.settings.topic_config.clone();
         let partitions = i32::try_from(self.settings.partitions).unwrap_or(i32::MAX);
         self.need_with(client, name, partitions, &config.into_iter().collect::<Vec<_>>()).await
     }
 
     /// The checkpoint's topic: one partition, compacted, with segments small enough that compaction comes to them.
-    pub(super) async fn need_checkpoint(
-        &mut self,
-        client: &BaseConsumer,
-        name: &str,
-    ) -> Result<Topic, DestinationError> {
+    pub(super) async fn need_checkpoint(&mut self, client: &Consumer, name: &str) -> Result<Topic, DestinationError> {
         let config = [
             ("cleanup.policy", "compact"),
             ("segment.bytes", "4194304"),
@@ -91,7 +88,7 @@ impl Topics {
 
     async fn need_with(
         &mut self,
-        client: &BaseConsumer,
+        client: &Consumer,
         name: &str,
         partitions: i32,
         config: &[(String, String)],
@@ -118,7 +115,7 @@ impl Topics {
     }
 
     /// Partitions and the least number of replicas.
-    fn look(&self, client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, DestinationError> {
+    fn look(&self, client: &Consumer, name: &str) -> Result<Option<(i32, usize)>, DestinationError> {
         let doing = || format!("asking for the topic {name} failed");
         let metadata = client.fetch_metadata(Some(name), self.timeout).map_err(|error| failed(doing(), error))?;
         let Some(topic) = metadata.topics().first() else { return Ok(None) };
