@@ -10,13 +10,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use super::address::Address;
 use super::settings::{Delivery, KafkaSettings};
 
-/// A consumer's context: the end of a partition, which the crate tells as an error, is what a reader waits for.
+/// A consumer's context. Two of the crate's errors are none here: the end of a partition is what a reader waits for; and a right
+/// to the group is not needed, because the client wants a group's name and nothing is read as one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading;
 
 impl ClientContext for Reading {
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() != Some(Code::PartitionEOF) {
+        if !matches!(error.rdkafka_error_code(), Some(Code::PartitionEOF | Code::GroupAuthorizationFailed)) {
             tracing::error!("Kafka: {error}: {reason}");
         }
     }
