@@ -17,7 +17,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Headers;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
@@ -396,6 +396,8 @@ pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
         match consumer.poll(Duration::from_millis(200)) {
             None => {}
             Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            // One that was killed: another one leads now, or it comes back.
+            Some(Err(KafkaError::MessageConsumption(Code::BrokerTransportFailure | Code::AllBrokersDown))) => {}
             Some(Err(error)) => panic!("{topic}: {error}"),
             Some(Ok(message)) => {
                 let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_default();
