@@ -32,6 +32,14 @@ say "lints"
 cargo clippy --locked --all-targets --no-default-features --features sqlite,failpoints -- -D warnings
 cargo clippy --locked --all-targets --features sqlite,kafka,failpoints,fuzzing -- -D warnings
 
+say "each feature alone"
+for feature in kafka metrics mysql sqlite sqlserver; do
+    cargo clippy --locked --no-default-features --features "$feature" -- -D warnings
+done
+
+say "licences"
+python3 scripts/licences.py
+
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features sqlite,failpoints
 

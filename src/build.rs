@@ -12,6 +12,8 @@ pub const FEATURES: &[&str] = &[
     "sqlite",
     #[cfg(feature = "mysql")]
     "mysql",
+    #[cfg(feature = "sqlserver")]
+    "sqlserver",
     #[cfg(feature = "kafka")]
     "kafka",
     #[cfg(feature = "metrics")]

@@ -5,6 +5,8 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, missing_docs)]
 
+pub(crate) mod input;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -35,24 +37,6 @@ pub const TARGETS: &[(&str, Target)] = &[
 pub fn run(name: &str, data: &[u8]) {
     let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).unwrap();
     target(data);
-}
-
-/// A directory in memory, where the machine has such.
-pub(crate) fn directory() -> tempfile::TempDir {
-    let builder = tempfile::Builder::new();
-    builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).unwrap()
-}
-
-/// Cuts a sequence of pieces, each behind its length (u16 big-endian).
-pub(crate) fn pieces(data: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = data;
-    std::iter::from_fn(move || {
-        let ([high, low], behind) = rest.split_first_chunk::<2>()?;
-        let length = usize::from(u16::from_be_bytes([*high, *low])).min(behind.len());
-        let (piece, after) = behind.split_at(length);
-        rest = after;
-        Some(piece)
-    })
 }
 
 /// Lines `variable=value` as the environment and `--flag=value` as flags: they become a configuration and its parts, or an error

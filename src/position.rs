@@ -90,6 +90,13 @@ impl Position {
         Self { commit_end, command: CommandIndex::END }
     }
 
+    /// The command before this one in its transaction; `None` for the first.
+    #[must_use]
+    pub fn before(&self) -> Option<Self> {
+        let command = CommandIndex(self.command.0.checked_sub(1)?);
+        Some(Self { commit_end: self.commit_end, command })
+    }
+
     /// Whether the whole transaction is done.
     #[must_use]
     pub fn is_end(&self) -> bool {

@@ -8,10 +8,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::position::{Lsn, Position};
-use crate::source::SlotRetention;
+
+/// What a slot keeps at its server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRetention {
+    /// `wal_status`: `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: String,
+    /// WAL that the server keeps for it, in bytes.
+    pub retained_bytes: u64,
+    /// WAL that can be written before the slot is in danger of being lost, in bytes; `None` without a limit
+    /// (`max_slot_wal_keep_size`).
+    pub safe_bytes: Option<u64>,
+    /// The end of the server's WAL.
+    pub wal_end: Lsn,
+}
 
 /// What a destination holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

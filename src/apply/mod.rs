@@ -29,11 +29,16 @@
 //! transaction does not say yet where it ends.
 
 mod applier;
+mod connection;
+mod dead_letters;
 mod digest;
 mod early;
 mod error;
+mod executor;
+mod failure;
 mod options;
-mod set_aside;
+mod replay;
+mod report;
 mod stall;
 #[cfg(all(test, feature = "sqlite"))]
 mod tests;
@@ -42,5 +47,5 @@ mod work;
 pub use applier::Applier;
 pub use error::ApplyError;
 pub use options::{ApplyOptions, BatchLimits, OnRefusedRow};
-pub use set_aside::{Replayed, replay};
+pub use replay::{Replayed, replay};
 pub use stall::{Activity, Glance, Watchdog};

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::applier::Failure;
+use super::failure::Failure;
 use super::options::ApplyOptions;
 use crate::destination::{DestinationError, FailureKind};
 use crate::metrics::{Metrics, Number};

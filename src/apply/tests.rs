@@ -1,7 +1,8 @@
 //! The applier over a destination that fails by script: whatever fails, each command takes effect once and in order.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Applier, ApplyOptions, BatchLimits, OnRefusedRow};
 use crate::change::{Batch, Execution, Relation};
 use crate::destination::sqlite::Sqlite;
-use crate::destination::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
+use crate::destination::{
+    BatchSize, Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared,
+};
 use crate::position::{Lsn, PgTimestamp, Position};
 use crate::progress::Progress;
 use crate::spool::{Commit, Spool, SpoolOptions};
@@ -124,6 +127,123 @@ fn fill(spool: &Spool, transactions: &[u64]) -> Lsn {
     Lsn(end)
 }
 
+#[allow(dead_code, unreachable_pub, missing_docs)]
+#[path = "../../examples/counting.rs"]
+mod counting;
+
+/// Applies everything up to `end`.
+fn apply(spool: Spool, end: Lsn, options: ApplyOptions, destination: Box<dyn Destination>) {
+    let progress = Arc::new(Progress::new(["main"]));
+    let shutdown = CancellationToken::new();
+    let applier = Applier::new(spool, destination, options, Arc::default(), Arc::clone(&progress), shutdown.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut destinations = progress.watch_destinations();
+        let complete = async {
+            destinations.wait_for(|destinations| destinations.complete_to() >= end).await.unwrap();
+            shutdown.cancel();
+        };
+        let ended = async { tokio::join!(applier.run(), complete) };
+        let (ended, ()) = tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap();
+        ended.unwrap();
+    });
+}
+
+fn options(split: Option<u64>) -> ApplyOptions {
+    ApplyOptions {
+        cursor: "main".to_owned(),
+        limits: BatchLimits { transactions: 3, ..BatchLimits::default() },
+        split,
+        early: true,
+        idle_checkpoint: Duration::from_secs(60),
+        min_commit_interval: Duration::ZERO,
+        sent_again: false,
+        on_refused_row: OnRefusedRow::Stop,
+        steps: Arc::default(),
+        stall_timeout: Duration::from_secs(30),
+    }
+}
+
+fn open_spool(directory: &Path) -> Spool {
+    Spool::open(SpoolOptions { headroom_bytes: 0, ..SpoolOptions::new(directory.join("data")) }).unwrap()
+}
+
+/// A destination that takes so many commands in a transaction, and prefers batches of so many; it remembers how large each was.
+struct Narrow {
+    inner: counting::Counting,
+    capabilities: Capabilities,
+    batches: Arc<Mutex<Vec<usize>>>,
+}
+
+#[async_trait]
+impl Destination for Narrow {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
+        self.inner.connect().await
+    }
+
+    fn bind(&mut self, source: String) {
+        self.inner.bind(source);
+    }
+
+    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<Prepared, DestinationError> {
+        self.inner.prepare(relations).await
+    }
+
+    async fn execute(&mut self, batch: &Batch, execution: Execution) -> Result<(), DestinationError> {
+        self.batches.lock().unwrap().push(batch.len());
+        self.inner.execute(batch, execution).await
+    }
+
+    async fn commit(
+        &mut self,
+        previous: Option<Position>,
+        position: Position,
+        digest: Option<u64>,
+    ) -> Result<(), DestinationError> {
+        self.inner.commit(previous, position, digest).await
+    }
+
+    async fn rollback(&mut self) -> Result<(), DestinationError> {
+        self.inner.rollback().await
+    }
+
+    async fn close(&mut self) -> Result<(), DestinationError> {
+        self.inner.close().await
+    }
+}
+
+#[test]
+fn transactions_and_batches_are_as_large_as_the_destination_says() {
+    let batch = BatchSize { bytes: usize::MAX, commands: 8 };
+    let in_large = BatchSize { bytes: usize::MAX, commands: 16 };
+    for (largest_transaction, split, commits, batches) in [
+        // 8 and 8 before the transaction is large, then 16 and the rest; no part of it is committed.
+        (None, None, 1, vec![8, 8, 16, 8]),
+        (Some(15), None, 3, vec![8, 7, 15, 10]),
+        // The smaller limit counts.
+        (Some(15), Some(5), 8, vec![5; 8]),
+        (Some(15), Some(1000), 3, vec![8, 7, 15, 10]),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open_spool(directory.path());
+        let end = fill(&spool, &[40]);
+        let file = directory.path().join("counts");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let capabilities =
+            Capabilities { largest_transaction, batch, batch_in_large: in_large, ..Capabilities::default() };
+        let inner = counting::Counting::new(&file);
+        let narrow = Narrow { inner, capabilities, batches: Arc::clone(&seen) };
+        apply(spool, end, options(split), Box::new(narrow));
+        let counts = counting::Counting::read(&file).unwrap();
+        assert_eq!((counts.inserts, counts.commits), (40, commits), "{largest_transaction:?} {split:?}");
+        assert_eq!(*seen.lock().unwrap(), batches, "{largest_transaction:?} {split:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 5, ..ProptestConfig::default() })]
 
@@ -134,44 +254,11 @@ proptest! {
         split in proptest::option::of(1_u64..7),
     ) {
         let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::open(SpoolOptions { headroom_bytes: 0, ..SpoolOptions::new(directory.path().join("data")) }).unwrap();
+        let spool = open_spool(directory.path());
         let end = fill(&spool, &transactions);
         let file = directory.path().join("copy.db");
-        let options = ApplyOptions {
-            cursor: "main".to_owned(),
-            limits: BatchLimits { transactions: 3, ..BatchLimits::default() },
-            split,
-            early: true,
-            idle_checkpoint: Duration::from_secs(60),
-            min_commit_interval: Duration::ZERO,
-            sent_again: false,
-            on_refused_row: OnRefusedRow::Stop,
-            steps: Arc::default(),
-            stall_timeout: Duration::from_secs(30),
-        };
         let destination = Faulty { inner: Sqlite::new(Options::new(file.to_str().unwrap(), "main")), script };
-        let progress = Arc::new(Progress::new(["main"]));
-        let shutdown = CancellationToken::new();
-        let applier = Applier::new(
-            spool,
-            Box::new(destination),
-            options,
-            Arc::default(),
-            Arc::clone(&progress),
-            shutdown.clone(),
-        );
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut destinations = progress.watch_destinations();
-            let complete = async {
-                destinations.wait_for(|destinations| destinations.complete_to() >= end).await.unwrap();
-                shutdown.cancel();
-            };
-            let (ended, ()) = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(applier.run(), complete) })
-                .await
-                .unwrap();
-            ended.unwrap();
-        });
+        apply(spool, end, options(split), Box::new(destination));
         let expected: Vec<i64> = (1..).zip(&transactions).flat_map(|(number, commands)| {
             (0..*commands).map(move |command| number * 1000 + i64::try_from(command).unwrap())
         }).collect();

@@ -29,7 +29,7 @@ use smallvec::SmallVec;
 use super::batch::{Batch, Execution};
 use super::command::{Cell, Command, Identity, Row};
 use super::frame::DecodeError;
-use super::net::{Key, SortKey, sort_key};
+use super::net::{Key, SortKey, key_of, sort_key};
 use super::relation::Relation;
 use crate::position::Position;
 
@@ -466,22 +466,6 @@ fn sent(row: &[Cell<'_>]) -> ColumnSet {
         columns.insert(index);
     }
     columns
-}
-
-/// The key of the row that a command changes; `None` when it is a barrier.
-pub(super) fn key_of<'b>(key: &Key, command: &Command<'b>) -> Option<SmallVec<[&'b [u8]; 2]>> {
-    let row: &Row<'b> = match command {
-        Command::Insert { new, .. } => new,
-        _ if key.is_empty() => return None,
-        Command::Update { identity: Identity::Unchanged, new, .. } => new,
-        Command::Delete { identity: Identity::Key(old), .. } => old,
-        _ => return None,
-    };
-    let value = |column: &usize| match row.get(*column)? {
-        Cell::Value(value) => Some(*value),
-        _ => None,
-    };
-    key.iter().map(value).collect()
 }
 
 #[cfg(test)]

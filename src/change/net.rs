@@ -20,8 +20,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::batch::{Batch, Execution};
-use super::command::{Cell, Command};
-use super::group::key_of;
+use super::command::{Cell, Command, Identity, Row};
 use super::relation::Relation;
 use crate::position::CommandIndex;
 
@@ -109,6 +108,22 @@ fn row_of<'b>(key: &Key, command: &Command<'b>) -> Option<(SmallVec<[&'b [u8]; 2
         _ => Kind::Delete,
     };
     Some((key_of(key, command)?, kind))
+}
+
+/// The key of the row that a command changes; `None` when it is a barrier.
+pub(super) fn key_of<'b>(key: &Key, command: &Command<'b>) -> Option<SmallVec<[&'b [u8]; 2]>> {
+    let row: &Row<'b> = match command {
+        Command::Insert { new, .. } => new,
+        _ if key.is_empty() => return None,
+        Command::Update { identity: Identity::Unchanged, new, .. } => new,
+        Command::Delete { identity: Identity::Key(old), .. } => old,
+        _ => return None,
+    };
+    let value = |column: &usize| match row.get(*column)? {
+        Cell::Value(value) => Some(*value),
+        _ => None,
+    };
+    key.iter().map(value).collect()
 }
 
 /// A key's sort key, and whether another key with such a sort key would be the same.

@@ -144,7 +144,7 @@ fn destination(config: &Config) -> Vec<Finding> {
     let uri = config.destination_options(Arc::default()).uri;
     match config.destination_type {
         DestinationType::SQLite => {
-            let file = Path::new(&uri);
+            let file = Path::new(uri.expose());
             let directory =
                 file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
             if file.exists() {
@@ -165,12 +165,23 @@ fn destination(config: &Config) -> Vec<Finding> {
                 vec![Finding::error(format!("there is no directory {}", directory.display()), "Make it")]
             }
         }
-        _ => addresses(&uri).iter().map(|address| reachable(address, config.connection_timeout)).collect(),
+        _ => addresses(uri.expose()).iter().map(|address| reachable(address, config.connection_timeout)).collect(),
     }
 }
 
-/// The hosts of a list of brokers or of a URI.
+/// The hosts of a list of brokers, of a URI, or of an ADO connection string (`server=tcp:host,port;…`).
 fn addresses(uri: &str) -> Vec<String> {
+    let server = uri.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let name = name.trim().to_lowercase();
+        matches!(name.as_str(), "server" | "data source" | "addr" | "address").then_some(value.trim())
+    });
+    if let Some(server) = server.filter(|_| !uri.contains("://")) {
+        let place = server.strip_prefix("tcp:").unwrap_or(server);
+        return vec![
+            place.split_once(',').map_or_else(|| format!("{place}:1433"), |(host, port)| format!("{host}:{port}")),
+        ];
+    }
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     let authority = rest.split(['/', '?', ';']).next().unwrap_or_default();
     let hosts = authority.rsplit('@').next().unwrap_or_default();
@@ -200,6 +211,8 @@ mod tests {
             ("a:9092, b:9093", &["a:9092", "b:9093"][..]),
             ("mysql://u:p@ss@h:3306/db?x=1", &["h:3306"]),
             ("kafka://h:1", &["h:1"]),
+            ("server=tcp:h,1444;user=u;password='p=w';database=d", &["h:1444"]),
+            ("Data Source=h;password=server=x", &["h:1433"]),
         ] {
             assert_eq!(addresses(uri), hosts, "{uri}");
         }

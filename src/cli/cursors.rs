@@ -49,7 +49,7 @@ pub fn forget(arguments: &ForgetArguments) -> Result<Code, Failure> {
             .hint("To forget it all the same, set PG2ANY_CURSOR to the name of the one that stays."));
     }
     let spool = open_spool(&config, &std::sync::Arc::default())?;
-    let position = spool.cursor(name)?;
+    let position = spool.cursor(name);
     match position {
         Some(position) if arguments.yes => {
             spool.forget_cursor(name);

@@ -87,9 +87,9 @@ impl From<Code> for ExitCode {
 /// Why a command did not do what it was asked for.
 #[derive(Debug)]
 pub struct Failure {
-    code: Code,
-    message: String,
-    hint: Option<String>,
+    pub code: Code,
+    pub message: String,
+    pub hint: Option<String>,
 }
 
 impl Failure {
@@ -108,21 +108,6 @@ impl Failure {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
-    }
-
-    /// Tells it on standard error, in the format of the log.
-    pub fn report(&self) -> ExitCode {
-        super::progress::clear();
-        // Where every line is JSON, the last one is too.
-        if super::logging::is_json() {
-            tracing::error!(exit_code = self.code as u8, hint = self.hint, "{}", self.message);
-            return self.code.into();
-        }
-        eprintln!("pg2any: {}", self.message);
-        if let Some(hint) = &self.hint {
-            eprintln!("  {hint}");
-        }
-        self.code.into()
     }
 }
 

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use exit::Code;
+use exit::{Code, Failure};
 
 /// Streams a PostgreSQL database's committed changes into another database.
 #[derive(Parser)]
@@ -62,7 +62,7 @@ enum Command {
 /// Parses, runs, reports.
 pub fn main() -> ExitCode {
     if let Err(failure) = secret_args::move_secrets_to_the_environment() {
-        return failure.report();
+        return report(&failure);
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -90,6 +90,22 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code.into(),
-        Err(failure) => failure.report(),
+        Err(failure) => report(&failure),
     }
+}
+
+/// Tells a failure on standard error, in the format of the log.
+fn report(failure: &Failure) -> ExitCode {
+    progress::clear();
+    let Failure { code, message, hint } = failure;
+    // Where every line is JSON, the last one is too.
+    if logging::is_json() {
+        tracing::error!(exit_code = *code as u8, hint, "{message}");
+        return (*code).into();
+    }
+    eprintln!("pg2any: {message}");
+    if let Some(hint) = hint {
+        eprintln!("  {hint}");
+    }
+    (*code).into()
 }

@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
             return Ok(());
         }
         destination.commit(from, target, None).await?;
-        reader.advance(target);
+        spool.advance(&config.cursor_name, target);
         println!("Left out {what}. The destination's checkpoint is {target} now.");
         Ok::<_, Failure>(())
     });

@@ -14,7 +14,6 @@ mod environment;
 mod error;
 mod options;
 mod parts;
-mod secret;
 mod settings;
 mod units;
 
@@ -23,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::secret::Secret;
 pub use builder::ConfigBuilder;
 pub use compat::{ColumnTransformation, TableMapping, TransformationType};
 pub use environment::{Purpose, load_config_from_env, resolve};
@@ -30,7 +30,6 @@ pub use error::ConfigError;
 pub use options::{
     Ack, DestinationType, GapRange, LogFormat, OnPublicationChange, OnRefusedRow, Origin, Origin as OriginFilter, Until,
 };
-pub use secret::Secret;
 pub use settings::{Audience, Form, SETTINGS, Setting, markdown_table};
 pub use units::{human_size, parse_duration, parse_size, parse_switch};
 

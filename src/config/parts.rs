@@ -31,7 +31,7 @@ impl Config {
             stall_timeout: self.stall_timeout,
             metrics,
             ..SourceOptions::new(
-                self.source_connection_string.expose(),
+                self.source_connection_string.clone(),
                 &self.replication_slot_name,
                 &self.publication_names,
             )

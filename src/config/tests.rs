@@ -142,7 +142,7 @@ fn the_uris_scheme_is_type_enough() {
     let text = from(&[("dest-uri", "sqlserver://u:hunter2@h/d")], &ENOUGH[..1]).unwrap_err().to_string();
     assert!(text.contains("no SqlServer destination") && !text.contains("hunter2"), "{text}");
     let config = from(&[("dest-uri", "sqlite:///tmp/x.db")], &ENOUGH[..1]).unwrap();
-    assert_eq!(config.destination_options(Arc::default()).uri, "/tmp/x.db");
+    assert_eq!(config.destination_options(Arc::default()).uri.expose(), "/tmp/x.db");
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl DestinationError {
         Self::new(FailureKind::Permanent, message)
     }
 
-    /// Another writer took the checkpoint; `place` is what the two would share ("the same file").
+    /// Another writer took the checkpoint; `place` is what the two would share ("the SQLite file").
     #[must_use]
     pub(crate) fn fenced(cursor: &str, epoch: u64, place: &str) -> Self {
         Self::new(

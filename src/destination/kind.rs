@@ -27,7 +27,7 @@ impl DestinationType {
             Self::SQLite => cfg!(feature = "sqlite"),
             Self::Kafka => cfg!(feature = "kafka"),
             Self::MySQL => cfg!(feature = "mysql"),
-            Self::SqlServer => false,
+            Self::SqlServer => cfg!(feature = "sqlserver"),
         }
     }
 
@@ -39,8 +39,11 @@ impl DestinationType {
             Self::SQLite => Some(Box::new(super::sqlite::Sqlite::new(options))),
             #[cfg(feature = "mysql")]
             Self::MySQL => Some(Box::new(super::mysql::MySql::new(options))),
+            #[cfg(feature = "sqlserver")]
+            Self::SqlServer => Some(Box::new(super::sqlserver::SqlServer::new(options))),
             #[cfg(feature = "kafka")]
             Self::Kafka => Some(Box::new(super::kafka::Kafka::new(options))),
+            #[cfg(not(all(feature = "sqlite", feature = "mysql", feature = "kafka", feature = "sqlserver")))]
             _ => {
                 drop(options);
                 None

@@ -14,6 +14,7 @@
 //! The applier may call `execute` long before it may call `commit` (a big transaction is executed while it is received),
 //! and may call `rollback` in between.
 
+mod checkpoint;
 #[cfg(any(test, feature = "failpoints"))]
 #[doc(hidden)]
 #[allow(clippy::unwrap_used)]
@@ -26,7 +27,11 @@ pub mod mysql;
 mod names;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "sqlserver")]
+pub mod sqlserver;
 pub mod table;
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+mod uri;
 pub mod value;
 
 use std::sync::Arc;
@@ -34,6 +39,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use checkpoint::Checkpoint;
 pub use error::{DestinationError, FailureKind};
 pub use kind::DestinationType;
 pub use names::SchemaMapping;
@@ -41,19 +47,7 @@ pub use names::SchemaMapping;
 use crate::change::{Batch, Execution, Relation};
 use crate::metrics::{Metrics, Number};
 use crate::position::Position;
-
-/// What a destination holds of a pipeline: how far it came, and who may write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Up to and including which command everything is in the destination; `None` when this cursor never wrote.
-    pub position: Option<Position>,
-    /// A hash of the transaction's commands up to a position inside it, if the writer gave one to [`Destination::commit`].
-    pub digest: Option<u64>,
-    /// Raised by every writer that takes the checkpoint; a writer with an older epoch is fenced.
-    pub epoch: u64,
-    /// Which source the checkpoint belongs to ([`Options::source`] of the writer that made it); `None` when it never wrote.
-    pub source: Option<String>,
-}
+use crate::secret::Secret;
 
 /// How much the applier gathers before it calls [`Destination::execute`]: whichever is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,8 +147,8 @@ pub enum OnMissingRow {
 /// Everything that a destination is made from.
 #[derive(Clone)]
 pub struct Options {
-    /// Where: a file's path for SQLite, a URI for a server. May hold a password: never log it.
-    pub uri: String,
+    /// Where: a file's path for SQLite, a URI for a server.
+    pub uri: Secret,
     /// The cursor's name, the checkpoint's key.
     pub cursor: String,
     /// Names the source (`system identifier/database/slot`); kept beside the checkpoint and compared at connect.
@@ -190,7 +184,7 @@ pub struct Options {
 impl Options {
     /// Options for this place and cursor; everything else by default.
     #[must_use]
-    pub fn new(uri: impl Into<String>, cursor: impl Into<String>) -> Self {
+    pub fn new(uri: impl Into<Secret>, cursor: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
             cursor: cursor.into(),
@@ -217,6 +211,35 @@ impl Options {
             schema_mapping: &self.schema_mapping,
             on_dropped_column: self.on_dropped_column,
             on_rewrite: self.on_rewrite,
+        }
+    }
+
+    /// Raises [`Options::steps`] while something lasts that may take long.
+    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+    pub(crate) async fn ticking<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            match tokio::time::timeout(Duration::from_secs(1), &mut future).await {
+                Ok(done) => return done,
+                Err(_) => self.steps.add(1),
+            }
+        }
+    }
+
+    /// What takes the place of a value that the column cannot hold: `None` nothing, so that it is refused; `Some(None)` NULL. It is
+    /// counted.
+    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+    pub(crate) fn in_place_of_unfit<T>(&self, nearest: Option<T>) -> Option<Option<T>> {
+        match (self.unrepresentable, nearest) {
+            (Unrepresentable::Null, _) => {
+                self.metrics.values_nulled.add(1);
+                Some(None)
+            }
+            (Unrepresentable::Clamp, Some(nearest)) => {
+                self.metrics.values_clamped.add(1);
+                Some(Some(nearest))
+            }
+            _ => None,
         }
     }
 

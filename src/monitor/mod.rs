@@ -35,10 +35,12 @@ use crate::spool::{Pressure, Spool, SpoolError};
 
 #[cfg(feature = "metrics")]
 pub use http::bind;
-pub use readiness::{BEHIND_SECONDS, Reason, State};
+pub use readiness::BEHIND_SECONDS;
 pub use samples::Rates;
 use samples::{Movement, Sample, Samples};
-pub use snapshot::{Applying, DestinationView, OpenTransaction, Snapshot, SourceView, SpoolView, Totals};
+pub use snapshot::{
+    Applying, DestinationView, OpenTransaction, Reason, Snapshot, SourceView, SpoolView, State, Totals,
+};
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_secs(1);
@@ -170,7 +172,7 @@ impl Monitor {
                     Reached::Unknown => (false, None),
                 };
                 // Until the destination was asked, the spool's hint tells.
-                let position = checkpoint.or(spool.cursor(&config.cursor_name)?).unwrap_or_default();
+                let position = checkpoint.or(spool.cursor(&config.cursor_name)).unwrap_or_default();
                 let waiting = spool.waiting(position.max(Position::end_of(progress.complete_to)))?;
                 let oldest = waiting.as_ref().map(|waiting| waiting.oldest.commit_time);
                 let glance = activity.glance();

@@ -7,53 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::snapshot::Snapshot;
+use super::snapshot::{Reason, Snapshot, State};
 use crate::metrics::Component;
-
-/// What the pipeline does, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Source or destination was not reached yet.
-    Starting,
-    /// Nothing waits.
-    Idle,
-    /// Changes are applied as they come.
-    Streaming,
-    /// What waits is older than [`BEHIND_SECONDS`].
-    CatchingUp,
-    /// Something keeps it from going on; the reasons say what.
-    Blocked,
-}
-
-impl State {
-    /// Its words, for people.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Idle => "up to date",
-            Self::Streaming => "streaming",
-            Self::CatchingUp => "catching up",
-            Self::Blocked => "blocked",
-        }
-    }
-}
 
 /// From here on what waits is a backlog.
 pub const BEHIND_SECONDS: f64 = 2.0;
-
-/// Why a pipeline is not ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    /// One of a few words: `starting`, `source_disconnected`, `destination_unavailable`, `spool_full`, `apply_stalled`,
-    /// `slot_lost`.
-    pub code: String,
-    /// What is wrong.
-    pub message: String,
-}
 
 /// Fills in state, reasons and readiness. At these cursors nothing was applied for so long, although something waits.
 pub(super) fn judge(snapshot: &mut Snapshot, still: &BTreeMap<String, Duration>, stall_timeout: Duration) {

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::readiness::{Reason, State};
 use super::samples::Rates;
 use crate::metrics::Failure;
 use crate::position::{Lsn, PgTimestamp, Position, Xid};
-use crate::source::SlotRetention;
+use crate::progress::SlotRetention;
 use crate::spool::{AcceptedGap, Receiving};
 
 /// A pipeline at one moment.
@@ -195,4 +194,44 @@ impl Snapshot {
         let rate = self.rates.wal_bytes_per_second;
         (rate > 0.0).then(|| self.behind_bytes() as f64 / rate)
     }
+}
+
+/// What the pipeline does, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Source or destination was not reached yet.
+    Starting,
+    /// Nothing waits.
+    Idle,
+    /// Changes are applied as they come.
+    Streaming,
+    /// What waits is older than [`BEHIND_SECONDS`](super::BEHIND_SECONDS).
+    CatchingUp,
+    /// Something keeps it from going on; the reasons say what.
+    Blocked,
+}
+
+impl State {
+    /// Its words, for people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Idle => "up to date",
+            Self::Streaming => "streaming",
+            Self::CatchingUp => "catching up",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+/// Why a pipeline is not ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// One of a few words: `starting`, `source_disconnected`, `destination_unavailable`, `spool_full`, `apply_stalled`,
+    /// `slot_lost`.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
 }

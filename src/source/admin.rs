@@ -9,9 +9,10 @@ use super::error::SourceError;
 use super::gap::{Gap, KnownEnd};
 use super::options::SourceOptions;
 use super::replication_stream::Interrupt;
-use super::slot::{SlotRetention, SlotState};
+use super::slot::SlotState;
 use super::{reader, session, slot};
 use crate::position::Lsn;
+use crate::progress::SlotRetention;
 use crate::spool::{SourceIdentity, Spool};
 
 /// A slot that was just made, and the session that holds its snapshot.
@@ -30,7 +31,7 @@ pub struct HeldSlot {
 ///
 /// [`SourceError`]: the slot exists, the server or a publication is not as it must be, or the connection fails.
 pub fn create_slot(options: &SourceOptions, export_snapshot: bool, failover: bool) -> Result<HeldSlot, SourceError> {
-    let string = ConnectionString::parse(&options.connection_string)?;
+    let string = ConnectionString::parse(options.connection_string.expose())?;
     let mut connection = session::connect(&string, Session::Replication, options.connect_timeout)?;
     session::facts(&mut connection, options)?;
     if slot::look_up(&mut connection, &options.slot)?.is_some() {
@@ -61,7 +62,7 @@ pub struct ShownSlot {
 ///
 /// [`SourceError`]: the connection fails.
 pub fn show_slot(options: &SourceOptions) -> Result<Option<ShownSlot>, SourceError> {
-    let string = ConnectionString::parse(&options.connection_string)?;
+    let string = ConnectionString::parse(options.connection_string.expose())?;
     let mut connection = session::connect(&string, Session::Replication, options.connect_timeout)?;
     let Some(state) = slot::look_up(&mut connection, &options.slot)? else { return Ok(None) };
     let retention = slot::retention(&mut connection, &options.slot)?.unwrap_or_default();
@@ -81,7 +82,7 @@ pub fn show_slot(options: &SourceOptions) -> Result<Option<ShownSlot>, SourceErr
 ///
 /// [`SourceError`]: somebody reads it, there is none, or the connection fails.
 pub fn drop_slot(options: &SourceOptions) -> Result<(), SourceError> {
-    let string = ConnectionString::parse(&options.connection_string)?;
+    let string = ConnectionString::parse(options.connection_string.expose())?;
     let mut connection = session::connect(&string, Session::Replication, options.connect_timeout)?;
     let sql = format!("DROP_REPLICATION_SLOT {}", identifier(&options.slot));
     connection.exec("dropping the replication slot", &sql).map(drop)
@@ -112,7 +113,7 @@ pub struct Adoption {
 /// [`SourceError`]: a spool that belongs to nobody yet, no slot, a server whose WAL ends before the spool's durable end, or a
 /// failing connection or spool.
 pub async fn adopt(options: &SourceOptions, spool: &Spool) -> Result<Adoption, SourceError> {
-    let string = ConnectionString::parse(&options.connection_string)?;
+    let string = ConnectionString::parse(options.connection_string.expose())?;
     let asked = options.clone();
     let (facts, state) = super::catalog_client::blocking("asking the source who it is", move || {
         let mut connection = session::connect(&string, Session::Replication, asked.connect_timeout)?;

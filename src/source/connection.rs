@@ -25,6 +25,7 @@ use super::error::SourceError;
 use super::feedback::Acknowledgement;
 use super::libpq::{Notice, PgConnection, PgResult, ServerError};
 use crate::position::{Lsn, PgTimestamp};
+use crate::secret::{Secret, hide};
 
 /// A connection string in parts; printing it shows no password.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct ConnectionString {
     uri: Option<String>,
     /// The URI's query parameters (percent-encoded), or the keyword form's pairs (unquoted), in order.
     parameters: Vec<(String, String)>,
-    secrets: Vec<String>,
+    secrets: Vec<Secret>,
 }
 
 impl fmt::Debug for ConnectionString {
@@ -101,7 +102,7 @@ impl ConnectionString {
     }
 
     fn secret(&mut self, secret: &str) {
-        for form in [secret.to_owned(), percent_decode(secret)] {
+        for form in [Secret::new(secret), Secret::new(percent_decode(secret))] {
             if !form.is_empty() && !self.secrets.contains(&form) {
                 self.secrets.push(form);
             }
@@ -118,13 +119,7 @@ impl ConnectionString {
     /// The text with every password in it replaced.
     #[must_use]
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut text = Cow::Borrowed(text);
-        for secret in &self.secrets {
-            if text.contains(secret.as_str()) {
-                text = Cow::Owned(text.replace(secret.as_str(), "********"));
-            }
-        }
-        text
+        hide(text, &self.secrets)
     }
 
     /// The string for libpq.
@@ -433,7 +428,7 @@ mod tests {
             "user=u password = 'secret' host=h",
         ] {
             let parsed = ConnectionString::parse(text).unwrap();
-            assert_eq!(parsed.redact("no secret here"), "no ******** here", "{text}");
+            assert_eq!(parsed.redact("no secret here"), "no *** here", "{text}");
             assert!(!format!("{parsed:?}").contains("cret"));
         }
     }

@@ -149,60 +149,31 @@ impl Frames {
     ) -> Result<Step, SourceError> {
         let tag = bytes.first().copied().unwrap_or_default();
         let malformed = |cause: DecodeError| SourceError::Malformed { tag: char::from(tag), lsn, cause };
-        let misplaced = |why: &'static str| SourceError::OutOfPlace { tag: char::from(tag), lsn, why };
         let message = Message::decode(bytes, self.stream.is_some())
             .map_err(malformed)?
             .ok_or(SourceError::UnknownMessage { byte: tag, tag: char::from(tag), lsn })?;
+        if let Some(why) = self.misplaced(&message) {
+            return Err(SourceError::OutOfPlace { tag: char::from(tag), lsn, why });
+        }
         match message {
-            Message::Command => {
-                if tag == b'T' {
-                    let frame = cut_xid_if(self.stream.is_some(), bytes, &mut self.scratch).map_err(malformed)?;
-                    self.notices.truncated(&relation_oids(frame).map_err(malformed)?);
-                }
-                if let Some(xid) = self.stream.or(self.open.as_ref().map(|open| open.xid)) {
-                    self.history.row(xid);
-                }
-                match (self.stream, &self.open) {
-                    (Some(_), _) if self.stream_known => {}
-                    (Some(xid), _) => {
-                        let (subxid, frame) = cut_xid(bytes, &mut self.scratch).map_err(malformed)?;
-                        intake.append(xid, Some(subxid), frame)?;
-                    }
-                    (None, Some(open)) if open.skip => {}
-                    (None, Some(open)) if !self.doubts.is_empty() => {
-                        let (xid, end) = (open.xid, open.final_lsn);
-                        self.dispel(intake, end, bytes).map_err(malformed)??;
-                        intake.append(xid, None, bytes)?;
-                    }
-                    (None, Some(open)) => intake.append(open.xid, None, bytes)?,
-                    (None, None) => return Err(misplaced("no transaction is open")),
-                }
-                return Ok(Step::Done);
-            }
+            Message::Command => self.command(intake, tag, bytes, malformed)?,
             Message::Begin { final_lsn, time, xid } => {
-                self.must_be_outside(misplaced)?;
                 let skip = intake.begin(xid, final_lsn, time)? == Skip::Whole;
                 self.described = 0;
                 self.notices.passed(final_lsn);
                 self.open = Some(Open { xid, final_lsn, skip, prepared: false, origin: None });
             }
             Message::Commit { lsn: commit_lsn, end, time } => {
-                let open = self.open.take().filter(|open| !open.prepared);
-                let open = open.ok_or_else(|| misplaced("no transaction is open"))?;
-                if open.skip {
-                    metrics.skipped_transactions.add(1);
-                }
+                let Some(open) = self.open.take() else { return Ok(Step::Done) };
+                metrics.skipped_transactions.add(u64::from(open.skip));
                 let (xid, origin) = (open.xid, open.origin);
                 let commit = Commit { xid, commit_lsn, commit_end: end, commit_time: time, origin };
-                self.history.committed(&commit, false)?;
-                intake.commit(commit)?;
-                metrics.received_transactions.add(1);
-                return Ok(Step::Ended(end, time));
+                return self.commit(intake, metrics, commit);
             }
             Message::Origin(name) => match (self.stream, &mut self.open) {
                 (Some(xid), _) => drop(self.origins.insert(xid, name.to_owned())),
                 (None, Some(open)) => open.origin = Some(name.to_owned()),
-                (None, None) => return Err(misplaced("no transaction is open")),
+                (None, None) => {}
             },
             Message::Relation => return self.relation(lsn, bytes).map_err(malformed),
             Message::Type { oid, schema, name } => {
@@ -212,57 +183,45 @@ impl Frames {
             // Not asked for, and no destination has a place for it.
             Message::Logical => metrics.logical_messages.add(1),
             Message::StreamStart { xid, first } => {
-                self.must_be_outside(misplaced)?;
                 intake.stream_start(xid, first)?;
                 self.stream = Some(xid);
                 self.stream_known = self.history.has(xid);
             }
             Message::StreamStop => {
-                self.stream.take().ok_or_else(|| misplaced("no block is open"))?;
+                self.stream = None;
                 intake.stream_stop();
             }
             Message::StreamCommit(ending) => {
-                self.must_be_outside(misplaced)?;
                 self.notices.passed(ending.lsn);
                 if let Some(early) = self.early.remove(&ending.xid) {
                     return Ok(Step::AskAgain(early));
                 }
                 let origin = self.origins.remove(&ending.xid);
-                let commit = ended(&ending, origin);
-                self.history.committed(&commit, false)?;
-                intake.commit(commit)?;
-                metrics.received_transactions.add(1);
-                return Ok(Step::Ended(ending.end, ending.time));
+                return self.commit(intake, metrics, ended(&ending, origin));
+            }
+            Message::StreamAbort { xid, subxid } if xid == subxid => {
+                self.origins.remove(&xid);
+                self.early.remove(&xid);
+                intake.abort(xid);
             }
             Message::StreamAbort { xid, subxid } => {
-                self.must_be_outside(misplaced)?;
-                if xid == subxid {
-                    self.origins.remove(&xid);
-                    self.early.remove(&xid);
-                    intake.abort(xid);
-                } else {
-                    self.history.aborted_sub(xid);
-                    intake.abort_sub(xid, subxid)?;
-                }
+                self.history.aborted_sub(xid);
+                intake.abort_sub(xid, subxid)?;
             }
             Message::BeginPrepare(ending, gid) => {
-                self.must_be_outside(misplaced)?;
                 let skip = intake.begin_prepare(ending.xid, gid, ending.lsn)? == Skip::Whole;
                 self.open = Some(Open { xid: ending.xid, final_lsn: Lsn::ZERO, skip, prepared: true, origin: None });
             }
             Message::Prepare(ending, gid) => {
-                let open = self.open.take().filter(|open| open.prepared && open.xid == ending.xid);
-                let open = open.ok_or_else(|| misplaced("this transaction is not being prepared"))?;
-                return self.prepare(intake, &ending, gid, open.origin);
+                let origin = self.open.take().and_then(|open| open.origin);
+                return self.prepare(intake, &ending, gid, origin);
             }
             Message::StreamPrepare(ending, gid) => {
-                self.must_be_outside(misplaced)?;
                 self.early.remove(&ending.xid);
                 let origin = self.origins.remove(&ending.xid);
                 return self.prepare(intake, &ending, gid, origin);
             }
             Message::CommitPrepared(ending, gid) => {
-                self.must_be_outside(misplaced)?;
                 let prepared = intake.prepared_at(gid);
                 let commit = ended(&ending, None);
                 self.history.committed(&commit, true)?;
@@ -272,18 +231,81 @@ impl Frames {
                 return Ok(Step::Ended(ending.end, ending.time));
             }
             Message::RollbackPrepared(ending, gid) => {
-                self.must_be_outside(misplaced)?;
-                if !intake.rollback_prepared(gid, ending.xid) {
-                    metrics.rollback_prepared_unknown.add(1);
-                }
+                let known = intake.rollback_prepared(gid, ending.xid);
+                metrics.rollback_prepared_unknown.add(u64::from(!known));
                 return Ok(Step::Ended(ending.end, ending.time));
             }
         }
         Ok(Step::Done)
     }
 
-    fn must_be_outside(&self, misplaced: impl Fn(&'static str) -> SourceError) -> Result<(), SourceError> {
-        if self.at_boundary() { Ok(()) } else { Err(misplaced("another transaction is being received")) }
+    /// Why the message cannot come now.
+    fn misplaced(&self, message: &Message<'_>) -> Option<&'static str> {
+        let open = self.open.as_ref();
+        let (fits, why) = match message {
+            Message::Command | Message::Origin(_) => {
+                (self.stream.is_some() || open.is_some(), "no transaction is open")
+            }
+            Message::Commit { .. } => (open.is_some_and(|open| !open.prepared), "no transaction is open"),
+            Message::Prepare(ending, _) => (
+                open.is_some_and(|open| open.prepared && open.xid == ending.xid),
+                "this transaction is not being prepared",
+            ),
+            Message::StreamStop => (self.stream.is_some(), "no block is open"),
+            // They describe rows to come, or say nothing of a transaction.
+            Message::Relation | Message::Type { .. } | Message::Logical => (true, ""),
+            Message::Begin { .. }
+            | Message::StreamStart { .. }
+            | Message::StreamCommit(_)
+            | Message::StreamAbort { .. }
+            | Message::BeginPrepare(..)
+            | Message::StreamPrepare(..)
+            | Message::CommitPrepared(..)
+            | Message::RollbackPrepared(..) => (self.at_boundary(), "another transaction is being received"),
+        };
+        (!fits).then_some(why)
+    }
+
+    /// A row, or a TRUNCATE.
+    fn command(
+        &mut self,
+        intake: &mut Intake,
+        tag: u8,
+        bytes: &Bytes,
+        malformed: impl Fn(DecodeError) -> SourceError,
+    ) -> Result<(), SourceError> {
+        if tag == b'T' {
+            let frame = cut_xid_if(self.stream.is_some(), bytes, &mut self.scratch).map_err(&malformed)?;
+            self.notices.truncated(&relation_oids(frame).map_err(&malformed)?);
+        }
+        if let Some(xid) = self.stream.or(self.open.as_ref().map(|open| open.xid)) {
+            self.history.row(xid);
+        }
+        match (self.stream, &self.open) {
+            (Some(_), _) if self.stream_known => {}
+            (Some(xid), _) => {
+                let (subxid, frame) = cut_xid(bytes, &mut self.scratch).map_err(malformed)?;
+                intake.append(xid, Some(subxid), frame)?;
+            }
+            (None, Some(open)) if open.skip => {}
+            (None, Some(open)) => {
+                let (xid, end) = (open.xid, open.final_lsn);
+                if !self.doubts.is_empty() {
+                    self.dispel(intake, end, &relation_oids(bytes).map_err(malformed)?)?;
+                }
+                intake.append(xid, None, bytes)?;
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, intake: &mut Intake, metrics: &Metrics, commit: Commit) -> Result<Step, SourceError> {
+        let (end, time) = (commit.commit_end, commit.commit_time);
+        self.history.committed(&commit, false)?;
+        intake.commit(commit)?;
+        metrics.received_transactions.add(1);
+        Ok(Step::Ended(end, time))
     }
 
     /// The origin comes with the rows, not with COMMIT PREPARED.
@@ -375,18 +397,16 @@ impl Frames {
 
     /// A row under a description that came before the catalogue's answer, of a transaction that committed behind it: had the table
     /// changed in between, another description would have come. So whatever was dropped was dropped before.
-    fn dispel(&mut self, intake: &mut Intake, end: Lsn, frame: &[u8]) -> Result<Result<(), SourceError>, DecodeError> {
-        for oid in relation_oids(frame)? {
-            if self.doubts.get(&oid).is_some_and(|(asked, _)| *asked < end)
-                && let Some((_, mut record)) = self.doubts.remove(&oid)
+    fn dispel(&mut self, intake: &mut Intake, end: Lsn, oids: &[u32]) -> Result<(), SourceError> {
+        for oid in oids {
+            if self.doubts.get(oid).is_some_and(|(asked, _)| *asked < end)
+                && let Some((_, mut record)) = self.doubts.remove(oid)
             {
                 record.catalogue.dropped.clear();
-                if let Err(error) = intake.relation(None, record) {
-                    return Ok(Err(error.into()));
-                }
+                intake.relation(None, record)?;
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Types that the catalogue did not know (any more) get the name that a Type message gave them.

@@ -53,7 +53,7 @@ pub use identity::IdentityMismatch;
 pub use options::{OnPublicationChange, Origin, SourceOptions};
 pub use preflight::{Finding, Level, check_source};
 pub use publications::PublicationChange;
-pub use slot::{SlotRetention, SlotState};
+pub use slot::SlotState;
 
 use crate::backoff::Backoff;
 use crate::metrics::Component;
@@ -84,7 +84,7 @@ pub async fn run(
     progress: Arc<Progress>,
     shutdown: CancellationToken,
 ) -> Result<(), SourceError> {
-    let string = Arc::new(ConnectionString::parse(&options.connection_string)?);
+    let string = Arc::new(ConnectionString::parse(options.connection_string.expose())?);
     let intake = spool.intake()?;
     for gap in spool.accepted_gaps()? {
         tracing::warn!(from = %gap.from, to = %gap.to, accepted_at = %gap.accepted_at, "there is an accepted gap: what was committed in it is not at the destination");

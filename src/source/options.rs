@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::acceptance::GapRange;
 use super::feedback::Ack;
 use crate::metrics::Metrics;
+use crate::secret::Secret;
 
 /// Which changes PostgreSQL sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub enum OnPublicationChange {
 #[derive(Clone)]
 pub struct SourceOptions {
     /// For libpq, as the user wrote it. Holds a password: never log it.
-    pub connection_string: String,
+    pub connection_string: Secret,
     /// The replication slot.
     pub slot: String,
     /// The publications.
@@ -70,7 +71,7 @@ impl SourceOptions {
     /// The defaults for this source.
     #[must_use]
     pub fn new(
-        connection_string: impl Into<String>,
+        connection_string: impl Into<Secret>,
         slot: impl Into<String>,
         publications: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {

@@ -57,7 +57,7 @@ impl Finding {
 /// Asks the source everything; blocks.
 #[must_use]
 pub fn check_source(options: &SourceOptions, destination: DestinationType) -> Vec<Finding> {
-    let connected = ConnectionString::parse(&options.connection_string)
+    let connected = ConnectionString::parse(options.connection_string.expose())
         .and_then(|string| session::connect(&string, Session::Replication, options.connect_timeout));
     let mut connection = match connected {
         Ok(connection) => connection,

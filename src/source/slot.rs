@@ -6,12 +6,11 @@
 //! from is a warning (`it::gaps::a_first_run_on_a_used_slot_says_the_position_that_it_starts_from`). On any later run a
 //! missing slot is a gap and is never created again.
 
-use serde::{Deserialize, Serialize};
-
 use super::connection::{Connection, identifier, literal};
 use super::error::SourceError;
 use super::gap::{Gap, KnownEnd};
 use crate::position::Lsn;
+use crate::progress::SlotRetention;
 
 /// A row of `pg_replication_slots`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,20 +57,6 @@ pub(crate) fn look_up(connection: &mut Connection, slot: &str) -> Result<Option<
         invalidation: result.get_value(0, 5).filter(|reason| !reason.is_empty()),
         active_pid: result.get_value(0, 6).and_then(|pid| pid.parse().ok()),
     }))
-}
-
-/// What a slot keeps at its server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotRetention {
-    /// `wal_status`: `reserved`, `extended`, `unreserved` or `lost`.
-    pub wal_status: String,
-    /// WAL that the server keeps for it, in bytes.
-    pub retained_bytes: u64,
-    /// WAL that can be written before the slot is in danger of being lost, in bytes; `None` without a limit
-    /// (`max_slot_wal_keep_size`).
-    pub safe_bytes: Option<u64>,
-    /// The end of the server's WAL.
-    pub wal_end: Lsn,
 }
 
 /// Looks at what the slot keeps; `None` when there is no slot of this name.

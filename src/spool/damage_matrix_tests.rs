@@ -64,7 +64,7 @@ fn build(salt: &str) -> (Image, Rows) {
             expected.push((end, rows));
         }
         if number == 5 {
-            spool.reader("main").advance(Position { commit_end: Lsn(200), command: CommandIndex(0) });
+            spool.advance("main", Position { commit_end: Lsn(200), command: CommandIndex(0) });
         }
         if number == 14 {
             flush_everything(&spool);

@@ -124,7 +124,7 @@ impl Spool {
     }
 
     fn letter(&self, position: Position, cause: &str) -> Result<Option<DeadLetter>, SpoolError> {
-        let mut reader = SpoolReader::new(self.clone(), String::new());
+        let mut reader = SpoolReader::new(self.clone(), "");
         reader.seek(Position { command: CommandIndex(0), ..position });
         let Some(mut transaction) = reader.try_next()? else { return Ok(None) };
         let TransactionState::Committed(commit) = transaction.state() else { return Ok(None) };

@@ -15,7 +15,7 @@ use super::inspection::Inspector;
 use super::record::checksum;
 use super::{AcceptedGap, Published, SegmentRecord, Spool, SpoolOptions, journal, record};
 use crate::change::{Catalogue, RelationRecord};
-use crate::fuzzing::directory;
+use crate::fuzzing::input::{directory, pieces};
 use crate::inspect::Query;
 use crate::position::{Lsn, PgTimestamp, Position};
 use crate::spool::{Commit, SourceIdentity};
@@ -100,7 +100,7 @@ fn walked(directory: &Path, bytes: &[u8]) -> journal::Journal {
 /// Each piece: how many items there are said to be, and the items.
 fn sealed_batches(data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for piece in crate::fuzzing::pieces(data) {
+    for piece in pieces(data) {
         let Some((count, items)) = piece.split_first() else { continue };
         bytes.extend_from_slice(&[1]);
         bytes.extend_from_slice(&u32::from(*count).to_le_bytes());

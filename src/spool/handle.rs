@@ -1,6 +1,6 @@
 //! The handle that everything else is reached from, and opening.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::DirBuilderExt;
@@ -10,6 +10,9 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+use super::core::Core;
+use super::cursors::Cursors;
+use super::durable::{self, DurableLsn};
 use super::error::SpoolError;
 use super::header::{HEADER_VERSION, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending};
 use super::intake::Intake;
@@ -18,8 +21,7 @@ use super::layout::{
     FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, PUBLICATIONS_KEY, SALT_KEY, Store, parse_pending_key,
 };
 use super::options::SpoolOptions;
-use super::pressure::Pressure;
-use super::queue::{Operation, Queue};
+use super::queue::Queue;
 use super::reader::SpoolReader;
 use super::relations::Relations;
 use super::segments::Segments;
@@ -29,97 +31,6 @@ use super::{journal, lock, privacy, record};
 use crate::change::{Relation, RelationVersion};
 use crate::failpoint;
 use crate::position::{Lsn, Position};
-
-/// An LSN up to which everything is fsynced. Only the writer makes one, after the sync: what is acknowledged to
-/// PostgreSQL must be of this type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DurableLsn(Lsn);
-
-impl DurableLsn {
-    pub(super) const fn synced(lsn: Lsn) -> Self {
-        Self(lsn)
-    }
-
-    /// The LSN.
-    #[must_use]
-    pub const fn lsn(self) -> Lsn {
-        self.0
-    }
-}
-
-/// Where appliers are, as far as they said.
-#[derive(Default)]
-pub(crate) struct Cursors {
-    pub(crate) positions: BTreeMap<String, Position>,
-    pub(crate) changed: Vec<String>,
-}
-
-impl Cursors {
-    pub(crate) fn set(&mut self, name: &str, position: Position) {
-        self.positions.insert(name.to_owned(), position);
-        if !self.changed.iter().any(|changed| changed == name) {
-            self.changed.push(name.to_owned());
-        }
-    }
-
-    /// Everything up to here is applied by every applier.
-    pub(crate) fn applied(&self) -> Lsn {
-        let done = |position: &Position| {
-            if position.is_end() { position.commit_end } else { Lsn(position.commit_end.0.saturating_sub(1)) }
-        };
-        self.positions.values().map(done).min().unwrap_or_default()
-    }
-}
-
-/// Everything that the handles share.
-pub(crate) struct Core {
-    pub(crate) options: SpoolOptions,
-    pub(crate) store: Store,
-    pub(crate) segments: Mutex<Segments>,
-    pub(crate) relations: Relations,
-    pub(crate) live: Mutex<RecentTransactions>,
-    pub(crate) prepared: Mutex<HashMap<String, (Prepare, Arc<Shared>)>>,
-    pub(crate) cursors: Mutex<Cursors>,
-    pub(crate) known: Mutex<KnownCommits>,
-    pub(crate) queue: Queue,
-    pub(crate) durable: watch::Sender<DurableLsn>,
-    pub(crate) failure: watch::Sender<Option<Arc<SpoolError>>>,
-    /// Counts whatever a reader may be waiting for.
-    pub(crate) news: watch::Sender<u64>,
-    pub(crate) released: AtomicU64,
-    pub(crate) next_transaction: AtomicU64,
-    pub(crate) pressure: Mutex<Pressure>,
-    pub(crate) intake_taken: AtomicBool,
-    _lock: File,
-}
-
-impl Core {
-    /// The writer's failure, if it had one.
-    pub(crate) fn check(&self) -> Result<(), SpoolError> {
-        if let Some(failure) = self.failure.borrow().as_ref() {
-            return Err(SpoolError::Stopped(Arc::clone(failure)));
-        }
-        if self.queue.is_closed() { Err(SpoolError::Closed) } else { Ok(()) }
-    }
-
-    pub(crate) fn fail(&self, error: SpoolError) {
-        tracing::error!(%error, "the spool stops");
-        self.failure.send_replace(Some(Arc::new(error)));
-        self.queue.close();
-        self.news.send_modify(|news| *news += 1);
-    }
-
-    /// Shows operations to the readers and hands them to the writer.
-    pub(crate) fn publish(&self, operations: impl Iterator<Item = Operation>) {
-        let mut live = lock(&self.live);
-        self.queue.push(operations.map(|mut operation| {
-            live.apply(&mut operation);
-            operation
-        }));
-        drop(live);
-        self.news.send_modify(|news| *news += 1);
-    }
-}
 
 /// Ends the writer with the last handle.
 struct Writing {
@@ -177,7 +88,7 @@ impl Spool {
         check_last_transaction(&store, &progress).map_err(held)?;
         let mut segments = Segments::load(&store, options.segment_bytes).map_err(held)?;
         let prepared = load_prepared(&store, &mut segments).map_err(held)?;
-        let positions = load_cursors(&store).map_err(held)?;
+        let cursors = Cursors::load(&store).map_err(held)?;
         let relations = Relations::load(&store).map_err(held)?;
         let known = KnownCommits::load(&store, &progress).map_err(held)?;
         let live = RecentTransactions::new(
@@ -191,10 +102,10 @@ impl Spool {
             relations,
             live: Mutex::new(live),
             prepared: Mutex::new(prepared),
-            cursors: Mutex::new(Cursors { positions, changed: Vec::new() }),
+            cursors: Mutex::new(cursors),
             known: Mutex::new(known),
             queue: Queue::default(),
-            durable: watch::Sender::new(DurableLsn::synced(progress.durable)),
+            durable: durable::opened(progress.durable),
             failure: watch::Sender::new(None),
             news: watch::Sender::new(0),
             released: AtomicU64::new(progress.released.0),
@@ -288,13 +199,10 @@ impl Spool {
     }
 
     /// Where an applier said that it was; a hint, the destination's checkpoint is the truth.
-    ///
-    /// # Errors
-    ///
-    /// None today.
-    pub fn cursor(&self, name: &str) -> Result<Option<Position>, SpoolError> {
+    #[must_use]
+    pub fn cursor(&self, name: &str) -> Option<Position> {
         let position = lock(&self.core.cursors).positions.get(name).copied();
-        Ok(position.filter(|position| *position > Position::default()))
+        position.filter(|position| *position > Position::default())
     }
 
     /// Keeps everything that is still there for an applier that has not come yet, until it says how far it is. Not kept
@@ -303,11 +211,35 @@ impl Spool {
         lock(&self.core.cursors).positions.entry(cursor.to_owned()).or_default();
     }
 
+    /// Everything up to here is committed at the destination: becomes the cursor with one of the next groups, and is
+    /// released after the retention.
+    pub fn advance(&self, cursor: &str, position: Position) {
+        lock(&self.core.cursors).set(cursor, position);
+    }
+
+    /// The destination is at this position: what follows is kept for it, also when it went back or is new here. Returns up to
+    /// where everything was released before that.
+    #[must_use]
+    pub fn keep_after(&self, cursor: &str, position: Position) -> Lsn {
+        let mut cursors = lock(&self.core.cursors);
+        let before = cursors.positions.get(cursor).copied().unwrap_or_default();
+        if before == Position::default() || position < before {
+            cursors.set(cursor, position);
+        }
+        Lsn(self.core.released.load(Ordering::Acquire))
+    }
+
     /// Forgets an applier that does not come back: what it has not applied is no longer kept for it.
     pub fn forget_cursor(&self, name: &str) {
         let mut cursors = lock(&self.core.cursors);
         cursors.positions.remove(name);
         cursors.changed.push(name.to_owned());
+    }
+
+    /// The last commits that were received, durable or not.
+    #[must_use]
+    pub fn known_commits(&self) -> KnownCommits {
+        lock(&self.core.known).clone()
     }
 
     /// Leads back here while somebody else holds the spool, and does not keep it open.
@@ -333,7 +265,7 @@ impl Spool {
     /// A way out for the applier with this name.
     #[must_use]
     pub fn reader(&self, cursor: &str) -> SpoolReader {
-        SpoolReader::new(self.clone(), cursor.to_owned())
+        SpoolReader::new(self.clone(), cursor)
     }
 
     /// A relation's version.
@@ -511,14 +443,4 @@ fn load_prepared(
     }
     batch.commit().map_err(SpoolError::store("dropping open transactions"))?;
     Ok(prepared)
-}
-
-pub(crate) fn load_cursors(store: &Store) -> Result<BTreeMap<String, Position>, SpoolError> {
-    let mut positions = BTreeMap::new();
-    for entry in store.cursors.iter() {
-        let (key, value) = entry.into_inner().map_err(SpoolError::store("reading the cursors"))?;
-        let name = String::from_utf8_lossy(&key).into_owned();
-        positions.insert(name, record::decode(HEADER_VERSION, "a cursor", &value)?);
-    }
-    Ok(positions)
 }

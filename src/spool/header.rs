@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::chunk::ChunkEncoder;
 use super::error::SpoolError;
 use super::record;
+use crate::change::TransactionInfo;
 use crate::position::{Lsn, PgTimestamp, Xid};
 
 pub(crate) type Batch = OwnedWriteBatch;
@@ -67,6 +68,18 @@ pub struct CommitInfo {
     pub origin: Option<String>,
     /// Its number among the committed transactions of this spool; contiguous.
     pub sequence: u64,
+}
+
+impl From<&CommitInfo> for TransactionInfo {
+    fn from(commit: &CommitInfo) -> Self {
+        Self {
+            xid: commit.xid,
+            commit_lsn: commit.commit_lsn,
+            commit_end: commit.commit_end,
+            commit_time: commit.commit_time,
+            origin: commit.origin.clone(),
+        }
+    }
 }
 
 /// A run of chunks of one transaction in one segment.

@@ -159,7 +159,7 @@ fn a_pipeline_may_start_on_a_directory_that_is_inspected_and_what_it_drops_is_st
     let inspector = Inspector::offline(directory.path()).unwrap();
     let spool = Spool::open(options()).unwrap();
     let segments = Inspector::live(spool.clone()).segments().unwrap().len();
-    spool.reader("main").advance(Position::end_of(Lsn(300)));
+    spool.advance("main", Position::end_of(Lsn(300)));
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while Inspector::live(spool.clone()).segments().unwrap().len() == segments {
         assert!(std::time::Instant::now() < deadline, "no segment was dropped");

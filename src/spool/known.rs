@@ -12,10 +12,9 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::error::SpoolError;
-use super::handle::Spool;
 use super::header::{Batch, HEADER_VERSION, PendingHeader, Progress, decode_pending};
 use super::layout::{KNOWN_COMMITS_KEY, Store, parse_pending_key};
-use super::{lock, record};
+use super::record;
 use crate::position::{Lsn, PgTimestamp, Xid};
 
 /// Commits that are kept.
@@ -129,14 +128,6 @@ impl KnownCommits {
     }
 }
 
-impl Spool {
-    /// The last commits that were received, durable or not.
-    #[must_use]
-    pub fn known_commits(&self) -> KnownCommits {
-        lock(&self.core.known).clone()
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -145,7 +136,7 @@ mod tests {
     use super::*;
     use crate::position::Position;
     use crate::spool::tests::{block_on, put, wait_durable};
-    use crate::spool::{SourceIdentity, SpoolOptions};
+    use crate::spool::{SourceIdentity, Spool, SpoolOptions};
 
     fn commit(xid: Xid, bytes: u64) -> KnownCommit {
         KnownCommit {
@@ -200,7 +191,7 @@ mod tests {
             put(&mut intake, 7, 300, &["a"]);
             block_on(intake.flush()).unwrap();
             wait_durable(&spool, 300);
-            spool.reader("main").advance(Position::end_of(Lsn(200)));
+            spool.advance("main", Position::end_of(Lsn(200)));
             let deadline = Instant::now() + Duration::from_secs(20);
             while spool.released_up_to() < Lsn(200) {
                 assert!(Instant::now() < deadline);

@@ -57,14 +57,14 @@ fn applied_transactions_stay_for_the_retention_and_an_older_destination_is_told_
         block_on(intake.flush()).unwrap();
         wait_durable(&spool, 300);
         let mut reader = spool.reader("main");
-        reader.advance(Position::end_of(Lsn(200)));
+        spool.advance("main", Position::end_of(Lsn(200)));
         std::thread::sleep(Duration::from_millis(600));
         assert_eq!(spool.oldest_kept().unwrap(), Some(Lsn(100)));
         reader.seek(Position::default());
         assert_eq!(reader.try_next().unwrap().unwrap().xid(), 1);
     }
     let spool = Spool::open(SpoolOptions { retain: Duration::ZERO, ..options }).unwrap();
-    assert_eq!(spool.cursor("main").unwrap(), Some(Position::end_of(Lsn(200))));
+    assert_eq!(spool.cursor("main"), Some(Position::end_of(Lsn(200))));
     until("the first two are released", || spool.oldest_kept().unwrap() == Some(Lsn(300)));
     assert_eq!(spool.released_up_to(), Lsn(200));
     let mut reader = spool.reader("main");
@@ -83,7 +83,7 @@ fn retained_transactions_are_bounded_by_bytes() {
         put_rows(&mut intake, number, u64::from(number) * 100, 10);
     }
     wait_durable(&spool, 2000);
-    spool.reader("main").advance(Position::end_of(Lsn(2000)));
+    spool.advance("main", Position::end_of(Lsn(2000)));
     until("the oldest are released", || spool.released_up_to() >= Lsn(1000));
     std::thread::sleep(Duration::from_millis(500));
     assert!(spool.released_up_to() < Lsn(2000), "the newest 10 kB stay");
@@ -114,7 +114,7 @@ fn segments_are_dropped_when_everything_in_them_is_applied_also_those_of_rolled_
         segments.iter().filter(|segment| segment.sealed && segment.kind == kind).count()
     };
     until("segments are sealed", || sealed(SegmentKind::Committed) > 1 && sealed(SegmentKind::Open) > 1);
-    spool.reader("main").advance(Position::end_of(Lsn(600)));
+    spool.advance("main", Position::end_of(Lsn(600)));
     until("the applied ones are dropped", || sealed(SegmentKind::Committed) == 0);
     assert!(sealed(SegmentKind::Open) > 1);
     until("the open one is offered", || spool.reader("other").try_open().is_some_and(|open| open.xid() == 9));
@@ -146,7 +146,7 @@ fn at_the_quota_reception_pauses_until_what_is_applied_is_released_whatever_the_
         put_rows(&mut intake, number, u64::from(number) * 100, 100);
     }
     until("it pauses", || matches!(intake.pressure(), Pressure::Paused { .. }));
-    spool.reader("main").advance(Position::end_of(Lsn(1200)));
+    spool.advance("main", Position::end_of(Lsn(1200)));
     until("it goes on", || intake.pressure() == Pressure::None);
 }
 
@@ -186,11 +186,11 @@ fn what_a_destination_that_went_back_needs_is_kept_for_it() {
     block_on(intake.flush()).unwrap();
     wait_durable(&spool, 300);
     let mut reader = spool.reader("main");
-    reader.advance(Position::end_of(Lsn(300)));
+    spool.advance("main", Position::end_of(Lsn(300)));
     let back = Position::end_of(Lsn(100));
-    assert_eq!(reader.keep_after(back), Lsn::ZERO);
+    assert_eq!(spool.keep_after("main", back), Lsn::ZERO);
     reader.seek(back);
-    assert_eq!(reader.keep_after(Position::end_of(Lsn(200))), Lsn::ZERO, "forward it goes with a commit only");
+    assert_eq!(spool.keep_after("main", Position::end_of(Lsn(200))), Lsn::ZERO, "forward it goes with a commit only");
     until("the retention is over", || spool.released_up_to() >= Lsn(100));
     assert_eq!(spool.released_up_to(), Lsn(100));
     assert_eq!(frames(&mut reader.try_next().unwrap().unwrap()), [insert(1, "row")]);
@@ -240,7 +240,7 @@ fn a_prepared_transaction_larger_than_the_quota_is_named_and_an_open_one_beside_
     block_on(intake.flush()).unwrap();
     assert!(matches!(intake.pressure(), Pressure::Paused { .. }), "it is appliable now");
     wait_durable(&spool, 200);
-    spool.reader("main").advance(Position::end_of(Lsn(200)));
+    spool.advance("main", Position::end_of(Lsn(200)));
     until("its room is free", || intake.pressure() == Pressure::None);
 }
 
@@ -462,13 +462,13 @@ fn relation_versions_go_with_the_last_row_that_may_need_them_and_their_numbers_n
         assert_eq!(put_filed(&spool, &mut intake, xid, relation(1, name)), xid + 2);
     }
     let main = spool.reader("main");
-    main.advance(Position::end_of(Lsn(200)));
+    spool.advance("main", Position::end_of(Lsn(200)));
     until("the second is released", || spool.released_up_to() >= Lsn(200));
     block_on(intake.flush()).unwrap();
     until("what only they needed is gone", || !versions(&spool).contains(&3));
     assert_eq!(version_of(&spool, Lsn(200)), 5, "its row is still to be applied");
     assert_eq!(version_of(&spool, Lsn(300)), 6);
-    main.advance(Position::end_of(Lsn(400)));
+    spool.advance("main", Position::end_of(Lsn(400)));
     until("all are released", || spool.released_up_to() >= Lsn(400));
     until("what the open transaction needs stays", || versions(&spool) == [1, 2, 6]);
     intake.commit(commit_at(90, 500)).unwrap();
@@ -480,7 +480,7 @@ fn relation_versions_go_with_the_last_row_that_may_need_them_and_their_numbers_n
     let mut intake = spool.intake().unwrap();
     block_on(intake.flush()).unwrap();
     assert_eq!(version_of(&spool, Lsn(400)), 1, "nothing says yet that it is applied");
-    spool.reader("main").advance(Position::end_of(Lsn(500)));
+    spool.advance("main", Position::end_of(Lsn(500)));
     until("only the newest is left", || versions(&spool) == [6]);
     intake.keepalive(Lsn(600));
     assert_eq!(put_filed(&spool, &mut intake, 7, relation(1, "g")), 7);

@@ -136,7 +136,7 @@ impl Writer {
             batch.remove(&self.core.store.pending, released.key);
         }
         self.progress = progress;
-        self.add_cursors(&mut batch)?;
+        lock(&self.core.cursors).write(&self.core.store, &mut batch)?;
         self.add_progress(&mut batch)?;
         lock(&self.core.known).keep(&self.core.store, &mut batch, progress.released)?;
         batch.commit().map_err(SpoolError::store("releasing applied transactions"))?;

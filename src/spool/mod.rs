@@ -22,11 +22,14 @@
 
 mod accepted;
 mod chunk;
+mod core;
+mod cursors;
 #[cfg(test)]
 mod damage_matrix_tests;
 #[cfg(test)]
 mod damage_tests;
 mod dead_letters;
+mod durable;
 mod error;
 mod files;
 #[cfg(feature = "fuzzing")]
@@ -69,9 +72,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use accepted::AcceptedGap;
 pub use chunk::{Chunk, ChunkCommand};
 pub use dead_letters::{DeadLetter, Replay};
+pub use durable::DurableLsn;
 pub use error::SpoolError;
 pub(crate) use glance::Receiving;
-pub use handle::{DurableLsn, Spool};
+pub use handle::Spool;
 pub use header::{
     AbortedRun, CommitInfo, PendingHeader, Prepare, Progress, Publication, ReceivedHeader, Run, SourceIdentity,
 };

@@ -321,7 +321,7 @@ impl World {
     }
 
     fn apply(&mut self, transactions: usize, part: bool) {
-        let (_, intake, reader) = self.open.as_mut().unwrap();
+        let (spool, intake, reader) = self.open.as_mut().unwrap();
         block_on(intake.flush()).unwrap();
         reader.seek(self.applied);
         for number in 0..transactions {
@@ -347,7 +347,7 @@ impl World {
             let partly = Position { commit_end: commit.commit_end, command: CommandIndex(frames.len() as u64 / 2) };
             let last = number + 1 == transactions;
             self.applied = if part && last && frames.len() > 1 { partly } else { whole };
-            reader.advance(self.applied);
+            spool.advance("main", self.applied);
         }
     }
 

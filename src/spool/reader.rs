@@ -32,7 +32,6 @@ type Committed = (Arc<CommitInfo>, Arc<Shared>);
 /// Hands out transactions; each applier has its own.
 pub struct SpoolReader {
     spool: Spool,
-    cursor: String,
     after: Position,
     /// The next transaction's number, known once one was handed out.
     sequence: Option<u64>,
@@ -41,10 +40,10 @@ pub struct SpoolReader {
 }
 
 impl SpoolReader {
-    pub(crate) fn new(spool: Spool, cursor: String) -> Self {
-        let after = lock(&spool.core.cursors).positions.get(&cursor).copied().unwrap_or_default();
+    pub(crate) fn new(spool: Spool, cursor: &str) -> Self {
+        let after = spool.cursor(cursor).unwrap_or_default();
         let news = spool.core.news.subscribe();
-        Self { spool, cursor, after, sequence: None, page: VecDeque::new(), news }
+        Self { spool, after, sequence: None, page: VecDeque::new(), news }
     }
 
     /// Goes on behind this position; one inside a transaction yields that transaction again.
@@ -147,24 +146,6 @@ impl SpoolReader {
             // The sender lives in the spool that this reader holds.
             std::future::pending::<()>().await;
         }
-    }
-
-    /// Everything up to here is committed at the destination: becomes the cursor with one of the next groups, and is
-    /// released after the retention.
-    pub fn advance(&self, position: Position) {
-        lock(&self.spool.core.cursors).set(&self.cursor, position);
-    }
-
-    /// The destination is at this position: what follows is kept for it, also when it went back or is new here. Returns up to
-    /// where everything was released before that.
-    #[must_use]
-    pub fn keep_after(&self, position: Position) -> Lsn {
-        let mut cursors = lock(&self.spool.core.cursors);
-        let cursor = cursors.positions.get(&self.cursor).copied().unwrap_or_default();
-        if cursor == Position::default() || position < cursor {
-            cursors.set(&self.cursor, position);
-        }
-        Lsn(self.spool.core.released.load(Ordering::Acquire))
     }
 }
 

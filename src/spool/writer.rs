@@ -18,8 +18,9 @@ use fjall::PersistMode;
 use roaring::RoaringBitmap;
 
 use super::chunk::ChunkEncoder;
+use super::core::Core;
+use super::durable;
 use super::error::SpoolError;
-use super::handle::{Core, DurableLsn};
 use super::header::{
     AbortedRun, Batch, CommitInfo, HEADER_VERSION, PendingHeader, Prepare, Progress, ReceivedHeader, Run,
     encode_pending,
@@ -140,7 +141,7 @@ impl Writer {
             let value = received_value(&transaction, &lock(&transaction.inner), None)?;
             group.batch.insert(&self.core.store.received, id.to_be_bytes(), value);
         }
-        self.add_cursors(&mut group.batch)?;
+        lock(&self.core.cursors).write(&self.core.store, &mut group.batch)?;
         self.add_progress(&mut group.batch)?;
         failpoint::pass("spool.built").map_err(SpoolError::failpoint("writing a group"))?;
         group.batch.commit().map_err(SpoolError::store("writing"))?;
@@ -157,13 +158,10 @@ impl Writer {
 
     pub(crate) fn sync(&mut self) -> Result<(), SpoolError> {
         let start = Instant::now();
-        self.core.store.db.persist(PersistMode::SyncData).map_err(SpoolError::store("syncing"))?;
-        failpoint::pass("spool.synced").map_err(SpoolError::failpoint("after a sync"))?;
+        durable::sync(&self.core.store, self.progress.durable, &self.core.durable)?;
         let metrics = &self.core.options.metrics;
         metrics.spool_syncs.add(1);
         metrics.sync_time.observe(start.elapsed().as_secs_f64());
-        let durable = DurableLsn::synced(self.progress.durable);
-        self.core.durable.send_if_modified(|now| std::mem::replace(now, durable) != durable);
         Ok(())
     }
 
@@ -309,19 +307,6 @@ impl Writer {
             inner.runs.iter().map(|run| run.segment).chain(inner.aborted_runs.iter().map(|run| run.segment)).collect();
         drop(inner);
         lock(&self.core.segments).end(transaction.id, commit_end, segments.into_iter());
-    }
-
-    pub(crate) fn add_cursors(&self, batch: &mut Batch) -> Result<(), SpoolError> {
-        let mut cursors = lock(&self.core.cursors);
-        for name in std::mem::take(&mut cursors.changed) {
-            if let Some(position) = cursors.positions.get(&name) {
-                let value = record::encode(HEADER_VERSION, "a cursor", position)?;
-                batch.insert(&self.core.store.cursors, name.as_bytes(), value);
-            } else {
-                batch.remove(&self.core.store.cursors, name.as_bytes());
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn add_progress(&mut self, batch: &mut Batch) -> Result<(), SpoolError> {

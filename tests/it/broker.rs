@@ -5,11 +5,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Once};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rdkafka::Message;
@@ -24,7 +23,8 @@ use serde_json::Value;
 
 use crate::driver::PATIENCE;
 use crate::filesystem::Filesystem;
-use crate::server::say;
+use crate::process::Process;
+use crate::server::{free_port, skip};
 
 /// Users of the guarded listener, one that may do everything and one that may do what it was allowed; the password as an address has it.
 pub const USER: &str = "shop";
@@ -41,9 +41,8 @@ pub struct Broker {
     controller: u16,
     /// Its number in the cluster, from 1.
     pub number: i32,
-    directory: PathBuf,
+    process: Process,
     libraries: PathBuf,
-    _watchdog: Child,
 }
 
 /// A record as a reader sees it: partition, key, and the event without its schema (`None`: a tombstone).
@@ -107,22 +106,16 @@ impl Broker {
     /// Several brokers with three replicas of everything, as far as there are so many; one may be missing.
     pub fn cluster(size: u16) -> Option<Vec<Self>> {
         let brokers = Self::prepared(size)?;
-        for broker in &brokers {
-            broker.format();
-        }
-        for broker in &brokers {
-            broker.spawn();
-        }
-        for broker in &brokers {
-            broker.wait();
-        }
+        brokers.iter().for_each(Self::format);
+        // None answers before most are there.
+        std::thread::scope(|scope| brokers.iter().for_each(|broker| drop(scope.spawn(|| broker.launch()))));
         Some(brokers)
     }
 
     /// One whose data are on a disk of so many megabytes; `None`, said loudly, where there cannot be one.
     pub fn on_a_small_disk(megabytes: u32) -> Option<(Self, Filesystem)> {
         let broker = Self::prepared(1)?.pop()?;
-        let disk = Filesystem::in_memory(&broker.directory.join("data"), megabytes)?;
+        let disk = Filesystem::in_memory(&broker.process.directory.join("data"), megabytes)?;
         broker.format();
         broker.launch();
         Some((broker, disk))
@@ -130,7 +123,6 @@ impl Broker {
 
     /// Brokers that know of each other, and have no data yet.
     fn prepared(size: u16) -> Option<Vec<Self>> {
-        static SAID: Once = Once::new();
         match libraries() {
             Ok(libraries) => {
                 let brokers: Vec<_> = (1..=size).map(|number| Self::new(number.into(), libraries.clone())).collect();
@@ -142,33 +134,20 @@ impl Broker {
                 Some(brokers)
             }
             Err(missing) => {
-                assert!(std::env::var("PG2ANY_TEST_REQUIRE").as_deref() != Ok("all"), "{missing}");
-                SAID.call_once(|| say(&format!("SKIPPED: every test of the Kafka destination. {missing}")));
+                skip("of the Kafka destination", &missing, true);
                 None
             }
         }
     }
 
     fn new(number: i32, libraries: PathBuf) -> Self {
-        static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{}-{}", std::process::id(), DIRECTORIES.fetch_add(1, Ordering::Relaxed));
-        let directory = std::env::temp_dir().join(format!("pg2any-test-kafka-{name}"));
-        fs::create_dir(&directory).unwrap();
-        // Ends with this process, however it ends: then its end of the pipe is closed.
-        let watchdog = Command::new("sh")
-            .args(["-c", "cat >/dev/null; kill -9 $(cat \"$0/pid\"); rm -rf \"$0\""])
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
-        Self { port: free(), guarded: free(), controller: free(), number, directory, libraries, _watchdog: watchdog }
+        let (port, guarded, controller) = (free_port(), free_port(), free_port());
+        Self { port, guarded, controller, number, process: Process::place("kafka"), libraries }
     }
 
     fn configure(&self, voters: &str, size: u16) {
-        let Self { port, guarded, controller, number, directory, .. } = self;
+        let Self { port, guarded, controller, number, .. } = self;
+        let directory = &self.process.directory;
         crate::connections::certificates(directory);
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
         fs::write(directory.join("server.pem"), read("server.key") + &read("server.crt")).unwrap();
@@ -209,61 +188,30 @@ impl Broker {
     fn java(&self, memory: &str, class: &str) -> Command {
         let mut command = Command::new("java");
         command.args([memory, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]);
-        command.arg(self.libraries.join("*")).arg(class).current_dir(&self.directory).stdin(Stdio::null());
+        command.arg(self.libraries.join("*")).arg(class).current_dir(&self.process.directory).stdin(Stdio::null());
         command
     }
 
     /// Starts it (again), and waits until it answers.
     pub fn launch(&self) {
-        self.spawn();
-        self.wait();
-    }
-
-    fn spawn(&self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).unwrap();
-        let mut child = self
-            .java("-Xmx384m", "kafka.Kafka")
-            .arg("server.properties")
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("java starts");
-        fs::write(self.directory.join("pid"), child.id().to_string()).unwrap();
-        // Reaps it whenever it ends.
-        std::thread::spawn(move || child.wait());
-    }
-
-    fn wait(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let said = || fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            assert!(self.runs() && Instant::now() < deadline, "no broker: {}", said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn pid(&self) -> String {
-        fs::read_to_string(self.directory.join("pid")).unwrap()
+        let mut program = self.java("-Xmx384m", "kafka.Kafka");
+        program.arg("server.properties");
+        self.process.launch(program, || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
     /// Whether its process is there.
     pub fn runs(&self) -> bool {
-        Path::new(&format!("/proc/{}/cmdline", self.pid())).exists()
+        self.process.runs()
     }
 
     /// kill -9, and waits until it is gone.
     pub fn kill(&self) {
-        assert!(Command::new("kill").args(["-9", &self.pid()]).status().unwrap().success());
-        let deadline = Instant::now() + PATIENCE;
-        while self.runs() {
-            assert!(Instant::now() < deadline, "the broker does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.process.kill();
     }
 
     /// The guarded listener, with a user and a password; and what a client needs beside it, without the certificate and with it.
     pub fn guarded_uri(&self, user: &str, password: &str, prefix: &str) -> (String, String, String) {
-        let of = |name: &str| self.directory.join(name).display().to_string();
+        let of = |name: &str| self.process.directory.join(name).display().to_string();
         let uri = format!("kafka://{user}:{password}@127.0.0.1:{}/{prefix}", self.guarded);
         let ca = format!("ssl.ca.location={}", of("ca.crt"));
         let certified =

@@ -54,7 +54,11 @@ fn unknown_flags_and_commands_are_usage_errors_and_help_is_none() {
 #[test]
 fn a_destination_that_this_build_does_not_have_is_told_before_anything_starts() {
     let mut pipeline = unreachable();
-    let there = [("mysql", cfg!(feature = "mysql")), ("SqlServer", false), ("KAFKA", cfg!(feature = "kafka"))];
+    let there = [
+        ("mysql", cfg!(feature = "mysql")),
+        ("sqlserver", cfg!(feature = "sqlserver")),
+        ("KAFKA", cfg!(feature = "kafka")),
+    ];
     for (kind, _) in there.into_iter().filter(|(_, there)| !there) {
         pipeline.set("CDC_DEST_TYPE", kind).set("CDC_DEST_URI", "host:1");
         let (code, _, err) = pipeline.run(&["run"]);

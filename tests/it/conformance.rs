@@ -1,20 +1,22 @@
 //! What every destination promises, of those that need a server.
 
+use pg2any_lib::config::DestinationType;
 use pg2any_lib::destination::conformance::{Subject, check_all};
-#[cfg(feature = "kafka")]
-use pg2any_lib::destination::kafka::Kafka;
-#[cfg(feature = "mysql")]
-use pg2any_lib::destination::mysql::MySql;
 use pg2any_lib::destination::{Destination, Options};
 
 #[cfg(feature = "kafka")]
 use crate::broker::Broker;
-#[cfg(feature = "mysql")]
-use crate::mysql_server::{MySqlDatabase, MySqlServer};
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+use crate::target::{Place, Target};
 
 fn check(subject: &mut dyn Subject) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(check_all(subject));
+}
+
+fn make(options: Options) -> Box<dyn Destination> {
+    let kind = DestinationType::of_uri(options.uri.expose()).unwrap();
+    kind.make(options).unwrap()
 }
 
 /// A prefix of its own for each check.
@@ -31,7 +33,7 @@ impl Subject for Prefixes {
     }
 
     fn make(&self, options: Options) -> Box<dyn Destination> {
-        Box::new(Kafka::new(options))
+        make(options)
     }
 
     fn has_rows(&self) -> bool {
@@ -45,39 +47,38 @@ impl Subject for Prefixes {
 
 #[cfg(feature = "kafka")]
 #[test]
-fn the_contract_is_kept_with_kafka() {
+fn the_contract_is_kept_by_kafka() {
     let Some(broker) = Broker::shared() else { return };
     check(&mut Prefixes(broker, 0));
 }
 
 /// A database of its own for each check.
-#[cfg(feature = "mysql")]
-struct Databases(&'static MySqlServer, Vec<MySqlDatabase>);
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+struct Databases<P: 'static>(&'static P, Vec<Target>);
 
-#[cfg(feature = "mysql")]
-impl Subject for Databases {
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+impl<P: Place + Sync> Subject for Databases<P> {
     fn options(&mut self) -> Options {
-        let database = apart(|| MySqlDatabase::new(self.0));
-        let options = Options::new(self.0.uri(&database.name), "test");
-        self.1.push(database);
-        options
+        let (_, uri, target) = apart(|| self.0.new_database());
+        self.1.push(target);
+        Options::new(uri, "test")
     }
 
     fn make(&self, options: Options) -> Box<dyn Destination> {
-        Box::new(MySql::new(options))
+        make(options)
     }
 
     fn rows(&self, _: &Options, table: &str) -> Vec<String> {
-        let database = self.1.last().unwrap();
-        let rows = || database.with(|client| client.rows(&format!("SELECT * FROM {table}"))).unwrap();
-        let mut rows: Vec<String> = apart(rows).into_iter().map(|row| row.join("|")).collect();
+        let target = self.1.last().unwrap();
+        let rows = apart(|| target.rows(&format!("SELECT * FROM {table}"))).unwrap();
+        let mut rows: Vec<String> = rows.into_iter().map(|row| row.join("|")).collect();
         rows.sort();
         rows
     }
 }
 
 /// The tests' client waits in a runtime of its own, which cannot be started inside of another.
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
 fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().unwrap())
 }
@@ -86,5 +87,12 @@ fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 on_each_mysql! {
     fn the_contract_is_kept(_server, mysql) {
         check(&mut Databases(mysql, Vec::new()));
+    }
+}
+
+#[cfg(feature = "sqlserver")]
+on_sqlserver! {
+    fn the_contract_is_kept_by_sql_server(_server, sqlserver) {
+        check(&mut Databases(sqlserver, Vec::new()));
     }
 }

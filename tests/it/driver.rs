@@ -59,11 +59,11 @@ impl Pipeline {
     }
 
     /// Into a new database of this server instead.
-    #[cfg(feature = "mysql")]
-    pub fn write_to(&mut self, server: &'static crate::mysql_server::MySqlServer) -> &mut Self {
-        let database = crate::mysql_server::MySqlDatabase::new(server);
-        self.set("CDC_DEST_TYPE", "MySQL").set("CDC_DEST_URI", &server.uri(&database.name));
-        self.target = Target::MySql(std::sync::Arc::new(database));
+    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+    pub fn write_to(&mut self, place: &'static impl crate::target::Place) -> &mut Self {
+        let (kind, uri, target) = place.new_database();
+        self.set("CDC_DEST_TYPE", kind).set("CDC_DEST_URI", &uri);
+        self.target = target;
         self
     }
 

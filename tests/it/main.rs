@@ -11,15 +11,22 @@ mod server;
 #[cfg(feature = "mysql")]
 #[macro_use]
 mod mysql_server;
+#[cfg(feature = "sqlserver")]
+#[macro_use]
+mod sqlserver_server;
 #[cfg(feature = "kafka")]
 mod broker;
 mod compare;
 mod database;
 mod driver;
 mod filesystem;
+#[cfg(any(feature = "kafka", feature = "mysql"))]
+mod process;
 mod proxy;
 mod random;
 mod recorder;
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+mod relational;
 mod target;
 #[cfg(feature = "kafka")]
 mod topics;
@@ -30,7 +37,7 @@ mod adoption;
 mod chaos;
 mod check;
 mod cli;
-#[cfg(all(feature = "failpoints", any(feature = "mysql", feature = "kafka")))]
+#[cfg(all(any(feature = "mysql", feature = "sqlserver", feature = "kafka"), feature = "failpoints"))]
 mod conformance;
 mod connections;
 mod corpus;
@@ -62,4 +69,6 @@ mod refusals;
 mod resources;
 mod restored;
 mod several;
+#[cfg(feature = "sqlserver")]
+mod sqlserver;
 mod syscalls;

@@ -6,19 +6,17 @@
 //! missing; without MySQL's packages its tests say loudly that they are skipped.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex, Once};
-use std::time::{Duration, Instant};
+use std::sync::{LazyLock, Mutex};
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row, ValueRef};
 use tokio::runtime::Runtime;
 
-use crate::driver::PATIENCE;
-use crate::server::{Account, say};
+use crate::process::Process;
+use crate::server::{Account, free_port, skip};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,12 +90,11 @@ macro_rules! on_each_mysql {
 pub struct MySqlServer {
     pub kind: Kind,
     pub port: u16,
-    directory: PathBuf,
+    process: Process,
     program: Vec<PathBuf>,
     account: Account,
     settings: Vec<String>,
     databases: AtomicU32,
-    _watchdog: Child,
 }
 
 impl MySqlServer {
@@ -113,46 +110,29 @@ impl MySqlServer {
 
     /// One of a test's own, for what would disturb the others.
     pub fn own(kind: Kind, settings: &[&str]) -> Option<Self> {
-        static SAID: [Once; 2] = [Once::new(), Once::new()];
         match kind.program() {
             Ok(program) => Some(Self::start(kind, program, settings)),
             Err(missing) => {
-                let required = kind == Kind::MariaDb && std::env::var("PG2ANY_TEST_REQUIRE").as_deref() == Ok("all");
-                assert!(!required, "{missing}");
-                SAID[kind as usize].call_once(|| say(&format!("SKIPPED: every test of {kind:?}. {missing}")));
+                skip(&format!("of {kind:?}"), &missing, kind == Kind::MariaDb);
                 None
             }
         }
     }
 
     fn start(kind: Kind, program: Vec<PathBuf>, settings: &[&str]) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
         let account = Account::find().unwrap();
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("pg2any-test-{kind:?}-{}-{number}", std::process::id()));
-        fs::create_dir(&directory).unwrap();
-        account.own(&directory).unwrap();
-        // Ends with this process, however it ends: then its end of the pipe is closed.
-        let watchdog = Command::new("sh")
-            .args(["-c", "cat >/dev/null; kill -9 $(cat \"$0/pid\"); sleep 0.2; rm -rf \"$0\""])
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut server = Self {
+        let process = Process::place(&format!("{kind:?}"));
+        account.own(&process.directory).unwrap();
+        let server = Self {
             kind,
-            port: 0,
-            directory,
+            port: free_port(),
+            process,
             program,
             account,
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
             databases: AtomicU32::new(0),
-            _watchdog: watchdog,
         };
         server.initialise();
-        server.port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
         server.launch();
         server.execute("", "CREATE USER tester@'%' IDENTIFIED BY 'p@ss/w:rd'; GRANT ALL ON *.* TO tester@'%'");
         server
@@ -167,7 +147,7 @@ impl MySqlServer {
             command.arg(format!("--basedir={}", root.join("usr").display()));
             command.arg(format!("--lc-messages-dir={}", root.join("usr/share/mysql").display()));
         }
-        command.arg(format!("--datadir={}", self.directory.join("data").display()));
+        command.arg(format!("--datadir={}", self.process.directory.join("data").display()));
         command
     }
 
@@ -175,7 +155,7 @@ impl MySqlServer {
         let made = match self.kind {
             Kind::MySql => self.command().arg("--initialize-insecure").output().unwrap(),
             Kind::MariaDb => {
-                let data = self.directory.join("data");
+                let data = self.process.directory.join("data");
                 fs::create_dir(&data).unwrap();
                 self.account.own(&data).unwrap();
                 self.account
@@ -191,7 +171,6 @@ impl MySqlServer {
 
     /// Starts it (again), and waits until it answers.
     pub fn launch(&self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).unwrap();
         let mut command = self.command();
         if self.kind == Kind::MySql {
             command.args(["--secure-file-priv=", "--mysqlx=OFF", "--disable-log-bin"]);
@@ -200,41 +179,23 @@ impl MySqlServer {
             command.arg("--skip-name-resolve");
         }
         // Only processes are killed here: syncing would cost time and prove nothing.
-        let mut child = command
+        command
             .args(["--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=2", "--max-connections=200"])
             .arg("--innodb-buffer-pool-size=64M")
             .arg(format!("--port={}", self.port))
             .arg(format!("--socket={}", self.socket().display()))
-            .args(&self.settings)
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        fs::write(self.directory.join("pid"), child.id().to_string()).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while self.try_connect("root", "", "").is_none() {
-            let said = || fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "no server: {}", said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        // Reaps it whenever it ends.
-        std::thread::spawn(move || child.wait());
+            .args(&self.settings);
+        self.process.launch(command, || self.try_connect("root", "", "").is_some());
     }
 
     /// kill -9, and waits until it is gone.
     pub fn kill(&self) {
-        let pid = fs::read_to_string(self.directory.join("pid")).unwrap();
-        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
-        let deadline = Instant::now() + PATIENCE;
-        while Path::new(&format!("/proc/{pid}/cmdline")).exists() {
-            assert!(Instant::now() < deadline, "the server does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.process.kill();
     }
 
     /// The path of its Unix socket.
     pub fn socket(&self) -> PathBuf {
-        self.directory.join("socket")
+        self.process.directory.join("socket")
     }
 
     fn try_connect(&self, user: &str, password: &str, database: &str) -> Option<Client> {

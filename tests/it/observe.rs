@@ -9,13 +9,9 @@ use serde_json::Value;
 
 use crate::delivery::{arrange, arrange_streaming, fill};
 use crate::driver::{PATIENCE, Pipeline, Running};
+use crate::server::free_port;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// The answer's status and body to these bytes.
 fn converse(port: u16, request: &[u8]) -> (u16, String) {

@@ -100,14 +100,8 @@ impl Server {
     }
 
     fn available(version: Version) -> bool {
-        static SAID: Mutex<Vec<u32>> = Mutex::new(Vec::new());
         let Err(missing) = version.binaries() else { return true };
-        assert!(std::env::var("PG2ANY_TEST_REQUIRE").as_deref() != Ok("all"), "{missing}");
-        let mut said = SAID.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !said.contains(&version.number()) {
-            said.push(version.number());
-            say(&format!("SKIPPED: every test on PostgreSQL {}. {missing}", version.number()));
-        }
+        skip(&format!("on PostgreSQL {}", version.number()), &missing, true);
         false
     }
 
@@ -180,9 +174,7 @@ impl Server {
     pub fn launch(&mut self) -> Result<(), String> {
         let mut last = String::new();
         for _ in 0..5 {
-            let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-            self.port = listener.local_addr().map_err(|error| error.to_string())?.port();
-            drop(listener);
+            self.port = free_port();
             match self.launch_on(self.port) {
                 Ok(()) => return Ok(()),
                 Err(error) => last = error,
@@ -384,6 +376,22 @@ impl Drop for Server {
 /// Writes past the test harness's capture, so that a skipped version is seen in a green run too.
 pub fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "\n{message}");
+}
+
+/// A port on which nothing listens.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port()
+}
+
+/// Says once and loudly that tests are skipped because something is missing; fails where that is required and nothing may be.
+pub fn skip(tests: &str, missing: &str, required: bool) {
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    assert!(!required || std::env::var("PG2ANY_TEST_REQUIRE").as_deref() != Ok("all"), "{missing}");
+    let mut said = SAID.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !said.iter().any(|said| said == tests) {
+        said.push(tests.to_owned());
+        say(&format!("SKIPPED: every test {tests}. {missing}"));
+    }
 }
 
 /// Whether tests may use failpoints. Without them a test says that it is skipped, and fails where nothing may be.

@@ -85,7 +85,6 @@ fn scripted_run(root: &Path) {
     for half in 0..2 {
         let spool = Spool::open(options(&root.join("data"))).unwrap();
         let mut intake = spool.intake().unwrap();
-        let reader = spool.reader("main");
         let mut durable = spool.durable_changes();
         for number in half * TRANSACTIONS / 2 + 1..=(half + 1) * TRANSACTIONS / 2 {
             send(&mut intake, number);
@@ -97,7 +96,7 @@ fn scripted_run(root: &Path) {
             }
             if number % 6 == 0 {
                 mark("applied", end(number - 4));
-                reader.advance(Position::end_of(Lsn(end(number - 4))));
+                spool.advance("main", Position::end_of(Lsn(end(number - 4))));
                 // Until maintenance has released it, dropped segments and made new ones.
                 std::thread::sleep(Duration::from_millis(250));
             }

@@ -1,22 +1,49 @@
 //! Where a pipeline writes, as a test looks at it: rows of queries, and what is stored turned back into PostgreSQL's text.
 
 use std::path::PathBuf;
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
 use std::sync::Arc;
 
 #[cfg(feature = "mysql")]
 use pg2any_lib::destination::mysql;
-#[cfg(feature = "mysql")]
+#[cfg(feature = "sqlserver")]
+use pg2any_lib::destination::sqlserver;
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
 use pg2any_lib::destination::value::Family;
 
 use crate::compare::{Table, TextRow, destination_rows};
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
 use crate::compare::{column_list, quote};
 use crate::driver;
 #[cfg(feature = "mysql")]
-use crate::mysql_server::{Client, Kind, MySqlDatabase};
+use crate::mysql_server::{Client, Kind, MySqlDatabase, MySqlServer};
+#[cfg(feature = "sqlserver")]
+use crate::sqlserver_server::{self, SqlServer, SqlServerDatabase};
 #[cfg(feature = "kafka")]
 use crate::topics::Topics;
+
+/// A server that a pipeline can write to.
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+pub trait Place {
+    /// A new database: the type of the destination, its URI, how a test looks at it.
+    fn new_database(&'static self) -> (&'static str, String, Target);
+}
+
+#[cfg(feature = "mysql")]
+impl Place for MySqlServer {
+    fn new_database(&'static self) -> (&'static str, String, Target) {
+        let database = MySqlDatabase::new(self);
+        ("MySQL", self.uri(&database.name), Target::MySql(Arc::new(database)))
+    }
+}
+
+#[cfg(feature = "sqlserver")]
+impl Place for SqlServer {
+    fn new_database(&'static self) -> (&'static str, String, Target) {
+        let database = SqlServerDatabase::new(self);
+        ("SqlServer", self.uri(&database.name), Target::SqlServer(Arc::new(database)))
+    }
+}
 
 /// Rows as texts; NULL is `NULL`.
 pub type Rows = Vec<Vec<String>>;
@@ -32,6 +59,9 @@ pub enum Target {
     /// Topics of a Kafka broker, which answer no queries.
     #[cfg(feature = "kafka")]
     Topics(Topics),
+    /// A database of SQL Server.
+    #[cfg(feature = "sqlserver")]
+    SqlServer(Arc<SqlServerDatabase>),
 }
 
 impl Target {
@@ -53,6 +83,13 @@ impl Target {
             }),
             #[cfg(feature = "kafka")]
             Self::Topics(_) => Err("topics answer no queries".to_owned()),
+            #[cfg(feature = "sqlserver")]
+            Self::SqlServer(database) => database.with(|client| {
+                client.rows("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION")?;
+                let answers = queries.iter().map(|sql| client.rows(sql)).collect();
+                client.rows("IF @@TRANCOUNT > 0 ROLLBACK; SET TRANSACTION ISOLATION LEVEL READ COMMITTED")?;
+                answers
+            }),
         }
     }
 
@@ -72,6 +109,8 @@ impl Target {
             Self::MySql(database) => database.with(|client| client.rows(sql)).map(|_| ()).unwrap(),
             #[cfg(feature = "kafka")]
             Self::Topics(_) => panic!("topics execute no statements"),
+            #[cfg(feature = "sqlserver")]
+            Self::SqlServer(database) => database.with(|client| client.rows(sql)).map(|_| ()).unwrap(),
         }
     }
 
@@ -82,14 +121,11 @@ impl Target {
             #[cfg(feature = "kafka")]
             Self::Topics(_) => value.to_owned(),
             #[cfg(feature = "mysql")]
-            Self::MySql(database) => value
-                .replace("'-0'", if database.server.kind == Kind::MariaDb { "'0'" } else { "'-0'" })
-                .replace("'NaN'", "'0'")
-                .replace("'-Infinity'", "'-1.5'")
-                .replace("'Infinity'", "'1.5'")
-                .replace("'infinity'", "'2999-12-31'")
-                .replace("'0044-03-15 BC'", "'1044-03-15'")
-                .replace("'9999-12-31'::timestamp", "'2999-12-31'::timestamp"),
+            Self::MySql(database) => {
+                finite(value).replace("'-0'", if database.server.kind == Kind::MariaDb { "'0'" } else { "'-0'" })
+            }
+            #[cfg(feature = "sqlserver")]
+            Self::SqlServer(_) => finite(value).replace("'24:00:00'", "'23:59:59.999999'"),
         }
     }
 
@@ -99,17 +135,17 @@ impl Target {
             (Self::File(_), _) => value.to_owned(),
             #[cfg(feature = "kafka")]
             (Self::Topics(_), _) => value.to_owned(),
-            #[cfg(feature = "mysql")]
-            (Self::MySql(_), "date") => "'0001-01-01'::date + (random() * 3652058)::int".to_owned(),
-            #[cfg(feature = "mysql")]
-            (Self::MySql(_), "timestamp" | "timestamptz") => {
-                format!("'0001-01-01'::{kind} + random() * interval '9998 years'")
-            }
+            #[cfg(feature = "sqlserver")]
+            (Self::SqlServer(_), "time") => "'00:00'::time + random() * interval '24 hours'".to_owned(),
+            #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+            (_, "date") => "'0001-01-01'::date + (random() * 3652058)::int".to_owned(),
+            #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+            (_, "timestamp" | "timestamptz") => format!("'0001-01-01'::{kind} + random() * interval '9998 years'"),
             // A key of text is shorter.
-            #[cfg(feature = "mysql")]
-            (Self::MySql(_), "numeric") => value.replace("1e1000", "1e100").replace("1e-1000", "1e-100"),
-            #[cfg(feature = "mysql")]
-            (Self::MySql(_), _) => self.held(value),
+            #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+            (_, "numeric") => value.replace("1e1000", "1e100").replace("1e-1000", "1e-100"),
+            #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+            (_, _) => self.held(value),
         }
     }
 
@@ -120,6 +156,9 @@ impl Target {
             // InnoDB's own number of a row is its key, and cannot be named.
             #[cfg(feature = "mysql")]
             Self::MySql(_) => "",
+            // A heap keeps the order, as long as nothing leaves it.
+            #[cfg(feature = "sqlserver")]
+            Self::SqlServer(_) => "",
             #[cfg(feature = "kafka")]
             Self::Topics(_) => "",
         }
@@ -142,8 +181,35 @@ impl Target {
             Self::MySql(database) => database.with(|client| stored_in_mysql(client, table)),
             #[cfg(feature = "kafka")]
             Self::Topics(topics) => Ok(topics.stored(table)),
+            #[cfg(feature = "sqlserver")]
+            Self::SqlServer(database) => database.with(|client| stored_in_sqlserver(client, table)),
         }
     }
+}
+
+/// The value without what neither MySQL nor SQL Server has.
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+fn finite(value: &str) -> String {
+    value
+        .replace("'NaN'", "'0'")
+        .replace("'-Infinity'", "'-1.5'")
+        .replace("'Infinity'", "'1.5'")
+        .replace("'infinity'", "'2999-12-31'")
+        .replace("'0044-03-15 BC'", "'1044-03-15'")
+        .replace("'9999-12-31'::timestamp", "'2999-12-31'::timestamp")
+}
+
+#[cfg(feature = "sqlserver")]
+fn stored_in_sqlserver(client: &mut sqlserver_server::Client, table: &Table) -> Result<Vec<TextRow>, String> {
+    let schema = if table.schema == "public" { "dbo" } else { &table.schema };
+    let sql = format!("SELECT {} FROM {}.{}", column_list(table), quote(schema), quote(&table.name));
+    let text = |(cell, (_, family)): (&tiberius::ColumnData<'_>, &(String, Family))| {
+        sqlserver::postgres_text(*family, cell).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let cells = client.cells(&sql)?;
+    let mut rows: Vec<TextRow> = cells.iter().map(|row| row.iter().zip(&table.columns).map(text).collect()).collect();
+    rows.sort_unstable();
+    Ok(rows)
 }
 
 /// Numbers of floating point are read as `DOUBLE`, which is printed with all its digits.

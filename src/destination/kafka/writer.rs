@@ -19,6 +19,7 @@ use super::settings::{Delivery, OnOversize};
 use super::topics::Topics;
 use super::transaction::{Counts, heartbeat};
 use crate::change::{Batch, Execution, Relation, TransactionInfo};
+use crate::destination::checkpoint::own;
 use crate::destination::{
     Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared, Unrepresentable,
 };
@@ -232,7 +233,7 @@ impl Destination for Kafka {
             return Err(DestinationError::permanent("a text in a column whose schema says number is no legal event")
                 .hint("Use another policy than --unrepresentable text, or leave --kafka-schemas away"));
         }
-        let address = Address::parse(&uri, kafka.prefix.as_deref())?;
+        let address = Address::parse(uri.expose(), kafka.prefix.as_deref())?;
         let (base, limit) = (client::base(&address, &kafka), self.options.connect_timeout);
         let checkpoint_topic = format!("{}.pg2any-checkpoint", address.prefix);
         let reader = Reader::new(&base, checkpoint_topic.clone(), limit)?;
@@ -262,17 +263,12 @@ impl Destination for Kafka {
         let last = reader.last(&cursor)?;
         self.compare_epoch(last.as_ref())?;
         let theirs = last.as_ref().and_then(|entry| entry.source.as_deref());
-        if !self.options.owns(theirs) {
-            return Err(DestinationError::permanent(format!(
-                "the checkpoint {cursor:?} in topic {checkpoint_topic} belongs to another source: {}, not {}",
-                theirs.unwrap_or_default(),
-                self.options.source.as_deref().unwrap_or_default()
-            ))
-            .hint(
+        own(&self.options, theirs, &format!("the checkpoint {cursor:?} in topic {checkpoint_topic}")).map_err(|error| {
+            error.hint(
                 "Use another prefix (kafka://host/PREFIX) or another cursor name. If it is the same database after an upgrade, run \
                  `pg2any source adopt`",
-            ));
-        }
+            )
+        })?;
         let mut entry = last.unwrap_or_default();
         entry.epoch += 1;
         entry.source = self.options.source.clone().or(entry.source);

@@ -1,6 +1,6 @@
 //! Where the server is: `mysql://user:password@host:port/database?ssl-mode=…`.
 //!
-//! Every part may be percent-encoded, and a character that has a meaning in a URI has to be. Parameters: `ssl-mode` (`DISABLED`,
+//! Parameters: `ssl-mode` (`DISABLED`,
 //! `PREFERRED`, `REQUIRED`, `VERIFY_CA`, `VERIFY_IDENTITY`; `PREFERRED` by default), `ssl-ca`, `ssl-cert` and `ssl-key` (PEM
 //! files), `socket` (the path of a Unix socket, in place of host and port).
 //!
@@ -8,10 +8,10 @@
 
 use std::path::PathBuf;
 
-use percent_encoding::percent_decode_str;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
 use crate::destination::DestinationError;
+use crate::destination::uri::Uri;
 
 /// A server and a database of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,42 +54,20 @@ fn wrong(what: impl Into<String>) -> DestinationError {
     )
 }
 
-fn decoded(text: &str) -> Result<String, DestinationError> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(Into::into).map_err(|_| wrong("a part of it is not UTF-8 when its %-signs are undone"))
-}
-
 impl Address {
     /// Takes a URI apart.
     pub fn parse(uri: &str) -> Result<Self, DestinationError> {
-        let rest = ["mysql://", "mariadb://"].iter().find_map(|scheme| {
-            let start = uri.get(..scheme.len())?;
-            start.eq_ignore_ascii_case(scheme).then(|| &uri[scheme.len()..])
-        });
-        let rest = rest.ok_or_else(|| wrong("it does not begin with mysql://"))?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (account, place) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let (user, password) = account.split_once(':').map_or((account, None), |(user, word)| (user, Some(word)));
-        let (host, port) = match place.strip_prefix('[') {
-            Some(place) => {
-                let (host, rest) = place.split_once(']').ok_or_else(|| wrong("a ] is missing"))?;
-                (host, rest.strip_prefix(':'))
-            }
-            None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
-        };
-        let port = port.map_or(Ok(3306), str::parse).map_err(|_| wrong("the port is no number up to 65535"))?;
+        let uri = Uri::parse(uri, &["mysql://", "mariadb://"]).map_err(wrong)?;
         let mut address = Self {
-            user: decoded(user)?,
-            password: password.map(decoded).transpose()?,
-            host: if host.is_empty() { "127.0.0.1".to_owned() } else { decoded(host)? },
-            port,
-            database: decoded(path)?,
+            user: uri.user,
+            password: uri.password,
+            host: if uri.host.is_empty() { "127.0.0.1".to_owned() } else { uri.host },
+            port: uri.port.unwrap_or(3306),
+            database: uri.path,
             ..Self::default()
         };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            address.set(key, decoded(value)?)?;
+        for (name, value) in uri.parameters {
+            address.set(&name, value)?;
         }
         if address.user.is_empty() {
             return Err(wrong("there is no user"));

@@ -1,7 +1,7 @@
 //! The checkpoint: how far the database is, and whose it is.
 //!
-//! `_pg2any_checkpoint(name, epoch, source, commit_end_lsn, command_index, digest)` in the database of the URI, an InnoDB table
-//! with one line a cursor, changed in the transaction of the data. Every writer raises the epoch when it connects, and moves the line
+//! `_pg2any_checkpoint` (`destination::checkpoint`) is an InnoDB table in the database of the URI, changed in the transaction of the
+//! data. Every writer raises the epoch when it connects, and moves the line
 //! only `WHERE` epoch and old position are what it knows, exactly one row: a writer that was frozen and replaced stops as fenced.
 //!
 //! A frozen writer may hold locks that its successor needs. So a writer holds a named lock of the server as long as it is connected, and who
@@ -14,9 +14,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::connection::Session;
 use super::error::Doing;
+use crate::destination::checkpoint::{Line, columns};
 use crate::destination::{Checkpoint, DestinationError, FailureKind, Options};
-use crate::position::{CommandIndex, ParsePositionError, Position};
+use crate::position::Position;
 
+const PLACE: &str = "the destination's database";
 const TAKING: &str = "taking the checkpoint in the destination's database failed";
 
 /// The table, which only InnoDB may hold: data and checkpoint commit together or not at all.
@@ -65,48 +67,26 @@ async fn take_inside(
     let sql =
         "SELECT epoch, source, commit_end_lsn, command_index, digest FROM _pg2any_checkpoint WHERE name = ? FOR UPDATE";
     let found = session.query(sql, arguments!(options.cursor.as_str())?, TAKING).await?;
-    let Some(line) = found.first() else {
-        let sql = "INSERT INTO _pg2any_checkpoint (name, epoch, source) VALUES (?, 1, ?)";
-        let arguments = arguments!(options.cursor.as_str(), options.source.as_deref())?;
-        session.execute(sql.into(), arguments).await?.doing(|| TAKING.to_owned())?;
-        return Ok(Checkpoint { position: None, digest: None, epoch: 1, source: options.source.clone() });
-    };
     let taking = || TAKING.to_owned();
-    let epoch: u64 = line.try_get_unchecked(0).doing(taking)?;
-    let source: Option<String> = line.try_get_unchecked(1).doing(taking)?;
-    let lsn: Option<String> = line.try_get_unchecked(2).doing(taking)?;
-    let command: Option<u64> = line.try_get_unchecked(3).doing(taking)?;
-    let digest: Option<u64> = line.try_get_unchecked(4).doing(taking)?;
-    if ours.is_some_and(|ours| epoch > ours) {
-        return Err(fenced(&options.cursor, ours.unwrap_or_default()));
-    }
-    if !options.owns(source.as_deref()) {
-        let (theirs, ours) = (source.unwrap_or_default(), options.source.clone().unwrap_or_default());
-        return Err(DestinationError::permanent(format!(
-            "the checkpoint {:?} of the destination's database belongs to another source: {theirs}, not {ours}",
-            options.cursor
-        ))
-        .hint(format!(
-            "Use another database or another cursor name. If it is the same database after an upgrade, run `pg2any source adopt` with \
-             the data directory that filled it; if that is lost, run UPDATE _pg2any_checkpoint SET source = '{ours}' WHERE name = '{}'",
-            options.cursor
-        )));
-    }
-    let position = match lsn {
-        None => None,
-        Some(lsn) => Some(Position {
-            commit_end: lsn.parse().map_err(|error: ParsePositionError| {
-                DestinationError::permanent("the checkpoint in the destination's database is not what pg2any wrote")
-                    .cause(error)
-            })?,
-            command: command.map_or(CommandIndex::END, CommandIndex),
-        }),
+    let line = match found.first() {
+        None => Line::default(),
+        Some(row) => Line {
+            epoch: row.try_get_unchecked(0).doing(taking)?,
+            source: row.try_get_unchecked(1).doing(taking)?,
+            commit_end_lsn: row.try_get_unchecked(2).doing(taking)?,
+            command_index: row.try_get_unchecked(3).doing(taking)?,
+            digest: row.try_get_unchecked(4).doing(taking)?,
+        },
     };
-    let source = options.source.clone().or(source);
-    let sql = "UPDATE _pg2any_checkpoint SET epoch = ?, source = ? WHERE name = ?";
-    let arguments = arguments!(epoch + 1, source.as_deref(), options.cursor.as_str())?;
+    let checkpoint = line.take(options, ours, PLACE)?;
+    let sql = if found.is_empty() {
+        "INSERT INTO _pg2any_checkpoint (epoch, source, name) VALUES (?, ?, ?)"
+    } else {
+        "UPDATE _pg2any_checkpoint SET epoch = ?, source = ? WHERE name = ?"
+    };
+    let arguments = arguments!(checkpoint.epoch, checkpoint.source.as_deref(), options.cursor.as_str())?;
     session.execute(sql.into(), arguments).await?.doing(taking)?;
-    Ok(Checkpoint { position, digest, epoch: epoch + 1, source })
+    Ok(checkpoint)
 }
 
 /// Takes the named lock of the cursor's writer; who holds it has been fenced and is disconnected, so that its locks go.
@@ -141,7 +121,7 @@ pub(super) async fn begin(session: &mut Session, cursor: &str, epoch: u64) -> Re
         Some(line) => line.try_get_unchecked(0).doing(|| BEGINNING.to_owned())?,
         None => None,
     };
-    if found == Some(epoch) { Ok(()) } else { Err(fenced(cursor, epoch)) }
+    if found == Some(epoch) { Ok(()) } else { Err(DestinationError::fenced(cursor, epoch, PLACE)) }
 }
 
 /// Moves the checkpoint inside the open transaction.
@@ -153,23 +133,11 @@ pub(super) async fn write(
     position: Position,
     digest: Option<u64>,
 ) -> Result<(), DestinationError> {
-    let command = |position: Position| (!position.is_end()).then_some(position.command.0);
     let sql = "UPDATE _pg2any_checkpoint SET commit_end_lsn = ?, command_index = ?, source = coalesce(source, ?), digest = ? \
                WHERE name = ? AND epoch = ? AND commit_end_lsn <=> ? AND command_index <=> ?";
-    let arguments = arguments!(
-        position.commit_end.to_string(),
-        command(position),
-        options.source.as_deref(),
-        digest,
-        options.cursor.as_str(),
-        epoch,
-        previous.map(|previous| previous.commit_end.to_string()),
-        previous.and_then(command),
-    )?;
+    let ((lsn, command), (known_lsn, known_command)) = (columns(Some(position)), columns(previous));
+    let (source, cursor) = (options.source.as_deref(), options.cursor.as_str());
+    let arguments = arguments!(lsn, command, source, digest, cursor, epoch, known_lsn, known_command)?;
     let moved = session.execute(sql.into(), arguments).await?.doing(|| "writing the checkpoint failed".to_owned())?;
-    if moved == 1 { Ok(()) } else { Err(fenced(&options.cursor, epoch)) }
-}
-
-fn fenced(cursor: &str, epoch: u64) -> DestinationError {
-    DestinationError::fenced(cursor, epoch, "the same database")
+    if moved == 1 { Ok(()) } else { Err(DestinationError::fenced(&options.cursor, epoch, PLACE)) }
 }

@@ -241,7 +241,7 @@ impl Session {
         doing: &'static str,
         options: &Options,
     ) -> Result<u64, DestinationError> {
-        ticking(self.run(sql, doing), options).await
+        options.ticking(self.run(sql, doing)).await
     }
 
     /// A prepared statement that may take long.
@@ -252,7 +252,7 @@ impl Session {
         options: &Options,
     ) -> Result<Result<u64, sqlx::Error>, DestinationError> {
         let query = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut self.connection);
-        Ok(ticking(query, options).await.map(|done| done.rows_affected()))
+        Ok(options.ticking(query).await.map(|done| done.rows_affected()))
     }
 
     /// Rows of a query without parameters.
@@ -300,17 +300,6 @@ impl Session {
     /// Says good-bye.
     pub async fn close(self) -> Result<(), DestinationError> {
         sqlx::Connection::close(self.connection).await.doing(|| "closing the connection failed".to_owned())
-    }
-}
-
-/// Raises [`Options::steps`] while something lasts.
-async fn ticking<T>(future: impl Future<Output = T>, options: &Options) -> T {
-    let mut future = std::pin::pin!(future);
-    loop {
-        match tokio::time::timeout(Duration::from_secs(1), &mut future).await {
-            Ok(done) => return done,
-            Err(_) => options.steps.add(1),
-        }
     }
 }
 

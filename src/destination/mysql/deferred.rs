@@ -11,7 +11,7 @@ use super::error::{DUPLICATE, Doing, failed, number};
 use super::plan::{Plan, deferred_name};
 use super::tables::Tables;
 use crate::destination::DestinationError;
-use crate::destination::table::{ExistingTable, KnownTable, KnownTables, shortened};
+use crate::destination::table::{ExistingTable, KnownTable, KnownTables};
 
 const WAITING: &str = "a row that waited for its unique value cannot be put back";
 
@@ -99,13 +99,5 @@ pub(super) async fn keys(session: &mut Session, plan: &Plan) -> Result<String, D
     let columns: Vec<&str> = names.iter().map(|index| plan.columns[*index].quoted.as_str()).collect();
     let sql = format!("SELECT {} FROM {deferred} ORDER BY {NUMBER} LIMIT {}", columns.join(","), SHOWN + 1);
     let rows = session.rows(&sql, "naming the rows that wait failed").await?;
-    let more = if rows.len() > SHOWN { "; …" } else { "" };
-    let row = |row: &Vec<Option<String>>| {
-        let parts = names.iter().zip(row).map(|(index, value)| {
-            let value = value.as_deref().map_or_else(|| "NULL".to_owned(), |value| shortened(value.as_bytes()));
-            format!("{}={value}", plan.row.columns[*index].name)
-        });
-        parts.collect::<Vec<_>>().join(" ")
-    };
-    Ok(rows.iter().take(SHOWN).map(row).collect::<Vec<_>>().join("; ") + more)
+    Ok(plan.row.keys_text(&rows, SHOWN))
 }

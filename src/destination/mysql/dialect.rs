@@ -76,9 +76,7 @@ impl Dialect for MySqlDialect {
     }
 
     fn column_type(&self, column: &KnownColumn, in_key: bool) -> Result<String, String> {
-        let own_length =
-            column.type_oid == column.base_oid && matches!(column.family, Family::Text | Family::PaddedText);
-        let length = own_length.then(|| column.type_modifier - 4).filter(|length| *length > 0);
+        let length = column.text_length();
         if in_key && length.is_some_and(|length| length > 768) {
             return Err("an index of InnoDB takes at most 768 characters".to_owned());
         }
@@ -98,16 +96,7 @@ impl Dialect for MySqlDialect {
     }
 
     fn is_exact(&self, family: Family) -> bool {
-        matches!(
-            family,
-            Family::Integer(_)
-                | Family::Unsigned
-                | Family::Unsigned8
-                | Family::Text
-                | Family::Uuid
-                | Family::Bytes
-                | Family::Boolean
-        )
+        family.is_exact()
     }
 
     fn check_column(&self, column: &KnownColumn, existing: &ExistingColumn) -> Result<(), Misfit> {

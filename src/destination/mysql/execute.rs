@@ -22,8 +22,8 @@ use super::plan::Plan;
 use super::tables::Tables;
 use super::value::{Form, Unfit, bind};
 use crate::change::{Batch, Cell, Change, ColumnSet, Execution, Group, GroupKind, RelationVersion};
-use crate::destination::table::{CONSTRAINT, KEY_TAKEN, Matching};
-use crate::destination::{DestinationError, OnMissingRow, Options, Unrepresentable};
+use crate::destination::table::{CONSTRAINT, KEY_TAKEN, Matching, Verb};
+use crate::destination::{DestinationError, Options};
 
 /// Rows of a statement at most.
 const ROWS: usize = 1024;
@@ -31,24 +31,6 @@ const ROWS: usize = 1024;
 const PARAMETERS: usize = 65_535;
 /// Bytes of a statement's values: more bring nothing.
 const BYTES: usize = 4 << 20;
-
-/// What a statement does with its rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Verb {
-    Insert,
-    Update,
-    Delete,
-}
-
-impl Verb {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Insert => "INSERT",
-            Self::Update => "UPDATE",
-            Self::Delete => "DELETE",
-        }
-    }
-}
 
 /// The texts of statements, kept as long as their tables stay as they are.
 #[derive(Debug, Default)]
@@ -123,10 +105,10 @@ impl Writer<'_> {
     async fn many(&mut self, group: &Group<'_>, verb: Verb, sent: Option<&ColumnSet>) -> Result<(), DestinationError> {
         let plan = self.tables.plan(group.relation())?;
         let key_may_change = verb == Verb::Update && group.changes().any(|change| change.old.is_some());
-        let set = sent.map(|sent| plan.updated(sent, key_may_change)).unwrap_or_default();
-        let found = if verb == Verb::Insert { 0 } else { plan.found_by().len() };
-        let written = if verb == Verb::Insert { plan.inserted().count() } else { set.len() };
-        let most = if verb == Verb::Insert || plan.joins() {
+        let set = sent.map(|sent| plan.row.updated(sent, key_may_change)).unwrap_or_default();
+        let found = if verb == Verb::Insert { 0 } else { plan.row.found_by().len() };
+        let written = if verb == Verb::Insert { plan.row.inserted().count() } else { set.len() };
+        let most = if verb == Verb::Insert || plan.row.joins() {
             (PARAMETERS / (found + written).max(1)).clamp(1, ROWS)
         } else {
             1
@@ -140,7 +122,7 @@ impl Writer<'_> {
             let change = group.change(next);
             match done {
                 Ok(matched) if matched == rows as u64 => {}
-                Ok(matched) => self.mismatch(&plan, verb, &change, rows, matched)?,
+                Ok(matched) => plan.row.mismatch(self.options, verb, &change, rows, matched)?,
                 Err(error) if rows == 1 => return Err(refused(verb, error, &plan, &change)),
                 Err(error) => {
                     return Err(failed(format!("{} of {rows} rows failed", verb.name()), error)
@@ -199,8 +181,8 @@ impl Writer<'_> {
     ) -> Result<MySqlArguments, DestinationError> {
         let mut arguments = MySqlArguments::default();
         let single = range.len() == 1;
-        let found_by = plan.found_by();
-        let inserted: Vec<usize> = plan.inserted().collect();
+        let found_by = plan.row.found_by();
+        let inserted: Vec<usize> = plan.row.inserted().collect();
         for index in range {
             let change = group.change(index);
             let new = change.new.unwrap_or_default();
@@ -208,7 +190,7 @@ impl Writer<'_> {
                 self.add(&mut arguments, plan, &inserted, new)?;
                 continue;
             }
-            let old = plan.old(verb.name(), &change)?;
+            let old = plan.row.old(verb, &change)?;
             if single {
                 self.add(&mut arguments, plan, set, new)?;
                 self.add(&mut arguments, plan, &found_by, old)?;
@@ -262,7 +244,6 @@ impl Writer<'_> {
         text: &[u8],
         unfit: Unfit,
     ) -> Result<Result<(), sqlx::error::BoxDynError>, DestinationError> {
-        let metrics = &self.options.metrics;
         let (why, nearest) = match unfit {
             Unfit::OutOfRange(nearest) => ("MySQL has no such value of the column's type", nearest),
             Unfit::NotUtf8 => ("it is not UTF-8", Some(String::from_utf8_lossy(text).into_owned())),
@@ -270,51 +251,17 @@ impl Writer<'_> {
                 return Err(plan.row.refused_value(index, text, "it is not what PostgreSQL prints for the type"));
             }
         };
-        match (self.options.unrepresentable, nearest) {
-            (Unrepresentable::Null, _) => {
-                metrics.values_nulled.add(1);
-                Ok(arguments.add(None::<&str>))
-            }
-            (Unrepresentable::Clamp, Some(nearest)) => {
-                metrics.values_clamped.add(1);
-                Ok(arguments.add(nearest))
-            }
-            _ => Err(plan.row.refused_value(index, text, why)),
+        match self.options.in_place_of_unfit(nearest) {
+            Some(instead) => Ok(arguments.add(instead)),
+            None => Err(plan.row.refused_value(index, text, why)),
         }
-    }
-
-    /// Another number of rows was matched than were sent.
-    #[cold]
-    fn mismatch(
-        &self,
-        plan: &Plan,
-        verb: Verb,
-        change: &Change<'_>,
-        rows: usize,
-        matched: u64,
-    ) -> Result<(), DestinationError> {
-        if verb == Verb::Insert {
-            return Err(plan.row.swallowed());
-        }
-        let old = plan.old(verb.name(), change)?;
-        if matched > rows as u64 {
-            return Err(plan.row.several(verb.name(), old));
-        }
-        if self.options.on_missing_row == OnMissingRow::Skip {
-            self.options.metrics.rows_not_found.add(rows as u64 - matched);
-            return Ok(());
-        }
-        if rows == 1 {
-            return Err(plan.row.missing(verb.name(), old));
-        }
-        Err(plan.row.error(format!("{} of {rows} rows found {matched}", verb.name())))
     }
 
     /// Executes one row in the source's order; a row whose unique value is taken is deferred.
     async fn one(&mut self, group: &Group<'_>) -> Result<(), DestinationError> {
         let plan = self.tables.plan(group.relation())?;
         let (verb, set) = match group.kind() {
-            GroupKind::Update(sent) => (Verb::Update, plan.updated(sent, group.change(0).old.is_some())),
+            GroupKind::Update(sent) => (Verb::Update, plan.row.updated(sent, group.change(0).old.is_some())),
             GroupKind::Delete => (Verb::Delete, Vec::new()),
             GroupKind::Insert | GroupKind::Truncate => (Verb::Insert, Vec::new()),
         };
@@ -326,7 +273,7 @@ impl Writer<'_> {
         match self.session.execute(sql, arguments).await? {
             Ok(1) => return self.settle(&plan).await,
             Ok(0) if verb != Verb::Insert => {}
-            Ok(matched) => return self.mismatch(&plan, verb, &change, 1, matched),
+            Ok(matched) => return plan.row.mismatch(self.options, verb, &change, 1, matched),
             Err(error) if number(&error) == Some(DUPLICATE) => {
                 return self.defer(&plan, verb, &set, group, error).await;
             }
@@ -349,7 +296,7 @@ impl Writer<'_> {
                 return self.settle(&plan).await;
             }
         }
-        self.mismatch(&plan, verb, &change, 1, 0)
+        plan.row.mismatch(self.options, verb, &change, 1, 0)
     }
 
     /// Puts back what fits by now.
@@ -393,7 +340,7 @@ impl Writer<'_> {
         }
         for sql in [plan.defer_sql(deferred), plan.delete_sql(&plan.table, 1)] {
             let mut arguments = MySqlArguments::default();
-            self.add(&mut arguments, plan, &plan.found_by(), plan.old(verb.name(), &change)?)?;
+            self.add(&mut arguments, plan, &plan.row.found_by(), plan.row.old(verb, &change)?)?;
             let done = self.session.execute(sql.into(), arguments).await?;
             done.map_err(|error| refused(verb, error, plan, &change))?;
         }

@@ -101,7 +101,7 @@ impl Destination for MySql {
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
         // The server rolls back what a connection left open when it goes.
         self.connected = None;
-        let address = Address::parse(&self.options.uri)?;
+        let address = Address::parse(self.options.uri.expose())?;
         let mut session = Session::open(&address, &self.options).await?;
         if !std::mem::replace(&mut self.warned, true) {
             session.warn().await?;

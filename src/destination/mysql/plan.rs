@@ -11,7 +11,7 @@ use super::connection::Flavour;
 use super::describe::MySqlTable;
 use super::dialect::{MySqlDialect, quote, quote_table};
 use super::value::{Form, form};
-use crate::change::{Change, ColumnSet, Relation};
+use crate::change::Relation;
 use crate::destination::DestinationError;
 use crate::destination::table::{ExistingColumn, KnownTable, Matching, RowColumn, RowPlan, TableName};
 
@@ -63,14 +63,7 @@ impl Plan {
             compared: compared(&quote(&column.target), here(&column.target), flavour),
         };
         let writable = existing.columns.iter().filter(|column| !column.generated);
-        let key: Vec<&str> = match &row.matching {
-            Matching::Key(key) => key.iter().map(|index| row.columns[*index].target.as_str()).collect(),
-            Matching::Whole { .. } | Matching::Nothing => Vec::new(),
-        };
-        let is_key = |unique: &Vec<Option<String>>| {
-            unique.len() == key.len() && unique.iter().flatten().all(|column| key.contains(&column.as_str()))
-        };
-        let more_is_unique = row.matching != Matching::Nothing && !existing.unique.iter().all(is_key);
+        let more_is_unique = row.is_more_unique(existing);
         Ok(Self {
             columns: row.columns.iter().map(column).collect(),
             table: quote_table(&row.target),
@@ -81,51 +74,9 @@ impl Plan {
         })
     }
 
-    /// The columns that an INSERT writes.
-    pub fn inserted(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.columns.len()).filter(|index| self.row.columns[*index].writable)
-    }
-
-    /// The columns that an UPDATE writes whose row has these.
-    pub fn updated(&self, sent: &ColumnSet, key_may_change: bool) -> Vec<usize> {
-        let key: &[usize] = match &self.row.matching {
-            Matching::Key(key) if key_may_change => key,
-            _ => &[],
-        };
-        let is_set = |index: &usize| {
-            sent.has(*index)
-                && (self.row.common.has(*index) || (key.contains(index) && self.row.columns[*index].writable))
-        };
-        (0..self.columns.len()).filter(is_set).collect()
-    }
-
-    /// The columns that an old row is found by.
-    pub fn found_by(&self) -> Vec<usize> {
-        match &self.row.matching {
-            Matching::Key(key) => key.clone(),
-            Matching::Whole { .. } => self.row.compared().collect(),
-            Matching::Nothing => Vec::new(),
-        }
-    }
-
-    /// The row that tells which one is meant.
-    pub fn old<'g>(&self, verb: &str, change: &Change<'g>) -> Result<&'g [crate::change::Cell<'g>], DestinationError> {
-        let old = match &self.row.matching {
-            Matching::Key(_) => change.old.or(change.new),
-            Matching::Whole { .. } => change.old,
-            Matching::Nothing => None,
-        };
-        old.ok_or_else(|| self.row.unidentified(verb))
-    }
-
-    /// Whether many rows can be found at once.
-    pub fn joins(&self) -> bool {
-        matches!(self.row.matching, Matching::Key(_))
-    }
-
     /// `INSERT` of so many rows; parameters: the written columns of each.
     pub fn insert_sql(&self, table: &str, rows: usize) -> String {
-        let names: Vec<&str> = self.inserted().map(|index| self.columns[index].quoted.as_str()).collect();
+        let names: Vec<&str> = self.row.inserted().map(|index| self.columns[index].quoted.as_str()).collect();
         let row = format!("({})", vec!["?"; names.len()].join(","));
         format!("INSERT INTO {table} ({}) VALUES {}", names.join(","), vec![row.as_str(); rows].join(","))
     }
@@ -175,7 +126,7 @@ impl Plan {
 
     /// Rows of parameters as a table, whose columns are those of `table`.
     fn rows_sql(&self, table: &str, set: &[usize], rows: usize) -> String {
-        let key = self.found_by();
+        let key = self.row.found_by();
         let columns: Vec<String> = key
             .iter()
             .map(|index| format!("{} k{index}", self.columns[*index].quoted))
@@ -190,13 +141,13 @@ impl Plan {
 
     fn on(&self) -> String {
         let on = |index: &usize| format!("t.{}=s.k{index}", self.columns[*index].quoted);
-        self.found_by().iter().map(on).collect::<Vec<_>>().join(" AND ")
+        self.row.found_by().iter().map(on).collect::<Vec<_>>().join(" AND ")
     }
 
     fn where_sql(&self) -> String {
         let mut sql = String::new();
         let whole = matches!(self.row.matching, Matching::Whole { .. });
-        for index in self.found_by() {
+        for index in self.row.found_by() {
             let column = &self.columns[index];
             let word = if sql.is_empty() { " WHERE" } else { " AND" };
             let parameter = column.form.compared();

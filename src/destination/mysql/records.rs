@@ -8,6 +8,7 @@ use super::connection::Session;
 use super::dialect::quote_text;
 use super::error::{DUPLICATE, Doing, failed, number};
 use crate::destination::DestinationError;
+use crate::destination::table::records::{read, written};
 use crate::destination::table::{KnownTable, KnownTables, Step, TableName};
 
 /// A schema change that was begun: written before its first step, so that a restart goes on.
@@ -39,16 +40,6 @@ pub(super) async fn create(session: &mut Session) -> Result<(), DestinationError
     session.run(&steps, CREATING).await.map(|_| ())
 }
 
-fn unreadable(table: &str, error: serde_json::Error) -> DestinationError {
-    DestinationError::permanent(format!("a line of {table} is not what pg2any wrote"))
-        .cause(error)
-        .hint("Delete the line to have the table looked at as if seen for the first time")
-}
-
-fn unwritable(error: serde_json::Error) -> DestinationError {
-    DestinationError::permanent("what is known of a table cannot be written").cause(error)
-}
-
 /// Reads what is known, and the schema change that is under way.
 pub(super) async fn load(
     session: &mut Session,
@@ -65,19 +56,18 @@ pub(super) async fn load(
             tables.others.push((TableName { schema, name: target }, name));
             continue;
         }
-        let known: KnownTable =
-            serde_json::from_str(&known).map_err(|error| unreadable("_pg2any_tables", error).table(target))?;
+        let known: KnownTable = read("_pg2any_tables", &known).map_err(|error| error.table(target))?;
         tables.tables.insert(known.oid, known);
     }
     let sql = format!("SELECT intent FROM _pg2any_steps WHERE name = {}", quote_text(cursor));
     let intent = session.rows(&sql, READING).await?.into_iter().flatten().flatten().next();
-    let intent = intent.map(|intent| serde_json::from_str(&intent)).transpose();
-    Ok((tables, intent.map_err(|error| unreadable("_pg2any_steps", error))?))
+    let intent = intent.map(|intent| read("_pg2any_steps", &intent)).transpose()?;
+    Ok((tables, intent))
 }
 
 /// Writes one table's record inside the open transaction.
 pub(super) async fn store(session: &mut Session, cursor: &str, known: &KnownTable) -> Result<(), DestinationError> {
-    let record = serde_json::to_string(known).map_err(unwritable)?;
+    let record = written(known)?;
     let delete = "DELETE FROM _pg2any_tables WHERE name = ? AND oid = ?";
     session.execute(delete.into(), arguments!(cursor, known.oid)?).await?.doing(|| WRITING.to_owned())?;
     let sql = "INSERT INTO _pg2any_tables (name, oid, schema_name, table_name, target_schema, target, known) VALUES (?,?,?,?,?,?,?)";
@@ -115,7 +105,7 @@ pub(super) async fn store_intent(
     let delete = "DELETE FROM _pg2any_steps WHERE name = ?";
     session.execute(delete.into(), arguments!(cursor)?).await?.doing(|| WRITING.to_owned())?;
     let Some(intent) = intent else { return Ok(()) };
-    let record = serde_json::to_string(intent).map_err(unwritable)?;
+    let record = written(intent)?;
     let sql = "INSERT INTO _pg2any_steps (name, intent) VALUES (?, ?)";
     session.execute(sql.into(), arguments!(cursor, record)?).await?.map(|_| ()).doing(|| WRITING.to_owned())
 }

@@ -1,7 +1,7 @@
 //! The tables of the database: what is known of them, how the rows of each relation version are written, and which rows wait for a
 //! unique value. What a change of a table means is decided in [`table`](crate::destination::table).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::checkpoint::begin;
@@ -13,8 +13,8 @@ use super::pass;
 use super::plan::Plan;
 use super::records::{self, Intent};
 use super::steps::go_on;
-use crate::change::{Key, Relation, RelationVersion};
-use crate::destination::table::{DeferredRows, Evolution, KnownTable, KnownTables, Stop, evolve, questions};
+use crate::change::{Key, Relation};
+use crate::destination::table::{DeferredRows, Evolution, KnownTable, KnownTables, Plans, Stop, evolve, questions};
 use crate::destination::{DestinationError, Options, Prepared};
 
 /// What is known of the tables, and how rows are written to them.
@@ -23,9 +23,7 @@ pub(super) struct Tables {
     dialect: MySqlDialect,
     known: KnownTables,
     pending: Option<Intent>,
-    plans: HashMap<RelationVersion, Arc<Plan>>,
-    /// The version that each table fits now.
-    current: HashMap<u32, RelationVersion>,
+    plans: Plans<Plan>,
     pub(super) deferred: DeferredRows,
     /// Relations whose table for deferred rows is there.
     has_deferred_table: HashSet<u32>,
@@ -47,8 +45,7 @@ impl Tables {
             dialect,
             known: KnownTables::default(),
             pending: None,
-            plans: HashMap::new(),
-            current: HashMap::new(),
+            plans: Plans::default(),
             deferred: DeferredRows::default(),
             has_deferred_table: HashSet::new(),
             warned: HashSet::new(),
@@ -66,7 +63,6 @@ impl Tables {
         }
         (self.known, self.pending) = records::load(session, &self.options.cursor).await?;
         self.plans.clear();
-        self.current.clear();
         self.deferred.clear();
         self.has_deferred_table.clear();
         for (oid, waiting) in deferred::tables(session, &self.known).await? {
@@ -99,9 +95,7 @@ impl Tables {
 
     /// The plan of a version that was prepared.
     pub fn plan(&self, relation: &Relation) -> Result<Arc<Plan>, DestinationError> {
-        self.plans.get(&relation.version).cloned().ok_or_else(|| {
-            DestinationError::permanent("rows came before their table was prepared").table(relation.full_name())
-        })
+        self.plans.prepared(relation)
     }
 
     /// Makes the table fit a version. `open` says whether a transaction is open; `executed` that it holds rows.
@@ -113,7 +107,7 @@ impl Tables {
         open: &mut bool,
         executed: bool,
     ) -> Result<Prepared, DestinationError> {
-        if self.current.get(&relation.oid) == Some(&relation.version) && self.plans.contains_key(&relation.version) {
+        if self.plans.fitting(relation).is_some() {
             return Ok(Prepared::Ready);
         }
         let stopped = |dialect: &MySqlDialect, stop: Stop| stop.into_error(dialect).table(relation.full_name());
@@ -165,10 +159,7 @@ impl Tables {
             self.has_deferred_table.insert(known.oid);
         }
         self.name_triggers(relation, &triggers);
-        if let Some(old) = self.current.insert(relation.oid, relation.version) {
-            self.plans.remove(&old);
-        }
-        self.plans.insert(relation.version, Arc::new(plan));
+        self.plans.put(relation, Arc::new(plan));
         Ok(Prepared::Ready)
     }
 
@@ -195,7 +186,7 @@ impl Tables {
     /// in force, or the table has triggers.
     pub fn independent_key(&self, relation: &Relation) -> Option<Key> {
         let free = !self.options.enforce_constraints && !self.warned.contains(&relation.oid);
-        self.plans.get(&relation.version).filter(|_| free)?.row.independent.clone()
+        self.plans.get(relation.version).filter(|_| free)?.row.independent.clone()
     }
 
     /// The table was emptied, which gave it a new file at the source.
@@ -210,7 +201,7 @@ impl Tables {
     /// At the end of a source transaction no row may be deferred.
     pub async fn end_of_transaction(&mut self, session: &mut Session) -> Result<(), DestinationError> {
         for oid in self.deferred.tables() {
-            let plan = self.current.get(&oid).and_then(|version| self.plans.get(version)).cloned();
+            let plan = self.plans.current(oid).cloned();
             let mut keys = String::new();
             if let Some(plan) = &plan {
                 deferred::retry_all(session, self, plan).await?;

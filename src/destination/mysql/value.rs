@@ -10,6 +10,7 @@ use sqlx::Arguments;
 use sqlx::error::BoxDynError;
 use sqlx::mysql::MySqlArguments;
 
+use crate::destination::value::inverse::{f64_of, hex_text, money_text, without_zeros};
 use crate::destination::value::text::{Bounded, Date, DateTime, boolean, bytes};
 use crate::destination::value::{DestinationColumn, Family, FamilyColumn, float_text};
 
@@ -253,45 +254,12 @@ pub fn postgres_text(family: Family, value: Stored<'_>) -> Option<Vec<u8>> {
     };
     Some(match form(family) {
         Form::Boolean => if text == b"0" { "f" } else { "t" }.into(),
-        Form::Bytes => {
-            let mut hex = b"\\x".to_vec();
-            text.iter().for_each(|byte| hex.extend_from_slice(format!("{byte:02x}").as_bytes()));
-            hex
-        }
+        Form::Bytes => hex_text(text),
         Form::Money => money_text(text),
         Form::Time | Form::DateTime(false) => without_zeros(text).to_vec(),
         Form::DateTime(true) => [without_zeros(text), b"+00"].concat(),
         _ => text.to_vec(),
     })
-}
-
-/// The 64-bit number with the same shortest digits.
-fn f64_of(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or_else(|_| f64::from(value))
-}
-
-/// A time without the zeros at the end of its fraction.
-fn without_zeros(text: &[u8]) -> &[u8] {
-    if !text.contains(&b'.') {
-        return text;
-    }
-    let zeros = text.iter().rev().take_while(|byte| **byte == b'0').count();
-    let text = &text[..text.len() - zeros];
-    text.strip_suffix(b".").unwrap_or(text)
-}
-
-/// `-1234.56` as `-$1,234.56`.
-fn money_text(text: &[u8]) -> Vec<u8> {
-    let (sign, digits) = text.strip_prefix(b"-").map_or((&b""[..], text), |digits| (&b"-"[..], digits));
-    let point = digits.iter().position(|byte| *byte == b'.').unwrap_or(digits.len());
-    let mut money = [sign, b"$"].concat();
-    for (index, byte) in digits.iter().enumerate() {
-        if index > 0 && index < point && (point - index).is_multiple_of(3) {
-            money.push(b',');
-        }
-        money.push(*byte);
-    }
-    money
 }
 
 /// MySQL and MariaDB in the documentation.

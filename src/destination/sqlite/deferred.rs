@@ -9,40 +9,61 @@ use rusqlite::{CachedStatement, Connection};
 use super::dialect::{quote, same};
 use super::error::{Doing, failed, is_duplicate};
 use super::plan::Plan;
-use super::schema::Schema;
 use crate::destination::DestinationError;
-use crate::destination::table::shortened;
+use crate::destination::table::{DeferredRows, shortened};
 
-/// What the table for the deferred rows of a table is called.
-pub(super) fn deferred_name(target: &str) -> String {
-    format!("_pg2any_deferred_{target}")
+/// The rows of the file that wait, and whether that changed since the last commit.
+#[derive(Default)]
+pub(super) struct Deferring {
+    pub(super) rows: DeferredRows,
+    pub(super) changed: bool,
+}
+
+impl Deferring {
+    /// The table for deferred rows was made.
+    fn table_made(&mut self, plan: &Plan) {
+        self.changed = true;
+        self.rows.found(plan.row.relation.oid, 0);
+    }
+
+    /// One more row is deferred.
+    pub(super) fn add(&mut self, plan: &Plan) {
+        self.changed = true;
+        self.rows.add(plan.row.relation.oid);
+    }
+
+    /// So many rows are not deferred any more.
+    pub(super) fn remove(&mut self, plan: &Plan, rows: u64) {
+        self.changed = true;
+        self.rows.remove(plan.row.relation.oid, rows);
+    }
 }
 
 /// A statement that may name the table of deferred rows, which is made if it is missing.
 pub(super) fn statement<'c>(
     connection: &'c Connection,
-    schema: &mut Schema,
+    deferring: &mut Deferring,
     plan: &Arc<Plan>,
     sql: &str,
 ) -> Result<CachedStatement<'c>, DestinationError> {
     let target = &plan.row.target.name;
     let failure = |error| failed("a row whose unique value is taken cannot be deferred", error).table(target);
-    if !schema.deferred.exists(plan.row.relation.oid) {
+    if !deferring.rows.exists(plan.row.relation.oid) {
         let (table, all) = (quote(&plan.deferred), plan.all.join(","));
         let make = format!("CREATE TABLE IF NOT EXISTS {table} AS SELECT {all} FROM {} WHERE 0", quote(target));
         connection.execute(&make, []).map_err(failure)?;
-        schema.deferred_table_made(plan);
+        deferring.table_made(plan);
     }
     connection.prepare_cached(sql).map_err(failure)
 }
 
 /// Forgets the deferred rows: their table is truncated.
-pub(super) fn clear(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
-    if schema.deferred.waiting(plan.row.relation.oid) > 0 {
+pub(super) fn clear(connection: &Connection, deferring: &mut Deferring, plan: &Plan) -> Result<(), DestinationError> {
+    if deferring.rows.waiting(plan.row.relation.oid) > 0 {
         connection
             .execute(&format!("DELETE FROM {}", quote(&plan.deferred)), [])
             .doing(|| "emptying a table failed".to_owned())?;
-        schema.undefer(plan, u64::MAX);
+        deferring.remove(plan, u64::MAX);
     }
     Ok(())
 }
@@ -75,12 +96,16 @@ pub(super) fn deferred_keys(connection: &Connection, plan: &Plan) -> Result<Stri
 }
 
 /// Puts back what fits by now, if it is time to try.
-pub(super) fn retry(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
-    if schema.deferred.is_turn(plan.row.relation.oid) { retry_all(connection, schema, plan) } else { Ok(()) }
+pub(super) fn retry(connection: &Connection, deferring: &mut Deferring, plan: &Plan) -> Result<(), DestinationError> {
+    if deferring.rows.is_turn(plan.row.relation.oid) { retry_all(connection, deferring, plan) } else { Ok(()) }
 }
 
 /// Tries every row that waits.
-pub(super) fn retry_all(connection: &Connection, schema: &mut Schema, plan: &Plan) -> Result<(), DestinationError> {
+pub(super) fn retry_all(
+    connection: &Connection,
+    deferring: &mut Deferring,
+    plan: &Plan,
+) -> Result<(), DestinationError> {
     let target = &plan.row.target.name;
     let failure = |error| failed("a row that waited for its unique value cannot be put back", error).table(target);
     let all = plan.all.join(",");
@@ -102,7 +127,7 @@ pub(super) fn retry_all(connection: &Connection, schema: &mut Schema, plan: &Pla
             Ok(0) => return Err(plan.row.swallowed()),
             Ok(_) => {
                 forget.execute([number]).map_err(failure)?;
-                schema.undefer(plan, 1);
+                deferring.remove(plan, 1);
             }
             Err(error) if is_duplicate(&error) => {}
             Err(error) => return Err(failure(error)),

@@ -2,8 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::deferred::deferred_name;
-use super::dialect::{SqliteDialect, quote};
+use super::dialect::{SqliteDialect, deferred_name, quote};
 use super::error::{Doing, failed};
 use crate::destination::DestinationError;
 use crate::destination::table::{Answers, ExistingColumn, ExistingTable, Questions, TableName};

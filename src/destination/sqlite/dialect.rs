@@ -136,6 +136,16 @@ impl Affinity {
     }
 }
 
+/// What the table for the deferred rows of a table is called.
+pub(super) fn deferred_name(target: &str) -> String {
+    format!("_pg2any_deferred_{target}")
+}
+
+/// What the index is called that finds the rows of a table without a key.
+pub(super) fn index_name(target: &str) -> String {
+    format!("_pg2any_rows_{target}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

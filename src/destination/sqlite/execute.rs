@@ -101,7 +101,7 @@ impl<'c> Rows<'c> {
                     self.connection
                         .execute(&format!("DELETE FROM {}", quote(&plan.row.target.name)), [])
                         .map_err(|error| failed("emptying a table failed", error).table(&plan.row.target.name))?;
-                    deferred::clear(self.connection, schema, plan)?;
+                    deferred::clear(self.connection, &mut schema.deferring, plan)?;
                 }
                 Ok(())
             }
@@ -161,14 +161,18 @@ impl<'c> Rows<'c> {
                 if self.is_key_taken(&plan, new)? {
                     return Err(key_taken("INSERT", error, &plan, new));
                 }
-                let mut statement =
-                    deferred::statement(self.connection, schema, &plan, &plan.insert_sql(&plan.deferred))?;
+                let mut statement = deferred::statement(
+                    self.connection,
+                    &mut schema.deferring,
+                    &plan,
+                    &plan.insert_sql(&plan.deferred),
+                )?;
                 let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
                 for index in (0..new.len()).filter(|index| plan.row.columns[*index].writable) {
                     binder.bind(&mut statement, index, &new[index])?;
                 }
                 statement.raw_execute().map_err(|error| refused("INSERT", error, &plan, new))?;
-                schema.defer(&plan);
+                schema.deferring.add(&plan);
                 return Ok(());
             }
             Err(error) => return Err(refused("INSERT", error, plan, new)),
@@ -206,52 +210,77 @@ impl<'c> Rows<'c> {
         };
         lookup_index::watch(self.connection, plan, statement)?;
         bind_update(plan, self.options, &mut self.scratch, statement, set, new, old)?;
-        match statement.raw_execute() {
-            Ok(1) => {
-                return if schema.deferred.any() {
-                    deferred::retry(self.connection, schema, &self.runs[run].plan)
-                } else {
-                    Ok(())
-                };
-            }
-            Ok(0) => {}
+        let result = statement.raw_execute();
+        if matches!(result, Ok(1)) && !schema.deferring.rows.any() {
+            return Ok(());
+        }
+        let (plan, set) = (Arc::clone(plan), set.clone());
+        let waits = match result {
+            Ok(0) => return self.update_deferred(schema, &plan, &set, new, old),
+            Ok(1) => false,
             Ok(_) => return Err(plan.row.several("UPDATE", old)),
-            Err(error) if is_duplicate(&error) => {
-                // Another row still has the value: this one waits aside until that one has moved on.
-                let plan = Arc::clone(plan);
-                let set = set.clone();
-                if plan.row.is_key_changed(old, new) && self.is_key_taken(&plan, new)? {
-                    return Err(key_taken("UPDATE", error, &plan, old));
-                }
-                for sql in [plan.defer_sql(), plan.delete_sql(&plan.row.target.name)] {
-                    let mut statement = deferred::statement(self.connection, schema, &plan, &sql)?;
-                    let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
-                    bind_old(&mut binder, &mut statement, old)?;
-                    statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
-                }
-                let sql = plan.update_sql(&plan.deferred, &set);
-                let mut statement = deferred::statement(self.connection, schema, &plan, &sql)?;
-                bind_update(&plan, self.options, &mut self.scratch, &mut statement, &set, new, old)?;
-                statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
-                schema.defer(&plan);
-                return deferred::retry(self.connection, schema, &plan);
-            }
-            Err(error) => return Err(refused("UPDATE", error, plan, old)),
+            Err(error) if is_duplicate(&error) && !self.is_other_key_taken(&plan, old, new)? => true,
+            Err(error) if is_duplicate(&error) => return Err(key_taken("UPDATE", error, &plan, old)),
+            Err(error) => return Err(refused("UPDATE", error, &plan, old)),
+        };
+        if waits {
+            self.defer_update(schema, &plan, &set, new, old)?;
         }
-        // Not in the table: it may be waiting aside.
-        let plan = Arc::clone(plan);
-        if schema.deferred.waiting(plan.row.relation.oid) > 0 {
-            let set = set.clone();
-            let mut statement =
-                deferred::statement(self.connection, schema, &plan, &plan.update_sql(&plan.deferred, &set))?;
-            bind_update(&plan, self.options, &mut self.scratch, &mut statement, &set, new, old)?;
-            let matched = statement.raw_execute().map_err(|error| refused("UPDATE", error, &plan, old))?;
-            drop(statement);
-            if matched > 0 {
-                return deferred::retry(self.connection, schema, &plan);
-            }
+        deferred::retry(self.connection, &mut schema.deferring, &plan)
+    }
+
+    /// Another row still has the value: this one is deferred, as updated, until that one has moved on.
+    #[cold]
+    fn defer_update(
+        &mut self,
+        schema: &mut Schema,
+        plan: &Arc<Plan>,
+        set: &ColumnSet,
+        new: &Row<'_>,
+        old: &Row<'_>,
+    ) -> Result<(), DestinationError> {
+        for sql in [plan.defer_sql(), plan.delete_sql(&plan.row.target.name)] {
+            let mut statement = deferred::statement(self.connection, &mut schema.deferring, plan, &sql)?;
+            let mut binder = Binder::new(plan, self.options, &mut self.scratch);
+            bind_old(&mut binder, &mut statement, old)?;
+            statement.raw_execute().map_err(|error| refused("UPDATE", error, plan, old))?;
         }
-        self.missing("UPDATE", &plan, old)
+        self.execute_deferred(schema, plan, set, new, old)?;
+        schema.deferring.add(plan);
+        Ok(())
+    }
+
+    /// The row is not in its table: it may be deferred.
+    #[cold]
+    fn update_deferred(
+        &mut self,
+        schema: &mut Schema,
+        plan: &Arc<Plan>,
+        set: &ColumnSet,
+        new: &Row<'_>,
+        old: &Row<'_>,
+    ) -> Result<(), DestinationError> {
+        if schema.deferring.rows.waiting(plan.row.relation.oid) > 0
+            && self.execute_deferred(schema, plan, set, new, old)? > 0
+        {
+            return deferred::retry(self.connection, &mut schema.deferring, plan);
+        }
+        self.missing("UPDATE", plan, old)
+    }
+
+    /// Updates deferred rows; how many.
+    fn execute_deferred(
+        &mut self,
+        schema: &mut Schema,
+        plan: &Arc<Plan>,
+        set: &ColumnSet,
+        new: &Row<'_>,
+        old: &Row<'_>,
+    ) -> Result<usize, DestinationError> {
+        let sql = plan.update_sql(&plan.deferred, set);
+        let mut statement = deferred::statement(self.connection, &mut schema.deferring, plan, &sql)?;
+        bind_update(plan, self.options, &mut self.scratch, &mut statement, set, new, old)?;
+        statement.raw_execute().map_err(|error| refused("UPDATE", error, plan, old))
     }
 
     fn delete(&mut self, schema: &mut Schema, run: usize, identity: &Identity<'_>) -> Result<(), DestinationError> {
@@ -263,8 +292,8 @@ impl<'c> Rows<'c> {
         bind_old(&mut binder, statement, old)?;
         match statement.raw_execute() {
             Ok(1) => {
-                return if schema.deferred.any() {
-                    deferred::retry(self.connection, schema, &self.runs[run].plan)
+                return if schema.deferring.rows.any() {
+                    deferred::retry(self.connection, &mut schema.deferring, &self.runs[run].plan)
                 } else {
                     Ok(())
                 };
@@ -274,18 +303,25 @@ impl<'c> Rows<'c> {
             Err(error) => return Err(refused("DELETE", error, plan, old)),
         }
         let plan = Arc::clone(plan);
-        if schema.deferred.waiting(plan.row.relation.oid) > 0 {
-            let mut statement = deferred::statement(self.connection, schema, &plan, &plan.delete_sql(&plan.deferred))?;
+        if schema.deferring.rows.waiting(plan.row.relation.oid) > 0 {
+            let mut statement =
+                deferred::statement(self.connection, &mut schema.deferring, &plan, &plan.delete_sql(&plan.deferred))?;
             let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
             bind_old(&mut binder, &mut statement, old)?;
             let matched = statement.raw_execute().map_err(|error| refused("DELETE", error, &plan, old))?;
             drop(statement);
             if matched > 0 {
-                schema.undefer(&plan, matched as u64);
-                return deferred::retry(self.connection, schema, &plan);
+                schema.deferring.remove(&plan, matched as u64);
+                return deferred::retry(self.connection, &mut schema.deferring, &plan);
             }
         }
         self.missing("DELETE", &plan, old)
+    }
+
+    /// Whether an UPDATE changes the key to one that another row has.
+    #[cold]
+    fn is_other_key_taken(&mut self, plan: &Plan, old: &Row<'_>, new: &Row<'_>) -> Result<bool, DestinationError> {
+        Ok(plan.row.is_key_changed(old, new) && self.is_key_taken(plan, new)?)
     }
 
     /// Whether a row of the table has the key. PostgreSQL never defers the check of a replica identity, so such a row is

@@ -10,7 +10,7 @@
 
 use rusqlite::{CachedStatement, Connection, StatementStatus};
 
-use super::dialect::quote;
+use super::dialect::{index_name, quote};
 use super::error::failed;
 use super::plan::Plan;
 use crate::destination::DestinationError;
@@ -24,11 +24,6 @@ const SAMPLE: u32 = 10_000;
 /// Columns of the index, and how long the values of all but the first may be.
 const COLUMNS: usize = 3;
 const LENGTH: i64 = 64;
-
-/// What the index of a table is called.
-pub(super) fn index_name(target: &str) -> String {
-    format!("_pg2any_rows_{target}")
-}
 
 /// Makes the index when this statement, about to be executed again, read too much without it.
 #[inline]

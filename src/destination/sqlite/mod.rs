@@ -80,7 +80,7 @@ impl Sqlite {
     }
 
     fn path(&self) -> &str {
-        let path = self.options.uri.as_str();
+        let path = self.options.uri.expose();
         path.strip_prefix("sqlite://").or_else(|| path.strip_prefix("sqlite:")).unwrap_or(path)
     }
 

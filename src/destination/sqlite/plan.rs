@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::deferred::deferred_name;
 use super::describe::SqliteTable;
-use super::dialect::{SqliteDialect, quote};
+use super::dialect::{SqliteDialect, deferred_name, quote};
 use super::value::{Form, form};
 use crate::change::{ColumnSet, Relation};
 use crate::destination::DestinationError;

@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::error::{Doing, failed, is_duplicate};
 use crate::destination::DestinationError;
+use crate::destination::table::records::{read, written};
 use crate::destination::table::{KnownTable, KnownTables, TableName};
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _pg2any_tables (\
@@ -29,12 +30,7 @@ pub(super) fn load(connection: &Connection, cursor: &str) -> Result<KnownTables,
             continue;
         }
         let known: String = row.get(3).doing(reading)?;
-        let known = serde_json::from_str(&known).map_err(|error| {
-            DestinationError::permanent("a line of _pg2any_tables is not what pg2any wrote")
-                .table(target)
-                .cause(error)
-                .hint("Delete the line to have the table looked at as if seen for the first time")
-        })?;
+        let known = read("_pg2any_tables", &known).map_err(|error| error.table(target))?;
         tables.tables.insert(row.get(1).doing(reading)?, known);
     }
     Ok(tables)
@@ -42,8 +38,7 @@ pub(super) fn load(connection: &Connection, cursor: &str) -> Result<KnownTables,
 
 /// Writes one table's record.
 pub(super) fn store(connection: &Connection, cursor: &str, known: &KnownTable) -> Result<(), DestinationError> {
-    let record = serde_json::to_string(known)
-        .map_err(|error| DestinationError::permanent("what is known of a table cannot be written").cause(error))?;
+    let record = written(known)?;
     connection
         .execute(
             "INSERT INTO _pg2any_tables (name, oid, schema_name, table_name, target, known) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \

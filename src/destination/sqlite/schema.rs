@@ -1,19 +1,18 @@
 //! The tables of the file: what is known of them, how the rows of each relation version are written, and which rows wait for a
 //! unique value. What a change of a table means is decided in [`table`](crate::destination::table).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::deferred::{deferred_keys, deferred_name, retry_all};
+use super::deferred::{Deferring, deferred_keys, retry_all};
 use super::describe::{SqliteTable, answer, deferred_tables};
-use super::dialect::{SqliteDialect, quote, same};
+use super::dialect::{SqliteDialect, deferred_name, quote, same};
 use super::error::Doing;
 use super::plan::Plan;
 use super::{records, steps};
-use crate::change::{Key, Relation, RelationVersion};
-use crate::destination::table::{DeferredRows, KnownTable, KnownTables, Stop, evolve, questions};
+use crate::change::{Key, Relation};
+use crate::destination::table::{KnownTable, KnownTables, Plans, Stop, evolve, questions};
 use crate::destination::{DestinationError, Options};
 use crate::position::Position;
 
@@ -21,10 +20,8 @@ use crate::position::Position;
 pub(super) struct Schema {
     options: Options,
     known: KnownTables,
-    plans: HashMap<RelationVersion, Arc<Plan>>,
-    /// The version that each table fits now.
-    current: HashMap<u32, RelationVersion>,
-    pub(super) deferred: DeferredRows,
+    plans: Plans<Plan>,
+    pub(super) deferring: Deferring,
     generation: u64,
     /// Something changed since the last commit, so that a rollback has to read it again.
     changed: bool,
@@ -35,9 +32,8 @@ impl Schema {
     pub fn load(connection: &Connection, options: Options) -> Result<Self, DestinationError> {
         let mut schema = Self {
             known: KnownTables::default(),
-            plans: HashMap::new(),
-            current: HashMap::new(),
-            deferred: DeferredRows::default(),
+            plans: Plans::default(),
+            deferring: Deferring::default(),
             generation: 0,
             changed: true,
             options,
@@ -48,19 +44,19 @@ impl Schema {
 
     /// The transaction is undone: what was learnt in it is not true.
     pub fn rolled_back(&mut self, connection: &Connection) -> Result<(), DestinationError> {
-        self.deferred.forget_position();
-        if !std::mem::take(&mut self.changed) {
+        self.deferring.rows.forget_position();
+        let deferred = std::mem::take(&mut self.deferring.changed);
+        if !std::mem::take(&mut self.changed) && !deferred {
             return Ok(());
         }
         self.known = records::load(connection, &self.options.cursor)?;
         self.plans.clear();
-        self.current.clear();
-        self.deferred.clear();
+        self.deferring.rows.clear();
         self.generation += 1;
         for (table, waiting) in deferred_tables(connection)? {
             let owner = self.known.tables.values().find(|known| same(&known.target.name, &table));
             if let Some(known) = owner {
-                self.deferred.found(known.oid, waiting);
+                self.deferring.rows.found(known.oid, waiting);
             }
         }
         Ok(())
@@ -69,6 +65,7 @@ impl Schema {
     /// What changed is committed.
     pub fn committed(&mut self) {
         self.changed = false;
+        self.deferring.changed = false;
     }
 
     /// Raised when a plan may no longer fit its table.
@@ -83,9 +80,7 @@ impl Schema {
         connection: &Connection,
         relation: &Arc<Relation>,
     ) -> Result<Arc<Plan>, DestinationError> {
-        if self.current.get(&relation.oid) == Some(&relation.version)
-            && let Some(plan) = self.plans.get(&relation.version)
-        {
+        if let Some(plan) = self.plans.fitting(relation) {
             return Ok(Arc::clone(plan));
         }
         self.changed = true;
@@ -99,10 +94,7 @@ impl Schema {
         if self.known.tables.get(&relation.oid) != Some(&known) {
             self.store(connection, known)?;
         }
-        if let Some(old) = self.current.insert(relation.oid, relation.version) {
-            self.plans.remove(&old);
-        }
-        self.plans.insert(relation.version, Arc::clone(&plan));
+        self.plans.put(relation, Arc::clone(&plan));
         Ok(plan)
     }
 
@@ -111,7 +103,7 @@ impl Schema {
         let stopped = |stop: Stop| stop.into_error(&SqliteDialect);
         let policies = self.options.policies();
         let questions = questions(&SqliteDialect, &policies, &self.known, relation).map_err(stopped)?;
-        let answers = answer(connection, &questions, self.deferred.waiting(relation.oid))?;
+        let answers = answer(connection, &questions, self.deferring.rows.waiting(relation.oid))?;
         let evolution = evolve(&SqliteDialect, &policies, &self.known, relation, &answers).map_err(stopped)?;
         for warning in evolution.warnings {
             tracing::warn!(table = relation.full_name(), "{warning}");
@@ -133,8 +125,8 @@ impl Schema {
     /// See [`RowPlan::independent`](crate::destination::table::RowPlan::independent); nothing is independent where triggers
     /// and foreign keys are in force, or rows are deferred.
     pub fn independent_key(&self, relation: &Relation) -> Option<Key> {
-        let free = !self.options.enforce_constraints && !self.deferred.any();
-        self.plans.get(&relation.version).filter(|_| free)?.row.independent.clone()
+        let free = !self.options.enforce_constraints && !self.deferring.rows.any();
+        self.plans.get(relation.version).filter(|_| free)?.row.independent.clone()
     }
 
     /// The table was emptied, which gave it a new file at the source.
@@ -143,36 +135,18 @@ impl Schema {
         known.map_or(Ok(()), |known| self.store(connection, known))
     }
 
-    /// The table for deferred rows was made.
-    pub fn deferred_table_made(&mut self, plan: &Plan) {
-        self.changed = true;
-        self.deferred.found(plan.row.relation.oid, 0);
-    }
-
-    /// One more row is deferred.
-    pub fn defer(&mut self, plan: &Plan) {
-        self.changed = true;
-        self.deferred.add(plan.row.relation.oid);
-    }
-
-    /// So many rows are not deferred any more.
-    pub fn undefer(&mut self, plan: &Plan, rows: u64) {
-        self.changed = true;
-        self.deferred.remove(plan.row.relation.oid, rows);
-    }
-
     /// At the end of a source transaction no row may be deferred; the tables for them go.
     pub fn end_of_transaction(&mut self, connection: &Connection) -> Result<(), DestinationError> {
-        for oid in self.deferred.tables() {
-            let plan = self.current.get(&oid).and_then(|version| self.plans.get(version)).cloned();
+        for oid in self.deferring.rows.tables() {
+            let plan = self.plans.current(oid).cloned();
             let keys = match &plan {
                 Some(plan) => {
-                    retry_all(connection, self, plan)?;
-                    if self.deferred.waiting(oid) > 0 { deferred_keys(connection, plan)? } else { String::new() }
+                    retry_all(connection, &mut self.deferring, plan)?;
+                    if self.deferring.rows.waiting(oid) > 0 { deferred_keys(connection, plan)? } else { String::new() }
                 }
                 None => String::new(),
             };
-            if let Some(error) = self.deferred.left(oid, self.target(oid), keys) {
+            if let Some(error) = self.deferring.rows.left(oid, self.target(oid), keys) {
                 return Err(error);
             }
             self.drop_deferred_table(connection, oid)?;
@@ -185,7 +159,7 @@ impl Schema {
     }
 
     fn drop_deferred_table(&mut self, connection: &Connection, oid: u32) -> Result<(), DestinationError> {
-        if self.deferred.dropped(oid) {
+        if self.deferring.rows.dropped(oid) {
             self.changed = true;
             connection
                 .execute(&format!("DROP TABLE IF EXISTS {}", quote(&deferred_name(&self.target(oid)))), [])
@@ -197,6 +171,6 @@ impl Schema {
     /// A command at this position is executed: whether another source transaction begins with it while rows are deferred.
     #[inline]
     pub fn begins(&mut self, position: Position) -> bool {
-        self.deferred.begins(position)
+        self.deferring.rows.begins(position)
     }
 }

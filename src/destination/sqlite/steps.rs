@@ -8,9 +8,8 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Result};
 
 use super::describe::SqliteTable;
-use super::dialect::{SqliteDialect, quote, same};
+use super::dialect::{SqliteDialect, index_name, quote, same};
 use super::error::failed;
-use super::lookup_index::index_name;
 use super::value::{bound, form, postgres_text, storage};
 use crate::destination::DestinationError;
 use crate::destination::table::{Conversion, ExistingColumn, KnownColumn, KnownTable, Step};

@@ -17,6 +17,7 @@
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
+use crate::destination::value::text::{boolean, bytes, money};
 use crate::destination::value::{DestinationColumn, Family, FamilyColumn, float_text};
 
 /// The declared types of columns that we create, and the affinity that they mean.
@@ -151,11 +152,7 @@ pub(super) fn bound<'a>(form: Form, text: &'a [u8], scratch: &'a mut Vec<u8>) ->
             None if text == b"NaN" => Ok(Bound::Text(text)),
             None => Err(Unfit::Malformed),
         },
-        Form::Boolean => match text {
-            b"t" => Ok(Bound::Integer(1)),
-            b"f" => Ok(Bound::Integer(0)),
-            _ => Err(Unfit::Malformed),
-        },
+        Form::Boolean => boolean(text).map(|value| Bound::Integer(value.into())).ok_or(Unfit::Malformed),
         Form::Real => real(text),
         Form::Money => money(text).map(Bound::Integer).ok_or(Unfit::Malformed),
         Form::TimestampTz => {
@@ -176,23 +173,10 @@ pub(super) fn bound<'a>(form: Form, text: &'a [u8], scratch: &'a mut Vec<u8>) ->
             Ok(Bound::Text(scratch))
         }
         Form::Bytes => {
-            let hex = text.strip_prefix(b"\\x").filter(|hex| hex.len() % 2 == 0).ok_or(Unfit::Malformed)?;
             scratch.clear();
-            scratch.reserve(hex.len() / 2);
-            for pair in hex.chunks_exact(2) {
-                let (Some(high), Some(low)) = (nibble(pair[0]), nibble(pair[1])) else { return Err(Unfit::Malformed) };
-                scratch.push(high << 4 | low);
-            }
+            bytes(text, scratch).ok_or(Unfit::Malformed)?;
             Ok(Bound::Blob(scratch))
         }
-    }
-}
-
-const fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
     }
 }
 
@@ -230,26 +214,6 @@ fn real(text: &[u8]) -> Result<Bound<'_>, Unfit> {
         return Ok(Bound::Blob(b"-0"));
     }
     Ok(Bound::Real(number))
-}
-
-/// `-$1,234.56` as hundredths.
-fn money(text: &[u8]) -> Option<i64> {
-    let (negative, rest) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        rest => (false, rest),
-    };
-    let rest = rest.strip_prefix(b"$")?;
-    let (whole, cents) = rest.split_at_checked(rest.len().checked_sub(3)?)?;
-    let mut number: i64 = 0;
-    for byte in whole.iter().filter(|byte| **byte != b',').chain(cents.strip_prefix(b".")?) {
-        let digit = i64::from(byte.wrapping_sub(b'0'));
-        if !(0..=9).contains(&digit) {
-            return None;
-        }
-        // Downwards, because there is one more below zero than above.
-        number = number.checked_mul(10)?.checked_sub(digit)?;
-    }
-    if negative { Some(number) } else { number.checked_neg() }
 }
 
 /// A stored value is not what this destination writes for the family.

@@ -7,15 +7,16 @@
 //!
 //! Two calls, because a destination answers in between: [`questions`] says what has to be asked, [`evolve`] decides.
 
+use super::columns::{highest_attnum, unsent};
 use super::dialect::Dialect;
 use super::existing::Answers;
 use super::first::{check_foreign_columns, check_foreign_steps, first_seen, target_of};
 use super::key::{KeyAfter, key_after};
-use super::known::{KnownColumn, KnownTable, KnownTables, TableName, highest_attnum, unsent};
+use super::known::{KnownColumn, KnownTable, KnownTables, TableName};
 use super::naming::free_name;
 use super::pairing::Pairing;
 use super::rewrite::{ExistingValues, existing_values};
-use super::steps::{Step, Stop, StopReason, Warning};
+use super::steps::{Evolution, Step, Stop, StopReason, Warning};
 use super::{Policies, attnum};
 use crate::change::Relation;
 use crate::destination::OnDroppedColumn;
@@ -27,17 +28,6 @@ pub struct Questions {
     pub target: TableName,
     /// Whether the rows have values in these columns, and no two the same; empty: not asked.
     pub distinct: Vec<String>,
-}
-
-/// What a relation version means for its table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Evolution {
-    /// What is known of the table once the steps are done.
-    pub known: KnownTable,
-    /// What has to be done, in order; empty: the table fits.
-    pub steps: Vec<Step>,
-    /// What a person should know.
-    pub warnings: Vec<Warning>,
 }
 
 /// What has to be asked about a relation's table.

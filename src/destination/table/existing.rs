@@ -1,6 +1,5 @@
 //! A table as the destination has it now, whoever made it: what a destination answers to [`Questions`](super::Questions).
 
-use super::dialect::Dialect;
 use super::known::TableName;
 
 /// One column.
@@ -31,14 +30,6 @@ pub struct ExistingTable {
     pub columns: Vec<ExistingColumn>,
     /// The columns of the primary key and of each unique index; `None` is an expression.
     pub unique: Vec<Vec<Option<String>>>,
-}
-
-impl ExistingTable {
-    /// The column that the destination means by this name.
-    #[must_use]
-    pub fn column(&self, dialect: &dyn Dialect, name: &str) -> Option<&ExistingColumn> {
-        self.columns.iter().find(|column| dialect.is_same_column(&column.name, name))
-    }
 }
 
 /// What a destination says of a table.

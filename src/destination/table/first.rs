@@ -1,13 +1,13 @@
 //! A relation that is seen for the first time, and tables that somebody else made.
 
 use super::Policies;
+use super::columns::{highest_attnum, known_columns, unsent};
 use super::dialect::Dialect;
-use super::evolve::Evolution;
 use super::existing::{Answers, ExistingTable};
 use super::key::key_of;
-use super::known::{KnownColumn, KnownTable, KnownTables, TableName, highest_attnum, known_columns, unsent};
+use super::known::{KnownColumn, KnownTable, KnownTables, TableName};
 use super::naming::free_name;
-use super::steps::{Step, Stop, StopReason, Warning};
+use super::steps::{Evolution, Step, Stop, StopReason, Warning};
 use crate::change::Relation;
 
 /// The table that a relation which is not known yet is written to.

@@ -10,10 +10,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::attnum::attnums;
-use super::dialect::Dialect;
-use super::naming::free_name;
-use crate::change::Relation;
 use crate::destination::value::Family;
 
 /// A table's name at the destination.
@@ -72,6 +68,12 @@ pub struct KnownColumn {
 }
 
 impl KnownColumn {
+    /// The length of a `varchar(n)` or `char(n)`.
+    pub(crate) fn text_length(&self) -> Option<i32> {
+        let own = self.type_oid == self.base_oid && matches!(self.family, Family::Text | Family::PaddedText);
+        own.then(|| self.type_modifier - 4).filter(|length| *length > 0)
+    }
+
     /// Whether the type is the same, modifier included.
     pub(super) fn is_of_same_type(&self, other: &Self) -> bool {
         (self.type_oid, self.type_modifier) == (other.type_oid, other.type_modifier)
@@ -137,57 +139,4 @@ pub struct KnownTables {
     pub tables: BTreeMap<u32, KnownTable>,
     /// Tables of other cursors: name, cursor.
     pub others: Vec<(TableName, String)>,
-}
-
-impl KnownTables {
-    /// The table that has this name at the destination.
-    pub(super) fn owner(&self, dialect: &dyn Dialect, target: &TableName) -> Option<&KnownTable> {
-        self.tables.values().find(|table| dialect.is_same_table(&table.target, target))
-    }
-
-    /// The other cursor that writes the table with this name.
-    pub(super) fn other_cursor(&self, dialect: &dyn Dialect, target: &TableName) -> Option<&str> {
-        self.others.iter().find(|(name, _)| dialect.is_same_table(name, target)).map(|(_, cursor)| cursor.as_str())
-    }
-}
-
-/// What is known of a relation's columns, each with a name at the destination that no other has.
-pub(super) fn known_columns(dialect: &dyn Dialect, relation: &Relation) -> Vec<KnownColumn> {
-    let same = |one: &str, other: &str| dialect.is_same_column(one, other);
-    let mut columns: Vec<KnownColumn> = Vec::with_capacity(relation.columns.len());
-    for (column, (attnum, candidates)) in relation.columns.iter().zip(attnums(relation)) {
-        let target = free_name(dialect, &column.name, |name| {
-            columns.iter().any(|other| same(&other.target, name))
-                || (name != column.name && relation.columns.iter().any(|other| same(&other.name, name)))
-        });
-        columns.push(KnownColumn {
-            name: column.name.clone(),
-            target,
-            attnum,
-            candidates,
-            type_oid: column.type_oid,
-            type_modifier: column.type_modifier,
-            base_oid: relation.base_type(column.type_oid, column.type_modifier).0,
-            family: Family::of(relation, column.type_oid, column.type_modifier),
-            type_confirmed: relation.column_catalogue(&column.name).is_some_and(|known| {
-                known.type_oid == 0 || (known.type_oid, known.type_modifier) == (column.type_oid, column.type_modifier)
-            }),
-            retained: false,
-        });
-    }
-    columns
-}
-
-/// The highest attribute number that the catalogue knew.
-pub(super) fn highest_attnum(relation: &Relation) -> i16 {
-    relation.catalogue.columns.iter().map(|column| column.attnum).max().unwrap_or(0)
-}
-
-/// The columns that the source has and does not send, as far as the catalogue knew. What it knew beyond that may have come
-/// after the relation's rows.
-pub(super) fn unsent(relation: &Relation) -> Vec<i16> {
-    let columns = &relation.catalogue.columns;
-    let not_sent = columns.iter().filter(|known| relation.columns.iter().all(|column| column.name != known.name));
-    let for_sure = not_sent.filter(|known| known.generated || relation.catalogue.column_list);
-    for_sure.map(|known| known.attnum).collect()
 }

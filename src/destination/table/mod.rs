@@ -10,16 +10,17 @@
 //!
 //! | file | what it decides |
 //! |---|---|
-//! | `known` | what is kept of each table |
+//! | `known`, `columns` | what is kept of each table |
 //! | `attnum`, `pairing` | which column is which |
 //! | `type_change`, `rewrite` | what existing rows have after a change |
 //! | `key` | the primary key of a table that pg2any makes |
 //! | `first`, `evolve` | the steps for a new table, and for a new version of a known one |
-//! | `row`, `deferred` | how rows are found and written; which rows wait for a unique value |
+//! | `row`, `writing`, `deferred` | how rows are found and written; which rows wait for a unique value |
 //!
 //! Covered by: `destination::table::tests`, and for each destination by `it::corpus`.
 
 mod attnum;
+mod columns;
 mod deferred;
 mod dialect;
 mod evolve;
@@ -29,22 +30,27 @@ mod key;
 mod known;
 pub(crate) mod naming;
 mod pairing;
+mod plans;
+pub(crate) mod records;
 mod rewrite;
 mod row;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod type_change;
+mod writing;
 
 pub use deferred::DeferredRows;
 pub use dialect::{Dialect, Misfit};
-pub use evolve::{Evolution, Questions, evolve, questions};
+pub use evolve::{Questions, evolve, questions};
 pub use existing::{Answers, ExistingColumn, ExistingTable};
 pub use known::{KnownColumn, KnownTable, KnownTables, TableName};
+pub(crate) use plans::Plans;
 pub(crate) use row::{CONSTRAINT, KEY_TAKEN, shortened};
 pub use row::{Matching, RowColumn, RowPlan};
-pub use steps::{Step, Stop, StopReason, Warning};
+pub use steps::{Evolution, Step, Stop, StopReason, Warning};
 pub use type_change::Conversion;
+pub use writing::Verb;
 
 use super::{OnDroppedColumn, OnRewrite, SchemaMapping};
 

@@ -8,6 +8,8 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::dialect::Dialect;
+use super::existing::{ExistingColumn, ExistingTable};
+use super::known::{KnownTable, KnownTables, TableName};
 
 /// A schema's or table's name as a part of `schema.table`.
 pub(crate) fn escaped(name: &str) -> String {
@@ -35,6 +37,26 @@ fn fit(name: &str, limit: usize) -> String {
     }
     let kept: String = name.chars().take(limit.saturating_sub(HASH)).collect();
     format!("{kept}~{:016x}", xxh3_64(name.as_bytes()))
+}
+
+impl KnownTables {
+    /// The table that has this name at the destination.
+    pub(super) fn owner(&self, dialect: &dyn Dialect, target: &TableName) -> Option<&KnownTable> {
+        self.tables.values().find(|table| dialect.is_same_table(&table.target, target))
+    }
+
+    /// The other cursor that writes the table with this name.
+    pub(super) fn other_cursor(&self, dialect: &dyn Dialect, target: &TableName) -> Option<&str> {
+        self.others.iter().find(|(name, _)| dialect.is_same_table(name, target)).map(|(_, cursor)| cursor.as_str())
+    }
+}
+
+impl ExistingTable {
+    /// The column that the destination means by this name.
+    #[must_use]
+    pub fn column(&self, dialect: &dyn Dialect, name: &str) -> Option<&ExistingColumn> {
+        self.columns.iter().find(|column| dialect.is_same_column(&column.name, name))
+    }
 }
 
 #[cfg(test)]

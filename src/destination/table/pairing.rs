@@ -1,8 +1,9 @@
 //! For each column of a new relation version the known one that it is.
 
 use super::attnum;
+use super::columns::known_columns;
 use super::dialect::Dialect;
-use super::known::{KnownColumn, KnownTable, known_columns};
+use super::known::{KnownColumn, KnownTable};
 use crate::change::Relation;
 
 /// The columns of a new version beside those that are known.

@@ -9,6 +9,17 @@ use super::type_change::Conversion;
 use crate::destination::DestinationError;
 use crate::destination::value::type_name;
 
+/// What a relation version means for its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evolution {
+    /// What is known of the table once the steps are done.
+    pub known: KnownTable,
+    /// What has to be done, in order; empty: the table fits.
+    pub steps: Vec<Step>,
+    /// What a person should know.
+    pub warnings: Vec<Warning>,
+}
+
 /// One step. Steps are executed in order; columns have the names that they have at that moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {

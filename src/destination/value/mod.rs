@@ -8,6 +8,8 @@
 //! hex bytea, shortest round-trip floats, `lc_monetary=C`), so a family knows that form and no other.
 
 mod document;
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+pub(crate) mod inverse;
 pub mod text;
 mod types;
 
@@ -101,6 +103,16 @@ pub enum Family {
 }
 
 impl Family {
+    /// Values that are written differently are different, in PostgreSQL and wherever the column has a type of its own (`1.0` and
+    /// `1.00` are not).
+    #[must_use]
+    pub const fn is_exact(self) -> bool {
+        matches!(
+            self,
+            Self::Integer(_) | Self::Unsigned | Self::Unsigned8 | Self::Text | Self::Uuid | Self::Bytes | Self::Boolean
+        )
+    }
+
     /// The family of a column's type; domains are resolved with what the catalogue said.
     #[must_use]
     pub fn of(relation: &Relation, type_oid: u32, modifier: i32) -> Self {

@@ -355,7 +355,7 @@ impl Inspector {
     fn all_cursors(&self) -> Result<BTreeMap<String, Position>, SpoolError> {
         match &self.source {
             Source::Live(spool) => Ok(super::lock(&spool.core.cursors).positions.clone()),
-            Source::Offline(copy) => super::handle::load_cursors(copy.store()),
+            Source::Offline(copy) => Ok(super::cursors::Cursors::load(copy.store())?.positions),
         }
     }
 

@@ -75,7 +75,7 @@ impl Inspector {
             found.problem(damage);
         }
         found.note(self.identity());
-        found.note(super::super::handle::load_cursors(self.store()));
+        found.note(super::super::cursors::Cursors::load(self.store()));
         found.note(self.segments());
         let relations = found.note(Relations::load(self.store()));
         self.verify_open(&mut found);

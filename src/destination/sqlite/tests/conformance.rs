@@ -21,7 +21,7 @@ impl Subject for Files {
     }
 
     fn rows(&self, options: &Options, table: &str) -> Vec<String> {
-        let connection = Connection::open(&options.uri).unwrap();
+        let connection = Connection::open(options.uri.expose()).unwrap();
         let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
         let columns = statement.column_count();
         let rows = statement.query_map([], |row| {

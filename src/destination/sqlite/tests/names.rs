@@ -151,7 +151,7 @@ fn a_table_without_columns_and_one_of_a_domain_are_tables() {
 fn bad_files_get_a_clear_error() {
     let mut fixture = Fixture::new();
     let mut message = |uri: std::path::PathBuf| {
-        fixture.options.uri = uri.to_str().unwrap().to_owned();
+        fixture.options.uri = uri.to_str().unwrap().into();
         let error = fixture.reconnect().unwrap_err();
         (error.kind(), error.to_string())
     };

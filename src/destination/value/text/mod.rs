@@ -30,12 +30,19 @@ pub const fn boolean(text: &[u8]) -> Option<bool> {
 pub fn bytes(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let hex = text.strip_prefix(b"\\x").filter(|hex| hex.len().is_multiple_of(2))?;
     out.reserve(hex.len() / 2);
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     for pair in hex.chunks_exact(2) {
         let [high, low] = pair else { return None };
-        out.push(digit(*high)? << 4 | digit(*low)?);
+        out.push(nibble(*high)? << 4 | nibble(*low)?);
     }
     Some(())
+}
+
+const fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
 }
 
 /// The number of a run of one or more decimal digits.
@@ -65,9 +72,9 @@ mod tests {
     #[test]
     fn hex_becomes_bytes() {
         let mut out = vec![1];
-        assert_eq!(bytes(b"\\xdeadBEEF00", &mut out), Some(()));
+        assert_eq!(bytes(b"\\xdeadbeef00", &mut out), Some(()));
         assert_eq!(out, [1, 0xde, 0xad, 0xbe, 0xef, 0]);
-        for bad in [&b"\\xd"[..], b"xdd", b"\\xg0", b""] {
+        for bad in [&b"\\xd"[..], b"xdd", b"\\xg0", b"\\xDD", b""] {
             assert_eq!(bytes(bad, &mut Vec::new()), None);
         }
         assert_eq!((boolean(b"t"), boolean(b"f"), boolean(b"true")), (Some(true), Some(false), None));

@@ -1,6 +1,10 @@
 //! A text that never prints itself.
 
+use std::borrow::Cow;
 use std::fmt;
+
+/// What stands in the place of a password.
+const HIDDEN: &str = "***";
 
 /// A connection string or another text that may hold a password.
 ///
@@ -34,8 +38,20 @@ impl Secret {
     /// What does not look like a connection string is not shown at all, since nothing tells where its secret is.
     #[must_use]
     pub fn redacted(&self) -> String {
-        redact(&self.0).unwrap_or_else(|| "***".to_owned())
+        redact(&self.0).unwrap_or_else(|| HIDDEN.to_owned())
     }
+}
+
+/// A text that may quote one of these secrets, with each of them replaced: for what a driver or a server says.
+#[must_use]
+pub fn hide<'a>(text: &'a str, secrets: &[Secret]) -> Cow<'a, str> {
+    let mut text = Cow::Borrowed(text);
+    for secret in secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty()) {
+        if text.contains(secret) {
+            text = Cow::Owned(text.replace(secret, HIDDEN));
+        }
+    }
+    text
 }
 
 /// `None` when the text has a shape in which a password cannot be located with certainty.
@@ -71,7 +87,7 @@ fn redact(text: &str) -> Option<String> {
     if !lower.contains("pass") && !lower.contains("pwd") && !lower.contains("secret") {
         return Some(text.to_owned());
     }
-    if text.contains(['\'', '"', '\\']) {
+    if text.contains(['\'', '"', '\\', '{', ';']) {
         return None;
     }
     let words = text.split_whitespace().map(|word| match word.split_once('=') {
@@ -120,6 +136,7 @@ mod tests {
             ("host=h user=u password=p4ss dbname=d", "host=h user=u password=*** dbname=d"),
             ("host=h password='p4 ss'", "***"),
             ("host=h password = p4ss", "***"),
+            ("server=tcp:h,1433;user=u;password=p4ss;database=d", "***"),
             ("./replica.db", "./replica.db"),
         ] {
             let secret = Secret::new(text);

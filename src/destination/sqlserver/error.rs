@@ -1,0 +1,155 @@
+//! What follows from a failure, by the server's error numbers
+//! (<https://learn.microsoft.com/en-us/sql/relational-databases/errors-events/database-engine-events-and-errors>).
+//!
+//! Covered by: `destination::sqlserver::error::tests`.
+
+use tiberius::error::{Error, IoErrorKind};
+
+use crate::destination::table::CONSTRAINT;
+use crate::destination::{DestinationError, FailureKind};
+
+/// A row has a key or unique value that another row has: of a constraint, of an index.
+const DUPLICATE: [u32; 2] = [2627, 2601];
+
+/// Whether another row has the key or unique value.
+pub(super) fn is_duplicate(error: &Error) -> bool {
+    error.code().is_some_and(|code| DUPLICATE.contains(&code))
+}
+
+/// What follows from an error with this number, and what to do about it.
+const fn verdict(number: u32) -> (FailureKind, &'static str) {
+    match number {
+        // A deadlock, a lock, a snapshot that another writer overtook, no memory or worker now: the others will be gone.
+        1205 | 1222 | 3960 | 1204 | 701 | 8645 | 8651 | 10922 | 41301 | 41302 | 41305 | 41325 => {
+            (FailureKind::Retry, "")
+        }
+        9002 => {
+            (FailureKind::Retry, "Back the database's log up, or let it grow: it is full; writing goes on by itself")
+        }
+        1105 | 1101 | 3257 => {
+            (FailureKind::Retry, "Make room on the server's disk, or let the filegroup grow; writing goes on by itself")
+        }
+        3906 | 3908 | 3909 => (
+            FailureKind::Retry,
+            "The database is read-only or in recovery: make it writable, or name the server that is",
+        ),
+        // Azure moves or throttles; or the server goes.
+        40613
+        | 40197
+        | 40501
+        | 40540
+        | 40143
+        | 49918..=49920
+        | 10928
+        | 10929
+        | 10053
+        | 10054
+        | 10060
+        | 20
+        | 64
+        | 233
+        | 4221
+        | 6005
+        | 596
+        | 904
+        | 945
+        | 952
+        | 983
+        | 17830 => (FailureKind::Reconnect, ""),
+        18456 | 18452 | 18470 | 18486..=18488 => {
+            (FailureKind::Permanent, "Check user and password in the destination's URI")
+        }
+        4060 | 911 | 916 => (
+            FailureKind::Permanent,
+            "Create the database, or name another one; its user needs a login mapped to it (README, a destination in five minutes)",
+        ),
+        229 | 230 | 262 | 297 | 300 | 1088 | 2760 | 15247 | 4701 | 4834 => {
+            (FailureKind::Permanent, "Grant what is missing (README, a destination in five minutes)")
+        }
+        208 | 4902 | 3701 | 207 => (
+            FailureKind::Permanent,
+            "Somebody changed the destination's table under us: restore what is missing, and start again",
+        ),
+        2627 | 2601 | 547 => (FailureKind::Permanent, CONSTRAINT),
+        515 => (
+            FailureKind::Permanent,
+            "The destination's column requires a value that the source does not send: make it nullable or give it a default",
+        ),
+        8152 | 2628 | 8115 | 220 | 232 | 241 | 242 | 245 | 248 | 8114 | 8023 => {
+            (FailureKind::Permanent, "The destination's column is narrower than the source's: change the column's type")
+        }
+        1946 | 1919 | 1903 => (
+            FailureKind::Permanent,
+            "A key of SQL Server has at most 1700 bytes (900 if it is clustered): choose another replica identity at the source",
+        ),
+        511 => (FailureKind::Permanent, "A row of SQL Server has at most 8060 bytes beside its (max) columns"),
+        _ => (FailureKind::Permanent, ""),
+    }
+}
+
+/// A failed call as the contract has it. `doing` says what was being done.
+pub(super) fn failed(doing: impl Into<String>, error: Error) -> DestinationError {
+    let (kind, hint) = match &error {
+        Error::Server(token) if token.class() >= 20 => (FailureKind::Reconnect, ""),
+        Error::Server(token) => verdict(token.code()),
+        Error::Tls(_) => (
+            FailureKind::Reconnect,
+            "Check encrypt, trustServerCertificateCA and hostNameInCertificate in the destination's URI, and the server's certificate",
+        ),
+        Error::Io { kind: IoErrorKind::ConnectionRefused, .. } => {
+            (FailureKind::Reconnect, "Check host and port in the destination's URI, and that the server accepts TCP")
+        }
+        Error::BulkInput(_) | Error::Conversion(_) | Error::Encoding(_) => (FailureKind::Permanent, ""),
+        _ => (FailureKind::Reconnect, ""),
+    };
+    let failure = DestinationError::new(kind, doing).cause(error);
+    if hint.is_empty() { failure } else { failure.hint(hint) }
+}
+
+/// Adds what was being done to a failed call.
+pub(super) trait Doing<T> {
+    /// The result as the contract has it.
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, DestinationError>;
+}
+
+impl<T> Doing<T> for tiberius::Result<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, DestinationError> {
+        self.map_err(|error| failed(what(), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_retried_reconnected_or_final_by_its_number() {
+        for (number, kind) in [
+            (1205, FailureKind::Retry),
+            (1222, FailureKind::Retry),
+            (9002, FailureKind::Retry),
+            (1105, FailureKind::Retry),
+            (40613, FailureKind::Reconnect),
+            (40501, FailureKind::Reconnect),
+            (10928, FailureKind::Reconnect),
+            (2627, FailureKind::Permanent),
+            (547, FailureKind::Permanent),
+            (2628, FailureKind::Permanent),
+            (208, FailureKind::Permanent),
+            (229, FailureKind::Permanent),
+            (18456, FailureKind::Permanent),
+            (4060, FailureKind::Permanent),
+        ] {
+            assert_eq!(verdict(number).0, kind, "{number}");
+        }
+        let lost = Error::Io { kind: IoErrorKind::BrokenPipe, message: "gone".to_owned() };
+        assert_eq!(failed("x", lost).kind(), FailureKind::Reconnect);
+        assert_eq!(failed("x", Error::BulkInput("too long".into())).kind(), FailureKind::Permanent);
+    }
+
+    #[test]
+    fn a_wrong_password_and_a_missing_database_are_told_apart() {
+        assert!(verdict(18456).1.contains("password"));
+        assert!(verdict(4060).1.contains("Create the database"));
+    }
+}

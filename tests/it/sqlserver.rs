@@ -1,0 +1,109 @@
+//! SQL Server as the destination, with a real server: nothing lost, nothing doubled, nothing reordered.
+
+use crate::compare::assert_equal;
+use crate::driver::Pipeline;
+use crate::relational::{self, into};
+
+on_sqlserver! {
+    fn changes_of_every_kind_arrive(server, sqlserver) {
+        relational::changes_of_every_kind(server, sqlserver, false);
+    }
+
+    fn a_kill_at_every_failpoint_loses_and_doubles_nothing(server, sqlserver) {
+        let set = |pipeline: &mut Pipeline| {
+            pipeline.write_to(sqlserver);
+        };
+        crate::crash::every_failpoint(server, |part| ["sqlserver", "apply"].contains(&part), &set, &[1, 3]);
+    }
+
+    fn a_kill_in_the_midst_of_a_schema_change_leaves_nothing_of_it(server, sqlserver) {
+        relational::a_kill_in_a_schema_change(server, sqlserver, &["sqlserver.prepared", "sqlserver.executed", "sqlserver.committed"], "");
+    }
+
+    fn a_schema_change_inside_a_transaction_is_part_of_it(server, sqlserver) {
+        relational::a_schema_change_inside_a_transaction(server, sqlserver);
+    }
+
+    fn every_state_that_can_be_seen_is_a_beginning_of_the_order_of_commits(server, sqlserver) {
+        relational::every_state_is_a_beginning_of_the_order_of_commits(server, sqlserver);
+    }
+
+    fn any_history_arrives_whole_once_and_in_order(server, sqlserver) {
+        let set = |pipeline: &mut Pipeline| {
+            pipeline.write_to(sqlserver);
+        };
+        crate::oracle::run_all(server, 3, &set);
+    }
+
+    fn random_values_of_every_type_come_back_byte_by_byte(server, sqlserver) {
+        let set = |pipeline: &mut Pipeline| {
+            pipeline.write_to(sqlserver);
+        };
+        crate::corpus::random_values(server, 1, &set);
+    }
+
+    fn random_schema_changes_are_followed(server, sqlserver) {
+        relational::random_schema_changes(server, sqlserver);
+    }
+
+    fn an_update_that_finds_no_row_is_named_with_table_key_and_position(server, sqlserver) {
+        relational::an_update_that_finds_no_row(server, sqlserver);
+    }
+
+    fn unique_values_that_are_swapped_in_a_transaction_arrive(server, sqlserver) {
+        let own = "CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE, v nvarchar(max))";
+        let (_database, pipeline) = relational::unique_values_are_swapped(server, sqlserver, own);
+        assert!(!pipeline.has("SELECT 1 FROM sys.tables WHERE name LIKE '[_]pg2any[_]deferred%'"));
+    }
+
+    fn a_second_writer_fences_the_first(server, sqlserver) {
+        relational::a_second_writer(server, sqlserver);
+    }
+
+    fn values_that_have_no_place_stop_or_follow_the_policy(server, sqlserver) {
+        relational::values_that_have_no_place(server, sqlserver);
+    }
+
+    fn a_table_of_somebody_else_is_refused_by_name_when_it_would_change_values(server, sqlserver) {
+        relational::foreign_tables_are_refused(server, sqlserver, &[
+            ("CREATE TABLE t (id smallint PRIMARY KEY, v nvarchar(max))", "declared \"smallint\""),
+            ("CREATE TABLE t (id int PRIMARY KEY, v nchar(10))", "declared \"nchar(10)\""),
+            ("CREATE TABLE t (id int PRIMARY KEY, v varchar(max))", "declared \"varchar(max)\""),
+            ("CREATE TABLE t (id int PRIMARY KEY)", "no column"),
+            ("CREATE VIEW t AS SELECT 1 AS id", "is no table"),
+        ]);
+    }
+
+    fn columns_that_the_server_computes_and_numbers_are_respected(server, sqlserver) {
+        let (mut database, pipeline) = into(server, relational::TABLE, sqlserver);
+        pipeline.own("CREATE TABLE t (id int IDENTITY(1,1) PRIMARY KEY, v nvarchar(max), twice AS id * 2)");
+        database.execute("INSERT INTO t SELECT g, 'a' FROM generate_series(10, 100) g");
+        database.execute("INSERT INTO t VALUES (5, 'five')");
+        pipeline.catch_up();
+        database.execute("UPDATE t SET id = 6, v = 'six' WHERE id = 5; UPDATE t SET id = 7 WHERE id = 10; DELETE FROM t WHERE id > 50");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+        assert_eq!(pipeline.lines("SELECT twice FROM t WHERE id < 11 ORDER BY id"), ["12", "14"]);
+    }
+
+    fn keys_that_differ_in_spaces_at_the_end_are_refused_by_name(server, sqlserver) {
+        let (mut database, pipeline) = into(server, "CREATE TABLE t (k text PRIMARY KEY)", sqlserver);
+        database.execute("INSERT INTO t VALUES ('a'), ('A'), ('b')");
+        pipeline.catch_up();
+        database.execute("INSERT INTO t VALUES ('a ')");
+        let said = pipeline.fails();
+        assert!(said.contains("k=\\\"a \\\"") || said.contains("k=\"a \""), "{said}");
+    }
+
+    fn schemas_are_made_where_they_are_missing(server, sqlserver) {
+        let (mut database, mut pipeline) = into(
+            server,
+            "CREATE SCHEMA sales; CREATE TABLE sales.t (id int PRIMARY KEY); CREATE SCHEMA hr; CREATE TABLE hr.t (id int PRIMARY KEY)",
+            sqlserver,
+        );
+        pipeline.set("CDC_SCHEMA_MAPPING", "sales:sold");
+        database.execute("INSERT INTO sales.t VALUES (1); INSERT INTO hr.t VALUES (2)");
+        pipeline.catch_up();
+        assert_eq!(pipeline.lines("SELECT id FROM sold.t UNION ALL SELECT id FROM hr.t"), ["1", "2"]);
+    }
+}
