@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 BIN = Path(os.environ.get("PG2ANY_TEST_PG15_BIN", "/usr/lib/postgresql/15/bin"))
@@ -129,31 +130,71 @@ class MariaDb:
             time.sleep(0.1)
         self.query("create user bench@'127.0.0.1' identified by 'bench'; grant all on *.* to bench@'127.0.0.1'")
 
-    def query(self, sql, database=""):
-        command = ["mariadb", "--no-defaults", "-h127.0.0.1", f"-P{self.port}", "-uroot", "-BN", "-e", sql, *([database] if database else [])]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    def client(self, *more):
+        return ["mariadb", "--no-defaults", "-h127.0.0.1", f"-P{self.port}", "-uroot", "-BNn", *more]
+
+    def query(self, sql):
+        return subprocess.run(self.client("-e", sql), capture_output=True, text=True).stdout.strip()
+
+    def terminal(self, database):
+        """An error (a table that is not there yet) answers nothing."""
+        self.query(f"create database if not exists {database}")
+        command = self.client("--force", database)
+        return Terminal(["sh", "-c", 'exec "$@" 2>/dev/null', "mariadb", *command], "select '=end=';")
+
+    def environment(self, database):
+        return {"CDC_DEST_TYPE": "MySQL", "CDC_DEST_URI": f"mysql://bench:bench@127.0.0.1:{self.port}/{database}"}
+
+
+class SqlServer:
+    """The SQL Server of PG2ANY_TEST_SQLSERVER_URL, each contender in a database of its own."""
+
+    def __init__(self):
+        self.url = urllib.parse.urlsplit(os.environ["PG2ANY_TEST_SQLSERVER_URL"])
+        self.parameters = dict(urllib.parse.parse_qsl(self.url.query))
+        self.databases = []
+
+    def ado(self, database):
+        quoted = lambda text: "'" + urllib.parse.unquote(text).replace("'", "''") + "'"
+        encrypt = {"off": "DANGER_PLAINTEXT"}.get(self.parameters.get("encrypt", "true"), self.parameters.get("encrypt", "true"))
+        return (f"server=tcp:{self.url.hostname},{self.url.port or 1433};user={quoted(self.url.username)};password={quoted(self.url.password)};"
+                f"database={database};encrypt={encrypt};TrustServerCertificate={self.parameters.get('trustServerCertificate', 'false')}")
+
+    def tool(self, what, argument, database="master"):
+        out = subprocess.run([TARGET / "sqlserver", what, self.ado(database), str(argument)], capture_output=True, text=True)
+        return out.stdout.strip()
 
     def uri(self, database):
-        self.query(f"create database if not exists {database}")
-        return f"mysql://bench:bench@127.0.0.1:{self.port}/{database}"
+        if database not in self.databases:
+            self.databases.append(database)
+            self.tool("query", f"IF DB_ID('{database}') IS NULL CREATE DATABASE {database}")
+        return urllib.parse.urlunsplit(self.url._replace(path=f"/{database}"))
+
+    def close(self):
+        for database in self.databases:
+            self.tool("query", f"DROP DATABASE {database}")
 
 
-class Psql:
-    """One psql that stays open, so that polling costs no process."""
+class Terminal:
+    """A client program that stays open, so that polling costs no process."""
 
-    def __init__(self, server, database):
-        command = [str(BIN / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", database]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=server.environment())
+    def __init__(self, command, end, environment=None):
+        self.end = end
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
     def __call__(self, sql):
-        self.process.stdin.write(sql.rstrip().rstrip(";") + ";\n\\echo =end=\n")
+        self.process.stdin.write(f"{sql.rstrip().rstrip(';')};\n{self.end}\n")
         self.process.stdin.flush()
         lines = []
         for line in self.process.stdout:
             if line == "=end=\n":
                 return "\n".join(lines)
             lines.append(line.rstrip("\n"))
-        raise RuntimeError(f"psql ended at: {sql}")
+        raise RuntimeError(f"{self.process.args[0]} ended at: {sql}")
+
+
+def Psql(server, database):
+    return Terminal([str(BIN / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", database], "\\echo =end=", server.environment())
 
 
 def cpu_of(pid):
@@ -224,10 +265,14 @@ class Bench:
             if arguments.dest == "mysql":
                 self.contenders += [("mysql", n), ("mysql off", n), ("native off", n), ("native on", n)]
                 continue
+            if arguments.dest == "sqlserver":
+                self.contenders += [("sqlserver", n), ("sqlserver off", n), ("native off", n)]
+                continue
             self.contenders += [("pg2any", n), ("pg2any off", n), ("native off", n), ("native on", n), ("receive off", n), ("receive on", n)]
         self.broker = Broker() if arguments.dest == "kafka" else None
         self.mariadb = MariaDb() if arguments.dest == "mysql" else None
-        if not quick and not arguments.no_ancestor and not self.broker and not self.mariadb:
+        self.sqlserver = SqlServer() if arguments.dest == "sqlserver" else None
+        if not quick and not arguments.no_ancestor and arguments.dest in ("sqlite", "mysql"):
             self.contenders.append(("pg2any_lib", 0))
         for kind, n in self.contenders:
             self.sql(f"select pg_create_logical_replication_slot('{self.slot(kind, n)}', 'pgoutput')")
@@ -361,13 +406,17 @@ class Bench:
             print(f"broker cpu {cpu_of(self.broker.process.pid) - broker:.2f} s", flush=True)
             return result
         if kind.startswith("mysql"):
-            more = {"CDC_DEST_TYPE": "MySQL", "CDC_DEST_URI": self.mariadb.uri(slot)}
-            more["CDC_STREAMING"] = "false" if kind == "mysql off" else "true"
-            server = cpu_of(self.mariadb.process.pid)
-            shows = lambda: self.mariadb.query(f"select 1 from marker where id = {self.markers}", slot) == "1"
+            more = self.mariadb.environment(slot) | {"CDC_STREAMING": str(kind != "mysql off").lower()}
+            server, sql = cpu_of(self.mariadb.process.pid), self.mariadb.terminal(slot)
+            shows = lambda: sql(f"select 1 from marker where id = {self.markers}") == "1"
             result = self.process(slot, [TARGET / "pg2any", "run"], self.pg2any_environment(slot) | more, shows)
             print(f"mariadb cpu {cpu_of(self.mariadb.process.pid) - server:.2f} s", flush=True)
             return result
+        if kind.startswith("sqlserver"):
+            more = {"CDC_DEST_TYPE": "SqlServer", "CDC_DEST_URI": self.sqlserver.uri(slot)}
+            more["CDC_STREAMING"] = "false" if kind == "sqlserver off" else "true"
+            shows = lambda: self.sqlserver.tool("query", f"select 1 from marker where id = {self.markers}", slot) == "1"
+            return self.process(slot, [TARGET / "pg2any", "run"], self.pg2any_environment(slot) | more, shows)
         if kind.startswith("receive"):
             return self.process(slot, [TARGET / "receive", self.source.url("bench", True), slot, "bench", kind.split()[1], until])
         return self.native(slot)
@@ -396,20 +445,24 @@ class Bench:
 
     def ancestor(self, name, limit):
         """Runs the ancestor until it shows the marker, or for `limit` seconds: its rate then."""
-        import sqlite3
         slot = self.slot("pg2any_lib", 0)
         environment = self.pg2any_environment(slot) | {"CDC_TRANSACTION_FILE_BASE_PATH": str(ROOT / slot / "files"),
                                                          "CDC_LAST_LSN_FILE": str(ROOT / slot / "lsn"), "CDC_STREAMING": "true", "CDC_PROTOCOL_VERSION": "2"}
-        database = sqlite3.connect(ROOT / slot / "target.db")
-        for table in ("w1 (id integer primary key, a text, b text, at text, n int, d real, flag int)", "marker (id integer primary key)",
-                      "w4 (id integer primary key, note text)", "pgbench_history (tid int, bid int, aid int, delta int, mtime text, filler text)",
-                      "pgbench_accounts (aid integer primary key, bid int, abalance int, filler text)",
-                      "pgbench_branches (bid integer primary key, bbalance int, filler text)",
-                      "pgbench_tellers (tid integer primary key, bid int, tbalance int, filler text)"):
-            database.execute(f"create table if not exists {table}")
-        database.commit()
-        count = lambda: database.execute("select count(*) from pgbench_history").fetchone()[0]
-        done = lambda: database.execute("select count(*) from marker where id = ?", (self.markers,)).fetchone()[0]
+        if self.mariadb:
+            environment |= self.mariadb.environment(slot)
+            ask = self.mariadb.terminal(slot)
+        else:
+            import sqlite3
+            database = sqlite3.connect(ROOT / slot / "target.db", isolation_level=None)
+            ask = lambda sql: "\n".join(str(row[0]) for row in database.execute(sql))
+        moment, double, key = ("datetime(6)", "double", "bigint primary key") if self.mariadb else ("text", "real", "integer primary key")
+        for table in (f"w1 (id {key}, a text, b text, at {moment}, n int, d {double}, flag int)", f"marker (id {key})", f"w4 (id {key}, note text)",
+                      f"pgbench_history (tid int, bid int, aid int, delta int, mtime {moment}, filler text)",
+                      f"pgbench_accounts (aid {key}, bid int, abalance int, filler text)", f"pgbench_branches (bid {key}, bbalance int, filler text)",
+                      f"pgbench_tellers (tid {key}, bid int, tbalance int, filler text)"):
+            ask(f"create table if not exists {table}")
+        count = lambda: int(ask("select count(*) from pgbench_history"))
+        done = lambda: ask(f"select count(*) from marker where id = {self.markers}") == "1"
         log = open(ROOT / f"{slot}.log", "a")
         process = subprocess.Popen([TARGET / "bench-ancestor"], env={**os.environ, **environment}, stdout=log, stderr=log)
         mine, begin, had = Sampler(lambda: [process.pid]), time.monotonic(), count()
@@ -443,12 +496,23 @@ class Bench:
             result = self.drain(kind, n, until)
             if name not in ("init", "settle"):
                 self.note(name, kind, result)
-        if name in ("w1", "w3") and not self.broker and not self.mariadb:
+        if name in ("w1", "w3") and self.arguments.dest == "sqlite":
             self.floor(name)
+        if self.sqlserver and name in ("w1", "w2"):
+            self.server_alone(name)
         if ("pg2any_lib", 0) in self.contenders and name in ("init", "w1", "w3", "w2"):
             result = self.ancestor(name, {"w2": 30}.get(name, 300))
             if name != "init":
                 self.note(name, "pg2any_lib", result)
+
+    def server_alone(self, name):
+        """SQL Server alone: W1's rows by a plain bulk load; of W2 its updates row by row."""
+        slot = self.slot("sqlserver", 0)
+        what, rows = ("bulk", self.rows) if name == "w1" else ("rows", 3 * self.transactions // 20)
+        wall = float(self.sqlserver.tool(what, rows, slot) or "nan")
+        print(f"{name} {what} by itself: {rows / wall:.0f} rows/s", flush=True)
+        # Row by row a twentieth of the updates is enough to tell.
+        self.note(name, f"{what} alone", {"wall": wall * (1 if name == "w1" else 20), "cpu": 0, "rss": 0, "written": 0, "sender": 0})
 
     def floor(self, name):
         """SQLite alone, by prepared statements: the same rows changed and committed as often, with as many syncs."""
@@ -482,7 +546,7 @@ class Bench:
 
     def latency(self):
         connection = self.source.url("bench")
-        ours = "kafka" if self.broker else "pg2any"
+        ours = "kafka" if self.broker else "mysql" if self.mariadb else "pg2any"
         # Makes the topic, which is done once.
         self.sql("insert into w4 values (0, 'the first')")
         for kind in (ours, "native off"):
@@ -490,11 +554,14 @@ class Bench:
             if kind == ours:
                 log = open(ROOT / f"{slot}.log", "a")
                 environment = self.kafka_environment(slot) if self.broker else self.pg2any_environment(slot)
-                process = subprocess.Popen([TARGET / "pg2any", "run"], env={**os.environ, **environment}, stdout=log, stderr=log)
-                started.append(process)
                 destination = f"sqlite:{ROOT / slot / 'target.db'}"
                 if self.broker:
                     destination = f"kafka:127.0.0.1:{self.broker.port}/{slot}.public.w4"
+                if self.mariadb:
+                    environment |= self.mariadb.environment(slot)
+                    destination = f"mariadb:{self.mariadb.port}/{slot}"
+                process = subprocess.Popen([TARGET / "pg2any", "run"], env={**os.environ, **environment}, stdout=log, stderr=log)
+                started.append(process)
             else:
                 sql = Psql(self.target, slot)
                 sql(f"alter subscription {slot} enable")
@@ -582,11 +649,11 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--only", default="w1,w3,w2,w4,w5")
-    parser.add_argument("--dest", choices=["sqlite", "kafka", "mysql"], default="sqlite")
+    parser.add_argument("--dest", choices=["sqlite", "kafka", "mysql", "sqlserver"], default="sqlite")
     parser.add_argument("--no-ancestor", action="store_true")
     parser.add_argument("--output", default=None)
     arguments = parser.parse_args()
-    chosen = arguments.only.split(",")
+    chosen, bench = arguments.only.split(","), None
     try:
         bench = Bench(arguments)
         bench.phase("init")
@@ -596,7 +663,7 @@ def main():
             if name in chosen or (name == "w1" and "w3" in chosen):
                 bench.phase(name)
                 bench.phase("settle")
-        if "w4" in chosen:
+        if "w4" in chosen and arguments.dest != "sqlserver":
             bench.latency()
         if "w5" in chosen:
             bench.phase("w5")
@@ -610,6 +677,8 @@ def main():
         print("1 passed, 0 failed")
     finally:
         clean_up()
+        if bench and bench.sqlserver:
+            bench.sqlserver.close()
 
 
 if __name__ == "__main__":

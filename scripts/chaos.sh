@@ -3,7 +3,7 @@
 #
 #   scripts/chaos.sh DEST [--seed N] [--rounds N] [--minutes N]
 #
-# DEST is sqlite or kafka. Without --rounds and --minutes: 3 rounds, as in every run of the tests. The last line says rounds, kills
+# DEST is sqlite, sqlserver (where PG2ANY_TEST_SQLSERVER_URL names one) or kafka. Without --rounds and --minutes: 3 rounds, as in every run of the tests. The last line says rounds, kills
 # and rows; a loss, a doubled row or a wrong order ends it with what differs. See tests/it/chaos.rs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +12,8 @@ cd "$(dirname "$0")/.."
 destination=${1:-}
 case "$destination" in
     sqlite | kafka) ;;
-    mysql | sqlserver) fail "pg2any has no destination $destination yet." ;;
+    sqlserver) [ -n "${PG2ANY_TEST_SQLSERVER_URL:-}" ] || fail "Set PG2ANY_TEST_SQLSERVER_URL (scripts/test_sqlserver.sh says how)." ;;
+    mysql) fail "pg2any has no destination $destination yet." ;;
     *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 shift

@@ -6,6 +6,7 @@
 #
 #   PG2ANY_TEST_PG15_BIN, PG2ANY_TEST_PG18_BIN   directories with other PostgreSQL binaries
 #   PG2ANY_TEST_SPLIT=7                          runs every pipeline of the tests with this split limit
+#   PG2ANY_TEST_SQLSERVER_URL=sqlserver://…      runs SQL Server's tests there (scripts/test_sqlserver.sh), which are skipped otherwise
 #   PG2ANY_TEST_REQUIRE=all                      a missing server version fails instead of being skipped
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing_subscriber::EnvFilter;
 
 /// What is logged when RUST_LOG does not say.
-const DEFAULT: &str = "info,fjall=warn,lsm_tree=warn";
+/// The driver `tiberius` logs what the server answers as errors, also where the answer is expected; what matters is in our own lines.
+const DEFAULT: &str = "info,fjall=warn,lsm_tree=warn,tiberius=off";
 
 /// Whether lines are JSON.
 static JSON: AtomicBool = AtomicBool::new(false);

@@ -32,9 +32,10 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The checkpoint as the next writer takes it: under the next epoch, for the present source. `ours` is the epoch that this
-    /// process had last; `place` is where the line is ("the SQLite file").
-    pub fn take(self, options: &Options, ours: Option<u64>, place: &str) -> Result<Checkpoint, DestinationError> {
+    /// The checkpoint as the next writer takes it: under the next epoch, for the present source. `ours` is the last epoch that this
+    /// process may have written, and becomes this one before it is: the answer to a COMMIT can be lost. `place` is where the line is
+    /// ("the SQLite file").
+    pub fn take(self, options: &Options, ours: &mut Option<u64>, place: &str) -> Result<Checkpoint, DestinationError> {
         let cursor = &options.cursor;
         if let Some(ours) = ours.filter(|ours| self.epoch > *ours) {
             return Err(DestinationError::fenced(cursor, ours, place));
@@ -55,10 +56,12 @@ impl Line {
                 .cause(error)
         })?;
         let command = self.command_index.map_or(CommandIndex::END, CommandIndex);
+        let epoch = self.epoch + 1;
+        *ours = Some(epoch);
         Ok(Checkpoint {
             position: commit_end.map(|commit_end| Position { commit_end, command }),
             digest: self.digest,
-            epoch: self.epoch + 1,
+            epoch,
             source: options.source.clone().or(self.source),
         })
     }

@@ -63,9 +63,10 @@ trait Target {
     fn check(&self, database: &mut Database, pipeline: &Pipeline) -> u64;
 }
 
-struct Sqlite(History);
+/// Tables that a test can look into.
+struct Tables(History);
 
-impl Target for Sqlite {
+impl Target for Tables {
     fn step(&mut self, database: &mut Database) {
         self.0.step(database, true);
     }
@@ -84,7 +85,8 @@ impl Target for Sqlite {
 
     fn check(&self, database: &mut Database, pipeline: &Pipeline) -> u64 {
         crate::compare::assert_equal(database, pipeline);
-        assert_eq!(pipeline.lines("SELECT name FROM log ORDER BY rowid"), self.0.order(), "the order of the commits");
+        let log = format!("SELECT name FROM log{}", pipeline.target().arrival());
+        assert_eq!(pipeline.lines(&log), self.0.order(), "the order of the commits");
         rows(database)
     }
 }
@@ -410,18 +412,40 @@ fn report(name: &impl Display, counts: &Counts, rows: u64) -> String {
     )
 }
 
+/// Into the pipeline's tables; `parts` are those of the failpoints that are passed.
+fn run_tables(
+    name: &str,
+    arranged: Option<(&'static Server, Database, Pipeline, Proxy)>,
+    parts: fn(&str) -> bool,
+    set: impl FnOnce(&mut Pipeline),
+) {
+    let Some(mut arranged) = arranged else { return };
+    let plan = Plan::read();
+    set(&mut arranged.2);
+    arranged.1.execute("CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL");
+    let history = History::new(&mut arranged.1, plan.seed, arranged.2.target());
+    let names = crate::crash::failpoints(parts).into_iter().filter(|name| name != "spool.closing").collect();
+    run(name, arranged, Tables(history), &plan, names);
+}
+
 #[test]
 fn sqlite_is_equal_to_the_source_after_everything_that_can_happen() {
+    if failpoints_are_built_in() {
+        run_tables("sqlite", arrange(), passed_with_sqlite, |_| {});
+    }
+}
+
+#[cfg(feature = "sqlserver")]
+#[test]
+fn sqlserver_is_equal_to_the_source_after_everything_that_can_happen() {
     if !failpoints_are_built_in() {
         return;
     }
-    let Some(mut arranged) = arrange() else { return };
-    let plan = Plan::read();
-    arranged.1.execute("CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL");
-    let history = History::new(&mut arranged.1, plan.seed, arranged.2.target());
-    let names =
-        crate::crash::failpoints(passed_with_sqlite).into_iter().filter(|name| name != "spool.closing").collect();
-    run("sqlite", arranged, Sqlite(history), &plan, names);
+    let Some(sqlserver) = crate::sqlserver_server::SqlServer::shared() else { return };
+    let parts: fn(&str) -> bool = |part| part == "sqlserver" || (passed_with_sqlite(part) && part != "sqlite");
+    run_tables("sqlserver", arrange(), parts, |pipeline| {
+        pipeline.write_to(sqlserver);
+    });
 }
 
 #[cfg(feature = "kafka")]

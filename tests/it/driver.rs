@@ -13,7 +13,9 @@ use crate::database::Database;
 use crate::target::Target;
 
 /// How long a test waits for something that should take a second.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+///
+/// Built with `PG2ANY_TEST_PATIENT` set it is ten times as long, for a server that is slow.
+pub const PATIENCE: Duration = Duration::from_secs(if option_env!("PG2ANY_TEST_PATIENT").is_some() { 600 } else { 60 });
 
 /// `PG2ANY_TEST_SPLIT`: the split limit of every run that sets no other, so that whole suites resume inside transactions.
 pub fn split() -> Option<String> {
@@ -48,7 +50,8 @@ impl Pipeline {
         pipeline.set("PG2ANY_DATA_DIR", data.to_str().unwrap());
         pipeline.set(
             "RUST_LOG",
-            &std::env::var("PG2ANY_TEST_LOG").unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn".to_owned()),
+            &std::env::var("PG2ANY_TEST_LOG")
+                .unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn,tiberius=off".to_owned()),
         );
         // Many run at the same time; whoever wants the pages asks for a port.
         pipeline.set("PG2ANY_METRICS_ADDRESS", "none");
@@ -72,6 +75,14 @@ impl Pipeline {
     pub fn write_to_topics(&mut self, broker: &'static crate::broker::Broker) -> &mut Self {
         self.target = Target::Topics(crate::topics::Topics::of(broker, self));
         self
+    }
+
+    /// Through an address of the same database that differs.
+    #[cfg(feature = "mysql")]
+    pub fn write_by(&mut self, change: impl Fn(&str, &str) -> String) -> &mut Self {
+        let Target::MySql(database) = &self.target else { panic!("another destination") };
+        let uri = change(&database.server.uri(&database.name), &database.name);
+        self.set("CDC_DEST_URI", &uri)
     }
 
     /// Where it writes.

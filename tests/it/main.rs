@@ -59,6 +59,8 @@ mod limits;
 mod liveness;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "mysql")]
+mod mysql_faults;
 mod observe;
 mod operation;
 mod oracle;

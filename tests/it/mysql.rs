@@ -1,9 +1,8 @@
 //! MySQL and MariaDB as the destination, with real servers: nothing lost, nothing doubled, nothing reordered, and a schema change
 //! that commits is continued after a kill.
 
-use crate::compare::assert_equal;
 use crate::driver::Pipeline;
-use crate::relational::{self, TABLE, into};
+use crate::relational;
 
 on_each_mysql! {
     fn changes_of_every_kind_arrive(server, mysql) {
@@ -64,22 +63,6 @@ on_each_mysql! {
 
     fn a_second_writer_fences_the_first(server, mysql) {
         relational::a_second_writer(server, mysql);
-    }
-
-    fn the_restart_of_the_server_costs_time_only(server, mysql) {
-        let Some(own) = MySqlServer::own(mysql.kind, &[]) else { return };
-        let own: &'static MySqlServer = Box::leak(Box::new(own));
-        let (mut database, pipeline) = into(server, TABLE, own);
-        let mut running = pipeline.start();
-        running.until_caught_up(&pipeline, &mut database);
-        database.execute("INSERT INTO t SELECT g, 'a' FROM generate_series(1, 1000) g");
-        own.kill();
-        database.execute("UPDATE t SET v = 'b' WHERE id % 2 = 0");
-        own.launch();
-        running.until_caught_up(&pipeline, &mut database);
-        running.terminate();
-        assert_equal(&database, &pipeline);
-        own.kill();
     }
 
     fn values_that_have_no_place_stop_or_follow_the_policy(server, mysql) {

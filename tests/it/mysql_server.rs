@@ -9,12 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row, ValueRef};
 use tokio::runtime::Runtime;
 
+use crate::connections::certificates;
 use crate::process::Process;
 use crate::server::{Account, free_port, skip};
 
@@ -93,25 +94,33 @@ pub struct MySqlServer {
     process: Process,
     program: Vec<PathBuf>,
     account: Account,
-    settings: Vec<String>,
     databases: AtomicU32,
 }
 
 impl MySqlServer {
     /// The shared server of this kind; `None`, said loudly, when it cannot be had.
     pub fn shared(kind: Kind) -> Option<&'static Self> {
-        static MARIADB: LazyLock<Option<MySqlServer>> = LazyLock::new(|| MySqlServer::own(Kind::MariaDb, &[]));
-        static MYSQL: LazyLock<Option<MySqlServer>> = LazyLock::new(|| MySqlServer::own(Kind::MySql, &[]));
+        static MARIADB: LazyLock<Option<MySqlServer>> = LazyLock::new(|| MySqlServer::own(Kind::MariaDb));
+        static MYSQL: LazyLock<Option<MySqlServer>> = LazyLock::new(|| MySqlServer::own(Kind::MySql));
         match kind {
             Kind::MariaDb => MARIADB.as_ref(),
             Kind::MySql => MYSQL.as_ref(),
         }
     }
 
-    /// One of a test's own, for what would disturb the others.
-    pub fn own(kind: Kind, settings: &[&str]) -> Option<Self> {
+    /// Another one, for what would disturb the others: for one test at a time.
+    pub fn alone(kind: Kind) -> Option<(MutexGuard<'static, ()>, &'static Self)> {
+        static MARIADB: LazyLock<Option<MySqlServer>> = LazyLock::new(|| MySqlServer::own(Kind::MariaDb));
+        static MYSQL: LazyLock<Option<MySqlServer>> = LazyLock::new(|| MySqlServer::own(Kind::MySql));
+        static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+        let server = if kind == Kind::MariaDb { MARIADB.as_ref() } else { MYSQL.as_ref() };
+        Some((TURNS[kind as usize].lock().unwrap_or_else(PoisonError::into_inner), server?))
+    }
+
+    /// One of a test's own.
+    pub fn own(kind: Kind) -> Option<Self> {
         match kind.program() {
-            Ok(program) => Some(Self::start(kind, program, settings)),
+            Ok(program) => Some(Self::start(kind, program)),
             Err(missing) => {
                 skip(&format!("of {kind:?}"), &missing, kind == Kind::MariaDb);
                 None
@@ -119,22 +128,25 @@ impl MySqlServer {
         }
     }
 
-    fn start(kind: Kind, program: Vec<PathBuf>, settings: &[&str]) -> Self {
+    fn start(kind: Kind, program: Vec<PathBuf>) -> Self {
         let account = Account::find().unwrap();
         let process = Process::place(&format!("{kind:?}"));
         account.own(&process.directory).unwrap();
-        let server = Self {
-            kind,
-            port: free_port(),
-            process,
-            program,
-            account,
-            settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
-            databases: AtomicU32::new(0),
-        };
+        certificates(&process.directory);
+        for name in ["ca.crt", "server.crt", "server.key"] {
+            account.own(&process.directory.join(name)).unwrap();
+        }
+        let server = Self { kind, port: free_port(), process, program, account, databases: AtomicU32::new(0) };
         server.initialise();
         server.launch();
-        server.execute("", "CREATE USER tester@'%' IDENTIFIED BY 'p@ss/w:rd'; GRANT ALL ON *.* TO tester@'%'");
+        for place in ["%", "localhost"] {
+            server.execute(
+                "",
+                &format!(
+                    "CREATE USER tester@'{place}' IDENTIFIED BY 'p@ss/w:rd'; GRANT ALL ON *.* TO tester@'{place}'"
+                ),
+            );
+        }
         server
     }
 
@@ -182,15 +194,40 @@ impl MySqlServer {
         command
             .args(["--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=2", "--max-connections=200"])
             .arg("--innodb-buffer-pool-size=64M")
+            .arg(format!("--ssl-ca={}", self.file("ca.crt")))
+            .arg(format!("--ssl-cert={}", self.file("server.crt")))
+            .arg(format!("--ssl-key={}", self.file("server.key")))
             .arg(format!("--port={}", self.port))
-            .arg(format!("--socket={}", self.socket().display()))
-            .args(&self.settings);
+            .arg(format!("--socket={}", self.socket().display()));
         self.process.launch(command, || self.try_connect("root", "", "").is_some());
     }
 
     /// kill -9, and waits until it is gone.
     pub fn kill(&self) {
         self.process.kill();
+    }
+
+    /// Copies the data directory of the server, which was killed, aside, or puts such a copy back.
+    pub fn copy_data(&self, from: &str, to: &str) {
+        let target = self.process.directory.join(to);
+        let _ = fs::remove_dir_all(&target);
+        let status = Command::new("cp").arg("-a").arg(self.process.directory.join(from)).arg(&target).status().unwrap();
+        assert!(status.success(), "cp");
+    }
+
+    /// The directory of a database.
+    pub fn database_directory(&self, database: &str) -> PathBuf {
+        self.process.directory.join("data").join(database)
+    }
+
+    /// Gives a file or directory to the account that runs the server.
+    pub fn own_file(&self, path: &Path) {
+        self.account.own(path).unwrap();
+    }
+
+    /// The path of a file beside the data directory: `ca.crt`, `other.crt`, the certificate of an authority that is not the server's.
+    pub fn file(&self, name: &str) -> String {
+        self.process.directory.join(name).to_str().unwrap().to_owned()
     }
 
     /// The path of its Unix socket.
@@ -279,7 +316,7 @@ impl MySqlDatabase {
 
     /// Does something on a connection that is kept; connects again when that is gone.
     pub fn with<T>(&self, mut act: impl FnMut(&mut Client) -> Result<T, String>) -> Result<T, String> {
-        let mut slot = self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slot = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = slot.as_mut()
             && let Ok(done) = act(client)
         {

@@ -116,6 +116,9 @@ impl Client {
     }
 }
 
+/// Babelfish makes and drops one database at a time, and fails else.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// A database of the server, as the destination of a pipeline.
 pub struct SqlServerDatabase {
     pub server: &'static SqlServer,
@@ -128,6 +131,7 @@ impl SqlServerDatabase {
     pub fn new(server: &'static SqlServer) -> Self {
         let number = server.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("pg2any_{}_{number}", std::process::id());
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut client = server.try_connect("master").expect("the server answers");
         client.rows(&format!("CREATE DATABASE {name}")).unwrap();
         // Babelfish has no such setting, and needs none.
@@ -152,6 +156,7 @@ impl SqlServerDatabase {
 impl Drop for SqlServerDatabase {
     fn drop(&mut self) {
         *self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Ok(mut client) = self.server.try_connect("master") {
             let name = &self.name;
             let _ = client.rows(&format!("ALTER DATABASE {name} SET SINGLE_USER WITH ROLLBACK IMMEDIATE"));

@@ -290,9 +290,10 @@ impl Destination for Kafka {
             position,
             counts,
         };
+        // Before it is written: the answer can be lost.
+        self.epoch = Some(epoch);
         session.commit(&cursor, entry)?;
         pass("kafka.epoch_written")?;
-        self.epoch = Some(epoch);
         self.session = Some(session);
         Ok(checkpoint)
     }

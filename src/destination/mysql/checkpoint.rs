@@ -42,12 +42,12 @@ macro_rules! arguments {
 }
 pub(super) use arguments;
 
-/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the epoch that this process had last.
+/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the last epoch that this process may have written.
 pub(super) async fn take(
     session: &mut Session,
     options: &Options,
     database: &str,
-    ours: Option<u64>,
+    ours: &mut Option<u64>,
 ) -> Result<Checkpoint, DestinationError> {
     session.run("START TRANSACTION", TAKING).await?;
     let taken = take_inside(session, options, ours).await;
@@ -62,7 +62,7 @@ pub(super) async fn take(
 async fn take_inside(
     session: &mut Session,
     options: &Options,
-    ours: Option<u64>,
+    ours: &mut Option<u64>,
 ) -> Result<Checkpoint, DestinationError> {
     let sql =
         "SELECT epoch, source, commit_end_lsn, command_index, digest FROM _pg2any_checkpoint WHERE name = ? FOR UPDATE";

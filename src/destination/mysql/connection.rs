@@ -119,7 +119,8 @@ impl Session {
     /// What every session is set to, and must be read back as.
     fn settings(&self, options: &Options) -> Vec<(&'static str, String)> {
         let flag = |on: bool| if on { "1" } else { "0" }.to_owned();
-        let seconds = options.query_timeout.as_secs().clamp(1, 3600).to_string();
+        // Shorter than what a statement may take: a lock then costs a retry, not the connection.
+        let seconds = (options.query_timeout.as_secs() / 2).clamp(1, 3600).to_string();
         let isolation = match self.server.flavour {
             Flavour::MySql => "transaction_isolation",
             Flavour::MariaDb => "tx_isolation",

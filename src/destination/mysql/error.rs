@@ -55,8 +55,9 @@ pub(super) fn failed(doing: impl Into<String>, error: sqlx::Error) -> Destinatio
     let (kind, hint) = match (number(&error), &error) {
         (Some(number), _) => verdict(number),
         (None, sqlx::Error::Configuration(_)) => (FailureKind::Permanent, "Check the destination's URI"),
-        (None, sqlx::Error::Tls(_)) => {
-            (FailureKind::Reconnect, "Check ssl-mode and ssl-ca in the destination's URI, and the server's certificate")
+        // What refuses a certificate comes as an error of the stream.
+        (None, sqlx::Error::Tls(_) | sqlx::Error::Io(_)) if error.to_string().contains("certificate") => {
+            (FailureKind::Permanent, "Check ssl-mode and ssl-ca in the destination's URI, and the server's certificate")
         }
         (None, _) => (FailureKind::Reconnect, ""),
     };

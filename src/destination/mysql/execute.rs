@@ -18,12 +18,24 @@ use sqlx::mysql::MySqlArguments;
 use super::connection::{Flavour, Session};
 use super::deferred;
 use super::error::{DUPLICATE, failed, number};
-use super::plan::Plan;
+use super::plan::{Plan, PlanColumn};
 use super::tables::Tables;
 use super::value::{Form, Unfit, bind};
 use crate::change::{Batch, Cell, Change, ColumnSet, Execution, Group, GroupKind, RelationVersion};
 use crate::destination::table::{CONSTRAINT, KEY_TAKEN, Matching, Verb};
 use crate::destination::{DestinationError, Options};
+
+/// About what the parameters of a row take of a packet: not less.
+fn bound_bytes(plan: &Plan, change: &Change<'_>) -> usize {
+    let cell = |(cell, column): (&Cell<'_>, &PlanColumn)| match cell {
+        // `\\x` and two digits a byte.
+        Cell::Value(text) if column.form == Form::Bytes => text.len() / 2 + 11,
+        Cell::Value(text) => text.len() + 11,
+        Cell::Null | Cell::Unchanged => 3,
+    };
+    let row = |row: Option<&[Cell<'_>]>| row.unwrap_or_default().iter().zip(&plan.columns).map(cell).sum::<usize>();
+    row(change.new) + row(change.old)
+}
 
 /// Rows of a statement at most.
 const ROWS: usize = 1024;
@@ -141,9 +153,8 @@ impl Writer<'_> {
         let (mut rows, mut bytes) = (0, 0);
         while rows < most && next + rows < group.len() {
             let change = group.change(next + rows);
-            let cells = change.new.unwrap_or_default().iter().chain(change.old.unwrap_or_default());
-            let row: usize = cells.map(|cell| if let Cell::Value(text) = cell { text.len() + 9 } else { 1 }).sum();
-            if row > packet && row / 2 > packet {
+            let row = bound_bytes(plan, &change);
+            if row > packet {
                 return Err(plan
                     .row
                     .error(format!("a row has {row} bytes, and the server takes {packet} at once"))

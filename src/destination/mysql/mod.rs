@@ -48,7 +48,7 @@ use crate::position::Position;
 pub struct MySql {
     options: Options,
     connected: Option<Connected>,
-    /// The epoch that this process had last.
+    /// The last epoch that this process may have written.
     epoch: Option<u64>,
     warned: bool,
 }
@@ -108,8 +108,7 @@ impl Destination for MySql {
         }
         checkpoint::create(&mut session).await?;
         records::create(&mut session).await?;
-        let checkpoint = checkpoint::take(&mut session, &self.options, &address.database, self.epoch).await?;
-        self.epoch = Some(checkpoint.epoch);
+        let checkpoint = checkpoint::take(&mut session, &self.options, &address.database, &mut self.epoch).await?;
         pass("mysql.checkpoint_taken")?;
         let dialect = MySqlDialect { database: address.database, folds_tables: session.server.folds_tables };
         let mut tables = Tables::load(&mut session, self.options.clone(), dialect).await?;

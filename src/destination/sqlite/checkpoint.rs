@@ -52,7 +52,7 @@ fn take_inside(connection: &Connection, options: &Options) -> Result<Checkpoint,
         )
         .optional()
         .doing(taking)?;
-    let checkpoint = found.unwrap_or_default().take(options, None, PLACE)?;
+    let checkpoint = found.unwrap_or_default().take(options, &mut None, PLACE)?;
     connection
         .execute(
             "INSERT INTO _pg2any_checkpoint (name, epoch, source) VALUES (?1, ?2, ?3) \

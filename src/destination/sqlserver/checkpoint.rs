@@ -26,11 +26,11 @@ pub(super) async fn create(session: &mut Session) -> Result<(), DestinationError
     session.run(&sql, TAKING).await
 }
 
-/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the epoch that this process had last.
+/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the last epoch that this process may have written.
 pub(super) async fn take(
     session: &mut Session,
     options: &Options,
-    ours: Option<u64>,
+    ours: &mut Option<u64>,
 ) -> Result<Checkpoint, DestinationError> {
     session.run("BEGIN TRANSACTION", TAKING).await?;
     let taken = take_inside(session, options, ours).await;
@@ -43,7 +43,7 @@ pub(super) async fn take(
 async fn take_inside(
     session: &mut Session,
     options: &Options,
-    ours: Option<u64>,
+    ours: &mut Option<u64>,
 ) -> Result<Checkpoint, DestinationError> {
     let name = quote_text(&options.cursor);
     let sql = format!(

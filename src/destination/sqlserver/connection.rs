@@ -108,7 +108,8 @@ impl Session {
 
     async fn set(&mut self, options: &Options) -> Result<(), DestinationError> {
         const SETTING: &str = "setting the session failed";
-        let wait = options.query_timeout.as_millis().clamp(1, 3_600_000);
+        // The server gives up on a lock before the statement's own limit, which would cost the connection.
+        let wait = (options.query_timeout * 3 / 4).as_millis().clamp(1, 3_600_000);
         let sql = format!(
             "SET ANSI_WARNINGS ON; SET ANSI_PADDING ON; SET ANSI_NULLS ON; SET ARITHABORT ON; SET QUOTED_IDENTIFIER ON; \
              SET NUMERIC_ROUNDABORT OFF; SET CONCAT_NULL_YIELDS_NULL ON; SET IMPLICIT_TRANSACTIONS OFF; SET XACT_ABORT ON; \
@@ -169,6 +170,15 @@ impl Session {
     ) -> Result<(), DestinationError> {
         let answer = options.ticking(self.batch(sql)).await;
         self.settle(Ok(answer))?.doing(|| doing.to_owned()).map(|_| ())
+    }
+
+    /// Commits. What became of a commit that failed is looked up by a new connection.
+    pub async fn commit(&mut self, options: &Options) -> Result<(), DestinationError> {
+        let answer = options.ticking(self.batch("COMMIT")).await;
+        self.settle(Ok(answer))?.map(|_| ()).map_err(|error| {
+            self.usable = false;
+            DestinationError::new(FailureKind::Reconnect, "committing failed").cause(error)
+        })
     }
 
     /// The rows of a batch's last query.
@@ -240,44 +250,11 @@ async fn load<'r>(
     rows: impl Iterator<Item = Result<TokenRow<'r>, DestinationError>> + Send,
 ) -> Result<u64, DestinationError> {
     let failure = |error| failed("a bulk load failed", error);
-    // The driver wants names and values to live equally long.
     let mut request = client.bulk_insert_with_options(table, columns, copy, &[]).await.map_err(failure)?;
     for row in rows {
-        request.send(owned(row?)).await.map_err(failure)?;
+        request.send(row?).await.map_err(failure)?;
     }
     request.finalize().await.map(|done| done.total()).map_err(failure)
-}
-
-fn owned(row: TokenRow<'_>) -> TokenRow<'static> {
-    let mut owned = TokenRow::with_capacity(row.len());
-    for value in row {
-        owned.push(static_value(value));
-    }
-    owned
-}
-
-/// The value with a copy of what it borrows.
-pub(super) fn static_value(value: ColumnData<'_>) -> ColumnData<'static> {
-    match value {
-        ColumnData::String(text) => ColumnData::String(text.map(|text| Cow::Owned(text.into_owned()))),
-        ColumnData::Binary(bytes) => ColumnData::Binary(bytes.map(|bytes| Cow::Owned(bytes.into_owned()))),
-        ColumnData::Xml(xml) => ColumnData::Xml(xml.map(|xml| Cow::Owned(xml.into_owned()))),
-        ColumnData::U8(value) => ColumnData::U8(value),
-        ColumnData::I16(value) => ColumnData::I16(value),
-        ColumnData::I32(value) => ColumnData::I32(value),
-        ColumnData::I64(value) => ColumnData::I64(value),
-        ColumnData::F32(value) => ColumnData::F32(value),
-        ColumnData::F64(value) => ColumnData::F64(value),
-        ColumnData::Bit(value) => ColumnData::Bit(value),
-        ColumnData::Guid(value) => ColumnData::Guid(value),
-        ColumnData::Numeric(value) => ColumnData::Numeric(value),
-        ColumnData::DateTime(value) => ColumnData::DateTime(value),
-        ColumnData::SmallDateTime(value) => ColumnData::SmallDateTime(value),
-        ColumnData::Time(value) => ColumnData::Time(value),
-        ColumnData::Date(value) => ColumnData::Date(value),
-        ColumnData::DateTime2(value) => ColumnData::DateTime2(value),
-        ColumnData::DateTimeOffset(value) => ColumnData::DateTimeOffset(value),
-    }
 }
 
 /// The statement, and how many rows it matched.

@@ -48,7 +48,7 @@ use crate::position::Position;
 pub struct SqlServer {
     options: Options,
     connected: Option<Connected>,
-    /// The epoch that this process had last.
+    /// The last epoch that this process may have written.
     epoch: Option<u64>,
     warned: bool,
 }
@@ -105,8 +105,7 @@ impl Destination for SqlServer {
         }
         checkpoint::create(&mut session).await?;
         records::create(&mut session).await?;
-        let checkpoint = checkpoint::take(&mut session, &self.options, self.epoch).await?;
-        self.epoch = Some(checkpoint.epoch);
+        let checkpoint = checkpoint::take(&mut session, &self.options, &mut self.epoch).await?;
         pass("sqlserver.checkpoint_taken")?;
         let dialect = SqlServerDialect { folds: session.server.folds };
         let tables = Tables::load(&mut session, self.options.clone(), dialect).await?;
@@ -157,7 +156,7 @@ impl Destination for SqlServer {
         }
         checkpoint::write(session, &options, *epoch, previous, position, digest).await?;
         pass("sqlserver.checkpoint_written")?;
-        session.run_long("COMMIT", "committing failed", &options).await?;
+        session.commit(&options).await?;
         *open = false;
         tables.committed();
         pass("sqlserver.committed")

@@ -16,7 +16,7 @@ use tiberius::ColumnData;
 use super::connection::{BINARY, counted};
 use super::describe::SqlServerTable;
 use super::dialect::{SqlServerDialect, quote, quote_table};
-use super::value::{Form, form, with_collation};
+use super::value::{Form, decimal_text, form, with_collation};
 use crate::change::{Cell, Relation};
 use crate::destination::DestinationError;
 use crate::destination::table::{KnownTable, Matching, RowColumn, RowPlan, TableName};
@@ -84,6 +84,13 @@ impl<'v> Parameters<'v> {
     pub fn add(&mut self, column: &PlanColumn, value: Option<ColumnData<'v>>) -> Place {
         let Some(value) = value else {
             return Place { sql: format!("CAST(NULL AS {})", column.own), null: true };
+        };
+        // The driver counts a zero before the point, for which `decimal(38,38)` has no room.
+        let value = match value {
+            ColumnData::Numeric(Some(number)) if number.precision() > 38 => {
+                ColumnData::String(Some(decimal_text(number).into()))
+            }
+            value => value,
         };
         self.0.push(value);
         let number = self.0.len();
@@ -358,5 +365,143 @@ fn longest(declared: &str) -> usize {
         ("nvarchar", Ok(length)) => length * 2,
         ("varbinary", Ok(length)) => length,
         _ => usize::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::value::value;
+    use super::*;
+    use crate::change::built::table;
+    use crate::destination::Options;
+    use crate::destination::table::{Answers, ExistingColumn, ExistingTable, KnownTables, evolve};
+
+    const DIALECT: SqlServerDialect = SqlServerDialect { folds: true };
+
+    /// The plan for a table of somebody else: its columns, the first of which is its key.
+    fn plan(relation: &Arc<Relation>, columns: &[(&str, &str)], identity: Option<&str>) -> Plan {
+        let column = |(index, (name, declared)): (usize, &(&str, &str))| ExistingColumn {
+            name: (*name).to_owned(),
+            declared: (*declared).to_owned(),
+            key: u32::from(index == 0),
+            ..ExistingColumn::default()
+        };
+        let existing = ExistingTable {
+            name: TableName::plain("t"),
+            columns: columns.iter().enumerate().map(column).collect(),
+            unique: vec![vec![Some(columns[0].0.to_owned())]],
+        };
+        let answers = Answers { table: Some(existing.clone()), ..Answers::default() };
+        let options = Options::new("", "c");
+        let evolution = evolve(&DIALECT, &options.policies(), &KnownTables::default(), relation, &answers).unwrap();
+        let table = SqlServerTable { existing, identity: identity.map(str::to_owned), enforced: Vec::new() };
+        Plan::new(&DIALECT, relation, &evolution.known, &table).unwrap()
+    }
+
+    /// These texts of these columns, as they stand in a statement.
+    fn places(
+        plan: &Plan,
+        parameters: &mut Parameters<'static>,
+        cells: &[(usize, Option<&'static str>)],
+    ) -> Vec<Place> {
+        let place = |(index, text): &(usize, Option<&'static str>)| {
+            let column = &plan.columns[*index];
+            parameters.add(column, text.map(|text| value(column.form, text.as_bytes()).unwrap()))
+        };
+        cells.iter().map(place).collect()
+    }
+
+    #[test]
+    fn a_null_has_its_type_and_a_decimal_its_digits() {
+        let relation = table("t", &[("id", 23), ("n", 1700), ("v", 25)])
+            .with(|relation| relation.columns[1].type_modifier = (10 << 16 | 2) + 4)
+            .build();
+        let plan = plan(&relation, &[("id", "int"), ("n", "decimal(12,4)"), ("v", "nvarchar(20)")], None);
+        let mut parameters = Parameters::default();
+        let one = places(&plan, &mut parameters, &[(0, Some("1")), (1, Some("1.50")), (2, None)]);
+        let two = places(&plan, &mut parameters, &[(0, Some("2")), (1, None), (2, Some("x"))]);
+        assert_eq!(
+            plan.insert_sql(&plan.table, &[one, two]),
+            "INSERT INTO [dbo].[t] ([id],[n],[v]) VALUES (@P1,CAST(@P2 AS decimal(10,2)),CAST(NULL AS nvarchar(max))),\
+             (@P3,CAST(NULL AS decimal(10,2)),@P4); SELECT CAST(@@ROWCOUNT AS bigint)"
+        );
+        assert_eq!(parameters.0.len(), 4);
+        // The column is not declared as what is sent, so rows come through a staged table.
+        assert!(!plan.loads_directly());
+        assert_eq!(
+            plan.stage_sql(&[0], &[1, 2]),
+            "CREATE TABLE #pg2any (k0 int NULL, v1 decimal(10,2) NULL, v2 nvarchar(20) COLLATE Latin1_General_100_BIN2 NULL)"
+        );
+        assert_eq!(
+            plan.update_many_sql(&[1, 2], "#pg2any s"),
+            "UPDATE t SET t.[n]=s.v1,t.[v]=s.v2 FROM [dbo].[t] t JOIN #pg2any s ON t.[id]=s.k0; SELECT CAST(@@ROWCOUNT AS bigint)"
+        );
+        assert!(
+            plan.insert_staged_sql().starts_with("INSERT INTO [dbo].[t] ([id],[n],[v]) SELECT v0,v1,v2 FROM #pg2any;")
+        );
+    }
+
+    #[test]
+    fn a_decimal_that_the_driver_counts_too_wide_is_a_text() {
+        let relation = table("t", &[("id", 23), ("n", 1700)])
+            .with(|relation| relation.columns[1].type_modifier = (38 << 16 | 38) + 4)
+            .build();
+        let plan = plan(&relation, &[("id", "int"), ("n", "decimal(38,38)")], None);
+        let mut parameters = Parameters::default();
+        let text = "0.00000000000000000000000000000000000001";
+        let place = places(&plan, &mut parameters, &[(1, Some(text))]);
+        assert_eq!(place[0].sql, "CAST(@P1 AS decimal(38,38))");
+        assert_eq!(parameters.0, [ColumnData::String(Some(text.into()))]);
+    }
+
+    #[test]
+    fn a_bulk_load_takes_what_its_columns_declare() {
+        let relation = table("t", &[("id", 25), ("v", 25), ("b", 17)]).build();
+        let columns = [("id", "nvarchar(4)"), ("v", "nvarchar(max)"), ("b", "varbinary(max)")];
+        let plan = plan(&relation, &columns, None);
+        assert!(plan.loads_directly());
+        let long = "x".repeat(32_768);
+        let bytes = format!("\\x{}", "00".repeat(65_536));
+        let fits = |id: &str, v: &str, b: &str| {
+            let row = [id, v, b].map(|text| Cell::Value(text.as_bytes()));
+            plan.fits(&[0, 1, 2], &row)
+        };
+        assert!(fits("aäöü", &long[1..], "\\x00"));
+        assert!(!fits("aäöü", &long, "\\x00"));
+        assert!(!fits("🌍🌍🌍", "", "\\x"), "a character of two code units");
+        assert!(!fits("", "", &bytes) && fits("", "", &bytes[..bytes.len() - 2]));
+    }
+
+    #[test]
+    fn a_whole_row_is_one_of_those_that_are_equal_to_the_last_space() {
+        let relation = table("t", &[("a", 25), ("b", 23)]).keyless().full().build();
+        let plan = plan(&relation, &[("a", "nvarchar(max)"), ("b", "int")], None);
+        let mut parameters = Parameters::default();
+        let found = places(&plan, &mut parameters, &[(0, Some("x ")), (1, None)]);
+        assert_eq!(
+            plan.delete_sql(&plan.table, &found),
+            "DELETE TOP (1) FROM [dbo].[t] WHERE [a] COLLATE Latin1_General_100_BIN2 = @P1 AND DATALENGTH([a]) = DATALENGTH(@P1) \
+             AND [b] IS NULL; SELECT CAST(@@ROWCOUNT AS bigint)"
+        );
+    }
+
+    #[test]
+    fn a_column_that_the_server_numbers_gets_the_sources_numbers() {
+        let relation = table("t", &[("id", 23), ("v", 25)]).build();
+        let plan = plan(&relation, &[("id", "int"), ("v", "nvarchar(max)")], Some("id"));
+        let mut parameters = Parameters::default();
+        let row = places(&plan, &mut parameters, &[(0, Some("7")), (1, Some("x"))]);
+        let sql = plan.insert_sql(&plan.table, &[row]);
+        assert!(sql.starts_with("SET IDENTITY_INSERT [dbo].[t] ON; INSERT") && sql.ends_with("[dbo].[t] OFF"), "{sql}");
+        // Another number is another row: the values that were not sent are those of the old one.
+        assert!(plan.renumbers(&plan.table, &[0]) && !plan.renumbers(&plan.table, &[1]));
+        let mut parameters = Parameters::default();
+        let values = places(&plan, &mut parameters, &[(0, Some("8"))]);
+        let found = places(&plan, &mut parameters, &[(0, Some("7"))]);
+        assert_eq!(
+            plan.update_sql(&plan.table, &[0], &values, &found),
+            "SET IDENTITY_INSERT [dbo].[t] ON; INSERT INTO [dbo].[t] ([id],[v]) SELECT @P1,[v] FROM [dbo].[t] WHERE [id] = @P2; \
+             SELECT CAST(@@ROWCOUNT AS bigint); SET IDENTITY_INSERT [dbo].[t] OFF; DELETE FROM [dbo].[t] WHERE [id] = @P2"
+        );
     }
 }

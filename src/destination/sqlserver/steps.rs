@@ -93,10 +93,7 @@ impl Change<'_> {
             }
             Step::FillColumn { column, text } => self.fill(column, text).await,
             Step::ChangeType { from, to, conversion: Some(conversion) } => self.convert(from, to, *conversion).await,
-            Step::ChangeType { to, .. } => {
-                let declared = declared(self.dialect, to, self.known.key.contains(&to.target))?;
-                self.alter(&format!("ALTER COLUMN {} {declared}", quote(&to.target))).await
-            }
+            Step::ChangeType { to, .. } => self.declare(to, self.known.key.contains(&to.target), false).await,
             // The key is gone already; what it was may be NULL.
             Step::ChangeKey { from, to } => {
                 for name in from.iter().filter(|name| !to.contains(name)) {
@@ -130,12 +127,22 @@ impl Change<'_> {
 
     async fn make_nullable(&mut self, name: &str) -> Result<(), DestinationError> {
         match self.known.column(name) {
-            Some(column) => {
-                let declared = declared(self.dialect, column, false)?;
-                self.alter(&format!("ALTER COLUMN {} {declared}", quote(name))).await
-            }
+            Some(column) => self.declare(column, false, false).await,
             None => Ok(()),
         }
+    }
+
+    /// Declares a column as it has to be, unless it is.
+    async fn declare(&mut self, column: &KnownColumn, in_key: bool, not_null: bool) -> Result<(), DestinationError> {
+        let wanted = self.dialect.column_type(column, in_key).map_err(DestinationError::permanent)?;
+        let existing = self.read().await?.map(|table| table.existing).unwrap_or_default();
+        let here = existing.column(self.dialect, &column.target);
+        if here.is_some_and(|here| here.declared == wanted && here.not_null == not_null) {
+            return Ok(());
+        }
+        let not_null = if not_null { " NOT NULL" } else { "" };
+        let declared = with_collation(&wanted, None);
+        self.alter(&format!("ALTER COLUMN {} {declared}{not_null}", quote(&column.target))).await
     }
 
     async fn drop_column(&mut self, name: &str) -> Result<(), DestinationError> {
@@ -168,14 +175,9 @@ impl Change<'_> {
         if self.known.key.is_empty() {
             return Ok(());
         }
-        let existing = self.read().await?.map(|table| table.existing).unwrap_or_default();
-        for column in self.known.columns.iter().filter(|column| self.known.key.contains(&column.target)) {
-            let wanted = self.dialect.column_type(column, true).map_err(DestinationError::permanent)?;
-            let here = existing.column(self.dialect, &column.target);
-            if here.is_none_or(|here| !here.not_null || here.declared != wanted) {
-                let declared = declared(self.dialect, column, true)?;
-                self.alter(&format!("ALTER COLUMN {} {declared} NOT NULL", quote(&column.target))).await?;
-            }
+        let known = self.known;
+        for column in known.columns.iter().filter(|column| known.key.contains(&column.target)) {
+            self.declare(column, true, true).await?;
         }
         self.alter(&format!("ADD {}", key_sql(self.dialect, self.known)?)).await
     }
@@ -224,7 +226,7 @@ impl Change<'_> {
                 return self.rename(CONVERTED, &to.target).await;
             }
         }
-        self.alter(&format!("ALTER COLUMN {column} {declared}")).await
+        self.declare(to, self.known.key.contains(&to.target), false).await
     }
 
     /// Value by value: there are often few that differ.

@@ -298,7 +298,8 @@ pub fn postgres_text(family: Family, value: &ColumnData<'_>) -> Option<Vec<u8>> 
     Some(text.into_bytes())
 }
 
-fn decimal_text(number: Numeric) -> String {
+/// The number as PostgreSQL prints it.
+pub(super) fn decimal_text(number: Numeric) -> String {
     let scale = usize::from(number.scale());
     let digits = number.value().unsigned_abs().to_string();
     let digits = format!("{digits:0>0$}", scale + 1);

@@ -69,6 +69,7 @@ pub struct KnownColumn {
 
 impl KnownColumn {
     /// The length of a `varchar(n)` or `char(n)`.
+    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
     pub(crate) fn text_length(&self) -> Option<i32> {
         let own = self.type_oid == self.base_oid && matches!(self.family, Family::Text | Family::PaddedText);
         own.then(|| self.type_modifier - 4).filter(|length| *length > 0)

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::change::{Relation, RelationVersion};
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
 use crate::destination::DestinationError;
 
 /// How the rows of each relation version are written, as a destination plans it.
@@ -45,6 +46,7 @@ impl<P> Plans<P> {
     }
 
     /// The plan of a version that was prepared.
+    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
     pub fn prepared(&self, relation: &Relation) -> Result<Arc<P>, DestinationError> {
         self.get(relation.version).cloned().ok_or_else(|| {
             DestinationError::permanent("rows came before their table was prepared").table(relation.full_name())

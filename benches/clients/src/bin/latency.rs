@@ -1,8 +1,10 @@
 //! Commit-to-visible latency: single-row transactions at a fixed rate, and a poller at the destination.
 //!
-//! `latency SOURCE_CONNECTION sqlite:FILE|kafka:BROKER/TOPIC|POSTGRES_CONNECTION RATE SECONDS`; the table is `w4 (id bigint primary key, note text)`.
+//! `latency SOURCE_CONNECTION sqlite:FILE|kafka:BROKER/TOPIC|mariadb:PORT/DATABASE|POSTGRES_CONNECTION RATE SECONDS`; the table is `w4 (id bigint primary key, note text)`.
 //! Prints `p50 p95 p99 max missing` in milliseconds.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +34,27 @@ fn reader(place: &str) -> Poll {
     })
 }
 
+/// Through the program `mariadb`, which stays open; it goes on after an error (a table that is not there yet).
+fn mariadb(place: &str) -> Poll {
+    let (port, database) = place.split_once('/').unwrap();
+    let mut client = Command::new("mariadb")
+        .args(["--no-defaults", "-h127.0.0.1", "-uroot", "-BNn", "--force", "-P", port, database])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut asks, mut answers) = (client.stdin.take().unwrap(), BufReader::new(client.stdout.take().unwrap()).lines());
+    Box::new(move |after| {
+        writeln!(asks, "select id from w4 where id > {after}; select '=end=';").unwrap();
+        let lines = answers.by_ref().map_while(Result::ok).take_while(|line| line != "=end=");
+        lines.map(|line| line.parse().unwrap()).collect()
+    })
+}
+
 fn poller(destination: &str) -> Poll {
+    if let Some(place) = destination.strip_prefix("mariadb:") {
+        return mariadb(place);
+    }
     #[cfg(feature = "kafka")]
     if let Some(place) = destination.strip_prefix("kafka:") {
         return reader(place);

@@ -151,15 +151,16 @@ fn numbers_and_instants_sort_as_in_postgresql() {
 }
 
 #[test]
-#[cfg(feature = "mysql")]
+#[cfg(all(feature = "mysql", feature = "sqlserver"))]
 fn the_documentation_is_what_the_code_says() {
     use crate::destination::kafka::KafkaColumn;
     use crate::destination::mysql::MySqlColumn;
     use crate::destination::sqlite::SqliteColumn;
+    use crate::destination::sqlserver::SqlServerColumn;
     use crate::destination::value::{PG_TYPES, document};
 
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/values.md");
-    let text = document(&[&SqliteColumn, &MySqlColumn, &KafkaColumn]);
+    let text = document(&[&SqliteColumn, &MySqlColumn, &SqlServerColumn, &KafkaColumn]);
     for entry in PG_TYPES {
         assert!(text.contains(entry.name), "{} is missing", entry.name);
     }
