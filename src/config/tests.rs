@@ -193,6 +193,54 @@ fn old_names_count_where_the_present_one_is_not_used() {
 }
 
 #[test]
+fn the_ancestors_variables_for_kafka_are_properties_or_named_as_no_longer_needed() {
+    let set = [
+        ("CDC_KAFKA_TOPIC_PREFIX", "shop"),
+        ("CDC_KAFKA_SECURITY_PROTOCOL", "SASL_SSL"),
+        ("CDC_KAFKA_SASL_MECHANISM", "PLAIN"),
+        ("CDC_KAFKA_SASL_USERNAME", "me"),
+        ("CDC_KAFKA_SASL_PASSWORD", "s3cret"),
+        ("CDC_KAFKA_COMPRESSION", "zstd"),
+        ("CDC_KAFKA_LINGER_MS", "5"),
+        ("CDC_KAFKA_RETRY_BACKOFF_MS", "50"),
+        ("CDC_KAFKA_METADATA_REFRESH_INTERVAL_MS", "1000"),
+    ];
+    let unneeded = [
+        "CDC_KAFKA_SOURCE_DB_NAME",
+        "CDC_KAFKA_KEY_COLUMNS",
+        "CDC_KAFKA_ACKS",
+        "CDC_KAFKA_RETRIES",
+        "CDC_KAFKA_MESSAGE_TIMEOUT_MS",
+        "CDC_KAFKA_MESSAGE_MAX_BYTES",
+        "CDC_KAFKA_BATCH_SIZE",
+    ];
+    let all: Vec<_> = set.into_iter().chain(unneeded.map(|name| (name, "1"))).collect();
+    let config = from(&[], &with(&all)).unwrap();
+    assert_eq!(config.kafka.prefix.as_deref(), Some("shop"));
+    let found: Vec<_> = config.kafka.properties.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let expected = [
+        "compression.type=zstd",
+        "linger.ms=5",
+        "retry.backoff.ms=50",
+        "sasl.mechanism=PLAIN",
+        "sasl.password=s3cret",
+        "sasl.username=me",
+        "security.protocol=SASL_SSL",
+        "topic.metadata.refresh.interval.ms=1000",
+    ];
+    assert_eq!(found, expected);
+    let warnings = config.warnings.join("\n");
+    assert!(unneeded.iter().all(|name| warnings.contains(&format!("{name} is no longer needed"))), "{warnings}");
+    let config = from(&[("kafka-set", "linger.ms=7")], &with(&all)).unwrap();
+    assert_eq!(config.kafka.properties["linger.ms"], "7", "the present name wins");
+    let documentation = include_str!("../../docs/kafka.md");
+    for (name, _) in all {
+        let short = name.trim_start_matches("CDC_KAFKA");
+        assert!(documentation.contains(name) || documentation.contains(&format!("`{short}`")), "{name}");
+    }
+}
+
+#[test]
 fn bounded_runs_end_at_an_lsn_or_when_caught_up() {
     assert_eq!(from(&[("until-lsn", "16/B374D848")], ENOUGH).unwrap().until, Some(Until::Lsn(Lsn(0x16_B374_D848))));
     assert_eq!(from(&[("until-caught-up", "true")], ENOUGH).unwrap().until, Some(Until::CaughtUp));

@@ -4,6 +4,7 @@
 //! Without them every test here is skipped with a message that no output capture swallows; with `PG2ANY_TEST_REQUIRE=all` they fail.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,24 +16,31 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Headers;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::driver::PATIENCE;
+use crate::filesystem::Filesystem;
 use crate::process::Process;
 use crate::server::{free_port, skip};
 
-/// The user of the guarded listener, and the password as an address has it.
-pub const USER: (&str, &str) = ("shop", "p%40ss");
+/// Users of the guarded listener, one that may do everything and one that may do what it was allowed; the password as an address has it.
+pub const USER: &str = "shop";
+pub const CLERK: &str = "clerk";
+pub const PASSWORD: &str = "p%40ss";
+
+const LOGIN: &str = "org.apache.kafka.common.security.";
 
 /// A running broker.
 pub struct Broker {
     pub port: u16,
-    /// Where it wants TLS with a client's certificate, and a password.
+    /// Where it wants TLS with a client's certificate, and a password or a token.
     pub guarded: u16,
     controller: u16,
+    /// Its number in the cluster, from 1.
+    pub number: i32,
     process: Process,
     libraries: PathBuf,
 }
@@ -51,6 +59,8 @@ pub struct Record {
     pub partition: i32,
     pub key: Value,
     pub value: Option<Value>,
+    /// The value as it was written.
+    pub text: Option<String>,
     pub headers: Vec<(String, String)>,
 }
 
@@ -90,8 +100,39 @@ impl Broker {
 
     /// One of a test's own, for what would disturb the others.
     pub fn own() -> Option<Self> {
+        Self::cluster(1)?.pop()
+    }
+
+    /// Several brokers with three replicas of everything, as far as there are so many; one may be missing.
+    pub fn cluster(size: u16) -> Option<Vec<Self>> {
+        let brokers = Self::prepared(size)?;
+        brokers.iter().for_each(Self::format);
+        // None answers before most are there.
+        std::thread::scope(|scope| brokers.iter().for_each(|broker| drop(scope.spawn(|| broker.launch()))));
+        Some(brokers)
+    }
+
+    /// One whose data are on a disk of so many megabytes; `None`, said loudly, where there cannot be one.
+    pub fn on_a_small_disk(megabytes: u32) -> Option<(Self, Filesystem)> {
+        let broker = Self::prepared(1)?.pop()?;
+        let disk = Filesystem::in_memory(&broker.process.directory.join("data"), megabytes)?;
+        broker.format();
+        broker.launch();
+        Some((broker, disk))
+    }
+
+    /// Brokers that know of each other, and have no data yet.
+    fn prepared(size: u16) -> Option<Vec<Self>> {
         match libraries() {
-            Ok(libraries) => Some(Self::start(libraries)),
+            Ok(libraries) => {
+                let brokers: Vec<_> = (1..=size).map(|number| Self::new(number.into(), libraries.clone())).collect();
+                let voters = brokers.iter().map(|broker| format!("{}@127.0.0.1:{}", broker.number, broker.controller));
+                let voters = voters.collect::<Vec<_>>().join(",");
+                for broker in &brokers {
+                    broker.configure(&voters, size);
+                }
+                Some(brokers)
+            }
             Err(missing) => {
                 skip("of the Kafka destination", &missing, true);
                 None
@@ -99,41 +140,49 @@ impl Broker {
         }
     }
 
-    fn start(libraries: PathBuf) -> Self {
+    fn new(number: i32, libraries: PathBuf) -> Self {
         let (port, guarded, controller) = (free_port(), free_port(), free_port());
-        let broker = Self { port, guarded, controller, process: Process::place("kafka"), libraries };
-        broker.configure();
-        let formatted = broker
-            .java("-Xmx128m", "kafka.tools.StorageTool")
-            .args(["format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c", "server.properties"])
-            .output()
-            .unwrap();
-        assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-        broker.launch();
-        broker
+        Self { port, guarded, controller, number, process: Process::place("kafka"), libraries }
     }
 
-    fn configure(&self) {
-        let Self { port, guarded, controller, .. } = self;
+    fn configure(&self, voters: &str, size: u16) {
+        let Self { port, guarded, controller, number, .. } = self;
         let directory = &self.process.directory;
         crate::connections::certificates(directory);
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
         fs::write(directory.join("server.pem"), read("server.key") + &read("server.crt")).unwrap();
+        let (replicas, in_sync) = (size.min(3), size.clamp(2, 3) - 1);
         let text = format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+            "process.roles=broker,controller\nnode.id={number}\ncontroller.quorum.voters={voters}\n\
              listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},GUARDED://127.0.0.1:{guarded}\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_SSL\n\
              ssl.keystore.type=PEM\nssl.keystore.location=server.pem\nssl.truststore.type=PEM\nssl.truststore.location=ca.crt\n\
-             listener.name.guarded.ssl.client.auth=required\nlistener.name.guarded.sasl.enabled.mechanisms=PLAIN\n\
-             listener.name.guarded.plain.sasl.jaas.config=\
-             org.apache.kafka.common.security.plain.PlainLoginModule required user_shop=\"p@ss\";\n\
-             controller.listener.names=CONTROLLER\nlog.dirs={}/data\noffsets.topic.replication.factor=1\n\
-             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             transaction.state.log.num.partitions=1\nauto.create.topics.enable=false\n\
+             listener.name.guarded.ssl.client.auth=required\n\
+             listener.name.guarded.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER\n\
+             listener.name.guarded.plain.sasl.jaas.config={LOGIN}plain.PlainLoginModule required user_shop=\"p@ss\" user_clerk=\"p@ss\";\n\
+             listener.name.guarded.scram-sha-256.sasl.jaas.config={LOGIN}scram.ScramLoginModule required;\n\
+             listener.name.guarded.scram-sha-512.sasl.jaas.config={LOGIN}scram.ScramLoginModule required;\n\
+             listener.name.guarded.oauthbearer.sasl.jaas.config={LOGIN}oauthbearer.OAuthBearerLoginModule required;\n\
+             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nsuper.users=User:ANONYMOUS;User:shop\n\
+             controller.listener.names=CONTROLLER\nlog.dirs={}/data\noffsets.topic.replication.factor={replicas}\n\
+             default.replication.factor={replicas}\nmin.insync.replicas={in_sync}\n\
+             transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\n\
+             transaction.state.log.num.partitions=1\nauto.create.topics.enable=false\nlog.index.size.max.bytes=65536\n\
              transaction.abort.timed.out.transaction.cleanup.interval.ms=500\n",
             directory.display()
         );
         fs::write(directory.join("server.properties"), text).unwrap();
+    }
+
+    fn format(&self) {
+        let formatted = self
+            .java("-Xmx128m", "kafka.tools.StorageTool")
+            .args(["format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c", "server.properties"])
+            .args(["--add-scram", "SCRAM-SHA-256=[name=shop,password=p@ss]"])
+            .args(["--add-scram", "SCRAM-SHA-512=[name=shop,password=p@ss]"])
+            .output()
+            .unwrap();
+        assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
     }
 
     fn java(&self, memory: &str, class: &str) -> Command {
@@ -145,9 +194,14 @@ impl Broker {
 
     /// Starts it (again), and waits until it answers.
     pub fn launch(&self) {
-        let mut program = self.java("-Xmx512m", "kafka.Kafka");
+        let mut program = self.java("-Xmx384m", "kafka.Kafka");
         program.arg("server.properties");
         self.process.launch(program, || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+    }
+
+    /// Whether its process is there.
+    pub fn runs(&self) -> bool {
+        self.process.runs()
     }
 
     /// kill -9, and waits until it is gone.
@@ -155,16 +209,62 @@ impl Broker {
         self.process.kill();
     }
 
-    /// The guarded listener, with a password; and what a client needs beside it.
-    pub fn guarded_uri(&self, password: &str, prefix: &str) -> (String, String) {
+    /// The guarded listener, with a user and a password; and what a client needs beside it, without the certificate and with it.
+    pub fn guarded_uri(&self, user: &str, password: &str, prefix: &str) -> (String, String, String) {
         let of = |name: &str| self.process.directory.join(name).display().to_string();
-        let uri = format!("kafka://{}:{password}@127.0.0.1:{}/{prefix}", USER.0, self.guarded);
-        let files = [
-            ("ssl.ca.location", of("ca.crt")),
-            ("ssl.certificate.location", of("client.crt")),
-            ("ssl.key.location", of("client.key")),
-        ];
-        (uri, files.map(|(key, value)| format!("{key}={value}")).join(";"))
+        let uri = format!("kafka://{user}:{password}@127.0.0.1:{}/{prefix}", self.guarded);
+        let ca = format!("ssl.ca.location={}", of("ca.crt"));
+        let certified =
+            format!("{ca};ssl.certificate.location={};ssl.key.location={}", of("client.crt"), of("client.key"));
+        (uri, ca, certified)
+    }
+
+    /// Lets the user `clerk` do these: a kind of resource (2 topic, 5 transactional id), what its name begins with, an operation
+    /// (3 read, 4 write). The client has no call for that.
+    pub fn allow(&self, rights: &[(u8, &str, u8)]) {
+        let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+        // CreateAcls, version 1; correlation 1.
+        let mut request = [&[0, 30, 0, 1, 0, 0, 0, 1][..], &text("test")].concat();
+        request.extend(u32::try_from(rights.len()).unwrap().to_be_bytes());
+        for (kind, name, operation) in rights {
+            const PREFIXED: u8 = 4;
+            const ALLOW: u8 = 3;
+            let names = [text(name), vec![PREFIXED], text("User:clerk"), text("*")].concat();
+            request.extend([&[*kind][..], &names, &[*operation, ALLOW]].concat());
+        }
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(&[&u32::try_from(request.len()).unwrap().to_be_bytes()[..], &request].concat()).unwrap();
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut answer).unwrap();
+        // Correlation, throttle, number; for each an error's code and no message.
+        let codes = answer[12..].chunks(4).map(|result| u16::from_be_bytes([result[0], result[1]]));
+        assert_eq!(codes.collect::<Vec<_>>(), vec![0; rights.len()]);
+    }
+
+    /// Which broker leads a topic's first partition; 0 while none does.
+    pub fn leader(&self, topic: &str) -> i32 {
+        let consumer: BaseConsumer = self.config().create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        metadata.topics()[0].partitions().first().map_or(0, |partition| partition.leader().max(0))
+    }
+
+    /// Whether all replicas of a topic's first partition have everything.
+    pub fn is_in_sync(&self, topic: &str) -> bool {
+        let consumer: BaseConsumer = self.config().create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let partition = metadata.topics()[0].partitions().first();
+        partition.is_some_and(|partition| partition.isr().len() == partition.replicas().len())
+    }
+
+    /// Whether a topic's first partition has records of a transaction that has not ended.
+    pub fn has_open_transaction(&self, topic: &str) -> bool {
+        let [stable, end] = ["read_committed", "read_uncommitted"].map(|isolation| {
+            let consumer: BaseConsumer = self.config().set("isolation.level", isolation).create().unwrap();
+            consumer.fetch_watermarks(topic, 0, PATIENCE).unwrap().1
+        });
+        stable < end
     }
 
     /// Where it is, with a prefix for its topics.
@@ -228,7 +328,7 @@ fn reader(brokers: &str) -> ClientConfig {
 }
 
 /// Everything that a `read_committed` reader of these brokers sees in a topic. A key that is no JSON, like the checkpoint's, counts as none.
-fn records(brokers: &str, topic: &str) -> Vec<Record> {
+pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
     let consumer: BaseConsumer = reader(brokers).create().unwrap();
     let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return Vec::new() };
     let partitions = metadata.topics()[0].partitions().len();
@@ -244,6 +344,8 @@ fn records(brokers: &str, topic: &str) -> Vec<Record> {
         match consumer.poll(Duration::from_millis(200)) {
             None => {}
             Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            // One that was killed: another one leads now, or it comes back.
+            Some(Err(KafkaError::MessageConsumption(Code::BrokerTransportFailure | Code::AllBrokersDown))) => {}
             Some(Err(error)) => panic!("{topic}: {error}"),
             Some(Ok(message)) => {
                 let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_default();
@@ -253,6 +355,7 @@ fn records(brokers: &str, topic: &str) -> Vec<Record> {
                     partition: message.partition(),
                     key: message.key().map(json).unwrap_or_default(),
                     value: message.payload().map(json),
+                    text: message.payload().map(|bytes| text(Some(bytes))),
                     headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
                 });
             }

@@ -1,7 +1,7 @@
 //! Everything that can happen to a pipeline, at random and several things at once, round after round, under traffic: kills at any
 //! moment, at any failpoint and while it recovers; freezes, and a second process on the same directory meanwhile; a network that is cut,
-//! stalls or is slow; a source that restarts or crashes. Afterwards source and destination are equal row for row, the commits are in
-//! their order, and nothing is there twice.
+//! stalls or is slow; a source that restarts or crashes; a broker that is killed. Afterwards source and destination are equal row for
+//! row, the commits are in their order, and nothing is there twice.
 //!
 //! `scripts/chaos.sh` runs it for longer. A seed decides which fault comes when; what the machine makes of that differs from run to run.
 
@@ -53,6 +53,12 @@ trait Target {
     /// The sessions are gone: the source was restarted.
     fn reconnect(&mut self, database: &Database);
     fn has_mark(&self, pipeline: &Pipeline, mark: i64) -> bool;
+    /// kill -9 of what it writes to; `false` where that is no process.
+    fn kill(&self) -> bool {
+        false
+    }
+    /// Starts that again.
+    fn launch(&self) {}
     /// Panics where something is missing, doubled or out of order; how many rows there are.
     fn check(&self, database: &mut Database, pipeline: &Pipeline) -> u64;
 }
@@ -113,6 +119,15 @@ impl Target for Kafka {
         crate::kafka::has_mark(self.broker, &self.prefix, mark)
     }
 
+    fn kill(&self) -> bool {
+        self.broker.kill();
+        true
+    }
+
+    fn launch(&self) {
+        self.broker.launch();
+    }
+
     fn check(&self, database: &mut Database, _: &Pipeline) -> u64 {
         crate::kafka::check(self.broker, &self.prefix, &self.workload, database);
         let history = self.broker.events(&format!("{}.public.pgbench_history", self.prefix));
@@ -141,6 +156,8 @@ enum Fault {
     Network(Network),
     Restart,
     Crash,
+    /// Of the destination, where it is a process of its own.
+    Destination,
 }
 
 const FAULTS: &[Fault] = &[
@@ -154,6 +171,8 @@ const FAULTS: &[Fault] = &[
     Fault::Network(Network::IsSlow),
     Fault::Restart,
     Fault::Crash,
+    Fault::Destination,
+    Fault::Destination,
 ];
 
 #[derive(Default)]
@@ -163,6 +182,7 @@ struct Counts {
     frozen: u64,
     cuts: u64,
     restarts: u64,
+    destination: u64,
 }
 
 struct World<T> {
@@ -249,6 +269,15 @@ impl<T: Target> World<T> {
                 self.steps();
                 self.pause();
                 self.proxy.set(Network::Works);
+            }
+            Fault::Destination => {
+                if !self.target.kill() {
+                    return self.happen(Fault::Kill);
+                }
+                self.counts.destination += 1;
+                self.steps();
+                self.pause();
+                self.target.launch();
             }
             Fault::Restart | Fault::Crash => {
                 self.counts.restarts += 1;
@@ -376,10 +405,10 @@ fn run<T: Target>(
 }
 
 fn report(name: &impl Display, counts: &Counts, rows: u64) -> String {
-    let Counts { rounds, kills, frozen, cuts, restarts } = counts;
+    let Counts { rounds, kills, frozen, cuts, restarts, destination } = counts;
     format!(
         "chaos {name}: {rounds} rounds, {kills} kills, {frozen} freezes, {cuts} network failures, \
-         {restarts} restarts of the source, {rows} rows at the end, 0 lost, 0 doubled"
+         {restarts} restarts of the source, {destination} kills of the destination, {rows} rows at the end, 0 lost, 0 doubled"
     )
 }
 
@@ -425,7 +454,9 @@ fn kafka_has_everything_once_and_in_order_after_everything_that_can_happen() {
     if !failpoints_are_built_in() {
         return;
     }
-    let Some(broker) = crate::broker::Broker::shared() else { return };
+    // One of its own, since it is killed.
+    let Some(broker) = crate::broker::Broker::own() else { return };
+    let broker: &'static crate::broker::Broker = Box::leak(Box::new(broker));
     let Some((server, mut database, mut pipeline, proxy)) = arrange() else { return };
     let plan = Plan::read();
     database.execute(TABLES);

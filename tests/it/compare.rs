@@ -34,7 +34,11 @@ impl Table {
 
 /// A session that prints as the replication session is pinned to print.
 pub fn pinned(database: &Database) -> Client {
-    let mut client = database.session();
+    pin(database.session())
+}
+
+/// The same, of a session that is there.
+pub fn pin(mut client: Client) -> Client {
     client
         .batch_execute(
             "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 3;

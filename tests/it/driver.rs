@@ -70,6 +70,13 @@ impl Pipeline {
         self
     }
 
+    /// Into topics of this broker instead, whose events can be folded into tables.
+    #[cfg(feature = "kafka")]
+    pub fn write_to_topics(&mut self, broker: &'static crate::broker::Broker) -> &mut Self {
+        self.target = Target::Topics(crate::topics::Topics::of(broker, self));
+        self
+    }
+
     /// Through an address of the same database that differs.
     #[cfg(feature = "mysql")]
     pub fn write_by(&mut self, change: impl Fn(&str, &str) -> String) -> &mut Self {
@@ -103,6 +110,11 @@ impl Pipeline {
         self.unset(name);
         self.settings.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// What a variable is set to; empty when it is not.
+    pub fn setting(&self, name: &str) -> &str {
+        self.settings.iter().find(|(existing, _)| existing == name).map_or("", |(_, value)| value)
     }
 
     /// Takes a variable away again.

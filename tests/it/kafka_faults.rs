@@ -2,11 +2,77 @@
 
 use std::time::Duration;
 
-use crate::broker::{Broker, USER};
-use crate::delivery::arrange;
-use crate::kafka::{TABLE, into, ops, until_caught_up};
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Reply};
+
+use crate::broker::{Broker, CLERK, PASSWORD, USER, records};
+use crate::delivery::{arrange, arrange_streaming};
+use crate::driver::PATIENCE;
+use crate::kafka::{TABLE, check, into, ops, until_caught_up};
+use crate::server::failpoints_are_built_in;
+use crate::workload::{TABLES, Workload};
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// librdkafka or the destination asks again; nothing is said.
+    GoesOn,
+    /// The transaction is aborted and its batch run again, by the same producer.
+    Again,
+    /// A new producer, from the checkpoint.
+    NewProducer,
+    /// It stops, and says this.
+    Stops(&'static str),
+}
+
+/// What librdkafka's mock cluster answers to a request, once for each of these.
+#[rustfmt::skip]
+const REPLIES: &[(Api, &[Reply], Then)] = &[
+    (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, Reply::RD_KAFKA_RESP_ERR_NOT_COORDINATOR], Then::GoesOn),
+    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS], Then::GoesOn),
+    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, Reply::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS], Then::GoesOn),
+    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_INVALID_MSG, Reply::RD_KAFKA_RESP_ERR_INVALID_RECORD], Then::Again),
+    (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_PRODUCER_FENCED], Then::NewProducer),
+    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH], Then::NewProducer),
+    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], Then::Stops("WRITE on topic")),
+    (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], Then::Stops("Allow this user WRITE")),
+    (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED], Then::Stops("transactional ids that begin with pg2any-")),
+];
 
 on_each_server! {
+    fn replies_that_a_broker_seldom_gives_are_survived_or_named(server) {
+        for (api, replies, then) in REPLIES {
+            let mock = MockCluster::new(1).unwrap();
+            let (mut database, mut pipeline) = arrange(server, TABLE);
+            pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &mock.bootstrap_servers());
+            // The mock does not say how topics are configured.
+            pipeline.set("CDC_CONNECTION_TIMEOUT", "1s");
+            for topic in ["pg2any.pg2any-checkpoint", "pg2any.public.t", "pg2any.public.mark"] {
+                mock.create_topic(topic, 1, 1).unwrap();
+            }
+            let mut running = pipeline.start();
+            running.until_said("destination connected");
+            // A refusal is judged again before it is believed.
+            mock.request_errors(*api, &replies.repeat(if matches!(then, Then::Stops(_)) { 50 } else { 1 }));
+            database.execute("INSERT INTO t VALUES (1, 'x')");
+            if let Then::Stops(said) = then {
+                let status = running.wait(PATIENCE);
+                assert!(!status.success() && running.said().contains(said), "{api:?} {replies:?}: {}", running.said());
+                continue;
+            }
+            // The mock shows aborted records too: what counts is that nothing is missing.
+            let seen = |id: i64| {
+                let records = records(&mock.bootstrap_servers(), "pg2any.public.t");
+                records.iter().filter(|record| record.key["id"] == id).count()
+            };
+            running.until("the record is there", || seen(1) > 0);
+            database.execute("INSERT INTO t VALUES (2, 'y')");
+            running.until("the next one is there", || seen(2) > 0);
+            let said = running.terminate();
+            println!("{api:?} {replies:?} {then:?}: {said}");
+        }
+    }
+
     fn a_topic_that_is_deleted_is_made_again(server) {
         let Some(broker) = Broker::shared() else { return };
         let (mut database, mut pipeline) = arrange(server, TABLE);
@@ -41,20 +107,124 @@ on_each_server! {
         assert!(note["position"].as_str().unwrap().ends_with("#1") && note["bytes"].as_u64() > Some(25_000), "{note}");
     }
 
-    fn a_broker_that_wants_tls_a_certificate_and_a_password_gets_them(server) {
+    fn a_broker_that_wants_tls_a_certificate_and_a_password_or_a_token_gets_them(server) {
         let Some(broker) = Broker::shared() else { return };
         let (mut database, mut pipeline) = arrange(server, TABLE);
         let prefix = into(broker, &database, &mut pipeline);
+        let (wrong, ..) = broker.guarded_uri(USER, "wr0ng", &prefix);
+        let (uri, ca, certified) = broker.guarded_uri(USER, PASSWORD, &prefix);
+        pipeline.set("CDC_CONNECTION_TIMEOUT", "3s");
+        for (uri, files, said) in [
+            (&wrong, certified.clone(), "Authentication failed"),
+            (&wrong, format!("{certified};sasl.mechanism=SCRAM-SHA-512"), "Authentication failed"),
+            (&uri, ca, "SSL"),
+        ] {
+            pipeline.set("CDC_DEST_URI", uri).set("PG2ANY_KAFKA_SET", &files);
+            let mut running = pipeline.start();
+            running.until_said(said);
+            assert!(!running.kill().contains("wr0ng"));
+        }
+        pipeline.unset("CDC_CONNECTION_TIMEOUT");
+        let bare = uri.replace(&format!("{USER}:{PASSWORD}@"), "");
+        let token = "security.protocol=SASL_SSL;sasl.mechanism=OAUTHBEARER;enable.sasl.oauthbearer.unsecure.jwt=true;\
+                     sasl.oauthbearer.config=principal=shop";
+        let mut expected = Vec::new();
+        for (id, (uri, more)) in [
+            (&uri, ""),
+            (&uri, "sasl.mechanism=SCRAM-SHA-256"),
+            (&uri, "sasl.mechanism=SCRAM-SHA-512"),
+            (&bare, token),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            database.execute(&format!("INSERT INTO t VALUES ({id}, 'x')"));
+            expected.push(format!("c {id} x"));
+            pipeline.set("CDC_DEST_URI", uri).set("PG2ANY_KAFKA_SET", &format!("{certified};{more}"));
+            pipeline.catch_up();
+            assert_eq!(ops(&broker.events(&format!("{prefix}.public.t"))), expected, "{more}");
+        }
+    }
+
+    fn a_user_who_may_not_create_topics_needs_no_more_than_the_documented_rights(server) {
+        let Some(broker) = Broker::shared() else { return };
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let prefix = into(broker, &database, &mut pipeline);
+        let (uri, _, certified) = broker.guarded_uri(CLERK, PASSWORD, &prefix);
+        pipeline.set("CDC_DEST_URI", &uri).set("PG2ANY_KAFKA_SET", &certified);
         database.execute("INSERT INTO t VALUES (1, 'x')");
-        let (wrong, files) = broker.guarded_uri("wr0ng", &prefix);
-        pipeline.set("CDC_DEST_URI", &wrong).set("PG2ANY_KAFKA_SET", &files).set("CDC_CONNECTION_TIMEOUT", "3s");
-        let mut running = pipeline.start();
-        running.until_said("Authentication failed");
-        assert!(!running.kill().contains("wr0ng"));
-        let (uri, files) = broker.guarded_uri(USER.1, &prefix);
-        pipeline.set("CDC_DEST_URI", &uri).set("PG2ANY_KAFKA_SET", &files).unset("CDC_CONNECTION_TIMEOUT");
-        pipeline.catch_up();
+        assert!(pipeline.fails().contains("Allow this user WRITE and DESCRIBE on the topics, and READ on the checkpoint's"));
+        broker.allow(&[(2, &prefix, 4), (2, &format!("{prefix}.pg2any-checkpoint"), 3)]);
+        for (topic, partitions) in [("pg2any-checkpoint", 1), ("public.t", 1)] {
+            let topic = format!("{prefix}.{topic}");
+            let said = pipeline.fails();
+            assert!(said.contains(&format!("does not let the topic {topic} be created")), "{said}");
+            assert!(said.contains(&format!("--create --topic {topic} --partitions {partitions}")), "{said}");
+            broker.create(&topic, partitions, &[]);
+            if topic.ends_with("checkpoint") {
+                assert!(pipeline.fails().contains("transactional ids that begin with pg2any-"));
+                broker.allow(&[(5, &format!("pg2any-{prefix}"), 4)]);
+            }
+        }
+        let said = pipeline.catch_up();
+        assert!(said.contains("does not say what topics take"), "{said}");
         assert_eq!(ops(&broker.events(&format!("{prefix}.public.t"))), ["c 1 x"]);
+    }
+
+    fn a_broker_without_room_goes_on_when_it_has_some(server) {
+        let Some((broker, disk)) = Broker::on_a_small_disk(24) else { return };
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let prefix = into(&broker, &database, &mut pipeline);
+        pipeline.set("PG2ANY_KAFKA_SET", "compression.type=none");
+        let mut running = pipeline.start();
+        until_caught_up(&mut running, &broker, &prefix, &mut database);
+        let mut rows = 0;
+        running.until("the disk is full, which ends the broker", || {
+            if rows < 100_000 {
+                database.execute(&format!("INSERT INTO t SELECT g, repeat(md5(g::text), 6) FROM generate_series({}, {}) g", rows + 1, rows + 5000));
+                rows += 5000;
+            }
+            !broker.runs()
+        });
+        disk.remount("size=512m");
+        broker.launch();
+        until_caught_up(&mut running, &broker, &prefix, &mut database);
+        running.terminate();
+        let events = broker.events(&format!("{prefix}.public.t"));
+        let ids: Vec<i64> = events.iter().map(|event| event.key("id").parse().unwrap()).collect();
+        assert_eq!(ids, (1..=rows).collect::<Vec<i64>>());
+    }
+
+    fn the_leader_and_the_coordinator_die_in_mid_transaction_and_a_cluster_of_three_loses_nothing(server) {
+        if !failpoints_are_built_in() {
+            return;
+        }
+        let Some(brokers) = Broker::cluster(3) else { return };
+        let (mut database, mut pipeline) = arrange_streaming(server, TABLES);
+        let prefix = into(&brokers[0], &database, &mut pipeline);
+        let addresses: Vec<_> = brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.port)).collect();
+        pipeline.set("CDC_DEST_URI", &format!("kafka://{}/{prefix}", addresses.join(",")));
+        let mut workload = Workload::default();
+        let mut running = pipeline.start_with(&[("PG2ANY_FAILPOINTS", "kafka.executed=pause")], &[]);
+        workload.round(&mut database, "before", false);
+        until_caught_up(&mut running, &brokers[0], &prefix, &mut database);
+        let log = format!("{prefix}.public.log");
+        for led in [log.as_str(), "__transaction_state"] {
+            workload.small(&mut database.client, led);
+            running.until("a transaction is open", || brokers[0].has_open_transaction(&log));
+            let leader = brokers[0].leader(led);
+            let (lost, others): (Vec<_>, Vec<_>) = brokers.iter().partition(|broker| broker.number == leader);
+            lost[0].kill();
+            workload.round(&mut database, &format!("without-{led}"), false);
+            until_caught_up(&mut running, others[0], &prefix, &mut database);
+            check(others[0], &prefix, &workload, &mut database);
+            lost[0].launch();
+            // Who comes back takes part again before the next one goes.
+            running.until("all replicas are in sync", || others[0].is_in_sync(&log) && others[0].is_in_sync("__transaction_state"));
+        }
+        let said = running.terminate();
+        assert!(!said.contains("one replica"), "{said}");
+        check(&brokers[0], &prefix, &workload, &mut database);
     }
 
     fn commits_wait_for_the_least_interval(server) {

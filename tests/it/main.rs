@@ -28,6 +28,8 @@ mod recorder;
 #[cfg(any(feature = "mysql", feature = "sqlserver"))]
 mod relational;
 mod target;
+#[cfg(feature = "kafka")]
+mod topics;
 mod unsaid;
 mod workload;
 
@@ -35,7 +37,7 @@ mod adoption;
 mod chaos;
 mod check;
 mod cli;
-#[cfg(all(any(feature = "mysql", feature = "sqlserver"), feature = "failpoints"))]
+#[cfg(all(any(feature = "mysql", feature = "sqlserver", feature = "kafka"), feature = "failpoints"))]
 mod conformance;
 mod connections;
 mod corpus;

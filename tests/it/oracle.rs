@@ -407,8 +407,7 @@ fn run(server: &'static Server, seed: u64, set: &dyn Fn(&mut Pipeline)) {
     let order = history.order();
     println!("  {} transactions, {kills} kills", order.len());
     assert_equal(&database, &pipeline);
-    let log = format!("SELECT name FROM log{}", pipeline.target().arrival());
-    assert_eq!(pipeline.lines(&log), order, "the order of the commits");
+    assert_eq!(pipeline.target().log().unwrap(), order, "the order of the commits");
 }
 
 /// Runs so many histories, each with these settings; a failing seed is named.

@@ -52,12 +52,20 @@ impl Process {
         std::thread::spawn(move || child.wait());
     }
 
+    fn pid(&self) -> String {
+        fs::read_to_string(self.directory.join("pid")).unwrap()
+    }
+
+    /// Whether it has not ended.
+    pub fn runs(&self) -> bool {
+        Path::new(&format!("/proc/{}/cmdline", self.pid())).exists()
+    }
+
     /// kill -9, and waits until it is gone.
     pub fn kill(&self) {
-        let pid = fs::read_to_string(self.directory.join("pid")).unwrap();
-        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-9", &self.pid()]).status().unwrap().success());
         let deadline = Instant::now() + PATIENCE;
-        while Path::new(&format!("/proc/{pid}/cmdline")).exists() {
+        while self.runs() {
             assert!(Instant::now() < deadline, "the server does not end");
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -19,6 +19,8 @@ use crate::driver;
 use crate::mysql_server::{Client, Kind, MySqlDatabase, MySqlServer};
 #[cfg(feature = "sqlserver")]
 use crate::sqlserver_server::{self, SqlServer, SqlServerDatabase};
+#[cfg(feature = "kafka")]
+use crate::topics::Topics;
 
 /// A server that a pipeline can write to.
 #[cfg(any(feature = "mysql", feature = "sqlserver"))]
@@ -54,6 +56,9 @@ pub enum Target {
     /// A database of MySQL or MariaDB.
     #[cfg(feature = "mysql")]
     MySql(Arc<MySqlDatabase>),
+    /// Topics of a Kafka broker, which answer no queries.
+    #[cfg(feature = "kafka")]
+    Topics(Topics),
     /// A database of SQL Server.
     #[cfg(feature = "sqlserver")]
     SqlServer(Arc<SqlServerDatabase>),
@@ -76,6 +81,8 @@ impl Target {
                 client.rows("COMMIT")?;
                 answers
             }),
+            #[cfg(feature = "kafka")]
+            Self::Topics(_) => Err("topics answer no queries".to_owned()),
             #[cfg(feature = "sqlserver")]
             Self::SqlServer(database) => database.with(|client| {
                 client.rows("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION")?;
@@ -100,6 +107,8 @@ impl Target {
             }
             #[cfg(feature = "mysql")]
             Self::MySql(database) => database.with(|client| client.rows(sql)).map(|_| ()).unwrap(),
+            #[cfg(feature = "kafka")]
+            Self::Topics(_) => panic!("topics execute no statements"),
             #[cfg(feature = "sqlserver")]
             Self::SqlServer(database) => database.with(|client| client.rows(sql)).map(|_| ()).unwrap(),
         }
@@ -109,6 +118,8 @@ impl Target {
     pub fn held(&self, value: &str) -> String {
         match self {
             Self::File(_) => value.to_owned(),
+            #[cfg(feature = "kafka")]
+            Self::Topics(_) => value.to_owned(),
             #[cfg(feature = "mysql")]
             Self::MySql(database) => {
                 finite(value).replace("'-0'", if database.server.kind == Kind::MariaDb { "'0'" } else { "'-0'" })
@@ -122,6 +133,8 @@ impl Target {
     pub fn random(&self, kind: &str, value: &str) -> String {
         match (self, kind) {
             (Self::File(_), _) => value.to_owned(),
+            #[cfg(feature = "kafka")]
+            (Self::Topics(_), _) => value.to_owned(),
             #[cfg(feature = "sqlserver")]
             (Self::SqlServer(_), "time") => "'00:00'::time + random() * interval '24 hours'".to_owned(),
             #[cfg(any(feature = "mysql", feature = "sqlserver"))]
@@ -146,6 +159,17 @@ impl Target {
             // A heap keeps the order, as long as nothing leaves it.
             #[cfg(feature = "sqlserver")]
             Self::SqlServer(_) => "",
+            #[cfg(feature = "kafka")]
+            Self::Topics(_) => "",
+        }
+    }
+
+    /// The names in table `log`, in the order in which they came.
+    pub fn log(&self) -> Result<Vec<String>, String> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Topics(topics) => Ok(topics.log()),
+            _ => Ok(self.rows(&format!("SELECT name FROM log{}", self.arrival()))?.concat()),
         }
     }
 
@@ -155,6 +179,8 @@ impl Target {
             Self::File(file) => destination_rows(&driver::open(file).ok_or("there is no destination")?, table),
             #[cfg(feature = "mysql")]
             Self::MySql(database) => database.with(|client| stored_in_mysql(client, table)),
+            #[cfg(feature = "kafka")]
+            Self::Topics(topics) => Ok(topics.stored(table)),
             #[cfg(feature = "sqlserver")]
             Self::SqlServer(database) => database.with(|client| stored_in_sqlserver(client, table)),
         }

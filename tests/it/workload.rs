@@ -108,11 +108,7 @@ impl Workload {
     #[track_caller]
     pub fn check(&self, database: &Database, pipeline: &Pipeline) {
         assert_equal(database, pipeline);
-        assert_eq!(
-            pipeline.lines(&format!("SELECT name FROM log{}", pipeline.target().arrival())),
-            self.order,
-            "the order of the commits"
-        );
+        assert_eq!(pipeline.target().log().unwrap(), self.order, "the order of the commits");
     }
 }
 

@@ -3,7 +3,7 @@
 //! A compacted topic `<prefix>.pg2any-checkpoint` of one partition; its records are keyed by the cursor's name, and the last
 //! one counts. It is written in the transaction of the records that it speaks of. It is read from its end backwards by
 //! absolute offsets, because compaction leaves the newest segment alone, and because reading from a named offset
-//! (`beginning`) takes half a second.
+//! (`beginning`) takes half a second. So does waiting for the end with the default `fetch.wait.max.ms`.
 //!
 //! Covered by: `it::kafka::a_kill_at_every_failpoint_of_the_kafka_destination_loses_and_doubles_nothing`.
 
@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use rdkafka::Message;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
+use super::client::{Consumer, Reading};
 use super::failure::failed;
 use super::transaction::Counts;
 use crate::destination::{Checkpoint, DestinationError, FailureKind};
@@ -46,8 +47,8 @@ impl Entry {
 
 /// Reads checkpoints.
 pub(super) struct Reader {
-    committed: BaseConsumer,
-    uncommitted: BaseConsumer,
+    committed: Consumer,
+    uncommitted: Consumer,
     topic: String,
     timeout: Duration,
 }
@@ -58,13 +59,17 @@ impl Reader {
             let mut config = base.clone();
             config.set("isolation.level", isolation).set("enable.partition.eof", "true");
             config.set("group.id", "pg2any-unused").set("enable.auto.commit", "false");
-            config.create::<BaseConsumer>().map_err(|error| failed("making a Kafka client failed", error))
+            // The end of a partition is told by an empty answer, for which the broker waits half a second by default.
+            config.set("fetch.wait.max.ms", "5");
+            config
+                .create_with_context::<_, Consumer>(Reading)
+                .map_err(|error| failed("making a Kafka client failed", error))
         };
         Ok(Self { committed: consumer("read_committed")?, uncommitted: consumer("read_uncommitted")?, topic, timeout })
     }
 
     /// A client that creates no topic by asking for it.
-    pub(super) const fn client(&self) -> &BaseConsumer {
+    pub(super) const fn client(&self) -> &Consumer {
         &self.uncommitted
     }
 
@@ -147,13 +152,15 @@ impl Reader {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
+                // Nothing is read as a group.
+                Some(Err(error)) if error.rdkafka_error_code() == Some(Code::GroupAuthorizationFailed) => {}
                 Some(Err(error)) => return Err(failed(reading(), error)),
             }
         }
         Err(DestinationError::new(FailureKind::Reconnect, reading()).hint("The broker sent nothing in time"))
     }
 
-    fn watermarks(&self, consumer: &BaseConsumer) -> Result<(i64, i64), DestinationError> {
+    fn watermarks(&self, consumer: &Consumer) -> Result<(i64, i64), DestinationError> {
         consumer
             .fetch_watermarks(&self.topic, 0, self.timeout)
             .map_err(|error| failed(format!("asking for the end of the checkpoint topic {} failed", self.topic), error))

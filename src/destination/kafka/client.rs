@@ -2,10 +2,31 @@
 
 use std::time::Duration;
 
+use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::address::Address;
 use super::settings::{Delivery, KafkaSettings};
+
+/// A consumer's context. Two of the crate's errors are none here: the end of a partition is what a reader waits for; and a right
+/// to the group is not needed, because the client wants a group's name and nothing is read as one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reading;
+
+impl ClientContext for Reading {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if !matches!(error.rdkafka_error_code(), Some(Code::PartitionEOF | Code::GroupAuthorizationFailed)) {
+            tracing::error!("Kafka: {error}: {reason}");
+        }
+    }
+}
+
+impl ConsumerContext for Reading {}
+
+/// A client that reads.
+pub(super) type Consumer = BaseConsumer<Reading>;
 
 /// What consumers and the admin client are made with.
 pub(super) fn base(address: &Address, settings: &KafkaSettings) -> ClientConfig {

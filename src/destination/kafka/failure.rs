@@ -28,9 +28,17 @@ pub(super) struct Marks {
     abort: bool,
 }
 
+/// The broker's or the library's code. The crate leaves that of an admin's call out.
+fn code(error: &KafkaError) -> Option<Code> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    }
+}
+
 impl Marks {
     pub(super) fn of(error: &KafkaError) -> Self {
-        let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+        let code = code(error).unwrap_or(Code::Fail);
         match error {
             KafkaError::Transaction(error) => Self {
                 code: error.code(),
@@ -75,7 +83,7 @@ pub(super) fn failed(doing: impl Into<String>, error: KafkaError) -> Destination
         Next::Abort => FailureKind::Retry,
         Next::Stop => FailureKind::Permanent,
     };
-    let code = error.rdkafka_error_code();
+    let code = code(&error);
     let failure = DestinationError::new(kind, doing).cause(error);
     match code {
         Some(Code::TransactionalIdAuthorizationFailed | Code::ClusterAuthorizationFailed) => failure.hint(
@@ -113,6 +121,9 @@ mod tests {
             (marks(Code::TransactionalIdAuthorizationFailed, true, false, false), Next::Stop),
         ] {
             assert_eq!(next(marks), expected, "{marks:?}");
+        }
+        for (code, expected) in [(Code::TopicAuthorizationFailed, Next::Stop), (Code::OperationTimedOut, Next::Again)] {
+            assert_eq!(next(Marks::of(&KafkaError::AdminOp(code))), expected, "{code}");
         }
     }
 }

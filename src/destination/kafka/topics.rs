@@ -9,9 +9,11 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use tracing::warn;
 
+use super::client::Consumer;
 use super::failure::{Marks, Next, failed, next};
 use super::settings::KafkaSettings;
 use crate::destination::{DestinationError, FailureKind};
@@ -31,6 +33,8 @@ pub(super) struct Topics {
     brokers: String,
     settings: KafkaSettings,
     timeout: Duration,
+    /// The broker does not say how topics are configured.
+    silent: bool,
     known: HashMap<String, Topic>,
 }
 
@@ -42,7 +46,7 @@ impl Topics {
         timeout: Duration,
     ) -> Result<Self, DestinationError> {
         let admin = base.create().map_err(|error| failed("making a Kafka client failed", error))?;
-        Ok(Self { admin, brokers, settings, timeout, known: HashMap::new() })
+        Ok(Self { admin, brokers, settings, timeout, silent: false, known: HashMap::new() })
     }
 
     /// A topic that was seen already.
@@ -56,18 +60,14 @@ impl Topics {
     }
 
     /// Looks a topic up, and creates it when it is missing and that is allowed.
-    pub(super) async fn need(&mut self, client: &BaseConsumer, name: &str) -> Result<Topic, DestinationError> {
+    pub(super) async fn need(&mut self, client: &Consumer, name: &str) -> Result<Topic, DestinationError> {
         let config = self.settings.topic_config.clone();
         let partitions = i32::try_from(self.settings.partitions).unwrap_or(i32::MAX);
         self.need_with(client, name, partitions, &config.into_iter().collect::<Vec<_>>()).await
     }
 
     /// The checkpoint's topic: one partition, compacted, with segments small enough that compaction comes to them.
-    pub(super) async fn need_checkpoint(
-        &mut self,
-        client: &BaseConsumer,
-        name: &str,
-    ) -> Result<Topic, DestinationError> {
+    pub(super) async fn need_checkpoint(&mut self, client: &Consumer, name: &str) -> Result<Topic, DestinationError> {
         let config = [
             ("cleanup.policy", "compact"),
             ("segment.bytes", "4194304"),
@@ -88,7 +88,7 @@ impl Topics {
 
     async fn need_with(
         &mut self,
-        client: &BaseConsumer,
+        client: &Consumer,
         name: &str,
         partitions: i32,
         config: &[(String, String)],
@@ -115,14 +115,14 @@ impl Topics {
     }
 
     /// Partitions and the least number of replicas.
-    fn look(&self, client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, DestinationError> {
+    fn look(&self, client: &Consumer, name: &str) -> Result<Option<(i32, usize)>, DestinationError> {
         let doing = || format!("asking for the topic {name} failed");
         let metadata = client.fetch_metadata(Some(name), self.timeout).map_err(|error| failed(doing(), error))?;
         let Some(topic) = metadata.topics().first() else { return Ok(None) };
         match topic.error().map(Code::from) {
             None => {}
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable) => return Ok(None),
-            Some(code) => return Err(failed(doing(), rdkafka::error::KafkaError::MetadataFetch(code))),
+            Some(code) => return Err(failed(doing(), KafkaError::MetadataFetch(code))),
         }
         let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
         match topic.partitions().len() {
@@ -168,20 +168,29 @@ impl Topics {
     }
 
     /// The topic's `max.message.bytes`; the broker's default where the right to ask is missing.
-    async fn largest(&self, name: &str) -> Result<usize, DestinationError> {
-        let options = AdminOptions::new().request_timeout(Some(self.timeout));
-        let answers = match self.admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await {
-            Ok(answers) => answers,
-            // No right to ask, or a broker that has no answer.
-            Err(error) if next(Marks::of(&error)) == Next::Stop => Vec::new(),
+    async fn largest(&mut self, name: &str) -> Result<usize, DestinationError> {
+        if self.silent {
+            return Ok(DEFAULT_LARGEST);
+        }
+        let options = AdminOptions::new().request_timeout(Some(self.timeout.min(DESCRIBE)));
+        let answers = self.admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;
+        let answer = answers.and_then(|answers| answers.into_iter().next().transpose().map_err(KafkaError::AdminOp));
+        let resource = match answer {
+            Ok(resource) => resource,
+            // No right to ask, or a broker that has no answer. A record that a smaller topic does not take fails with its commit.
+            Err(error) if matches!(next(Marks::of(&error)), Next::Stop | Next::Again) => {
+                warn!(%error, "the broker does not say what topics take; {DEFAULT_LARGEST} bytes are assumed");
+                self.silent = true;
+                None
+            }
             Err(error) => return Err(failed(format!("asking for the configuration of topic {name} failed"), error)),
         };
-        let value = answers.into_iter().flatten().next().and_then(|resource| {
-            resource.get("max.message.bytes").and_then(|entry| entry.value.as_deref()?.parse().ok())
-        });
+        let value = resource.and_then(|resource| resource.get("max.message.bytes")?.value.as_deref()?.parse().ok());
         Ok(value.unwrap_or(DEFAULT_LARGEST))
     }
 }
 
+/// How long a broker may take to say how a topic is configured.
+const DESCRIBE: Duration = Duration::from_secs(5);
 /// `max.message.bytes` as brokers have it.
 const DEFAULT_LARGEST: usize = 1_048_588;

@@ -113,14 +113,7 @@ impl Kafka {
     /// Another writer has the checkpoint when its epoch is higher than the one written here.
     fn compare_epoch(&self, entry: Option<&Entry>) -> Result<(), DestinationError> {
         match (self.epoch, entry) {
-            (Some(ours), Some(entry)) if entry.epoch > ours => Err(DestinationError::new(
-                FailureKind::Fenced,
-                format!(
-                    "another writer has taken the checkpoint {:?} since this one connected (epoch {}, ours was {ours})",
-                    self.options.cursor, entry.epoch
-                ),
-            )
-            .hint("Let one process write; give another pipeline another prefix or another cursor name")),
+            (Some(ours), Some(entry)) if entry.epoch > ours => Err(fenced(&self.options.cursor, ours)),
             _ => Ok(()),
         }
     }
@@ -151,6 +144,11 @@ impl Kafka {
         let missing = || DestinationError::new(FailureKind::Reconnect, "there is no connection to Kafka");
         self.session.as_mut().ok_or_else(missing)
     }
+}
+
+/// Another writer has the checkpoint.
+fn fenced(cursor: &str, epoch: u64) -> DestinationError {
+    DestinationError::fenced(cursor, epoch, "topics of the same prefix")
 }
 
 /// A failpoint's failure as a failed step.
@@ -340,7 +338,7 @@ impl Destination for Kafka {
         let (cursor, source) = (self.options.cursor.clone(), self.options.source.clone());
         let session = self.session()?;
         if session.position != previous {
-            return Err(DestinationError::new(FailureKind::Reconnect, "the checkpoint is not where it was left"));
+            return Err(fenced(&cursor, session.epoch));
         }
         let entry = Entry { epoch: session.epoch, source, position: Some(position), digest, counts: None };
         session.commit(&cursor, entry).inspect_err(|_| session.topics.forget())?;

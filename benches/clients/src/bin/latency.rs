@@ -27,7 +27,7 @@ fn reader(place: &str) -> Poll {
         let mut ids = vec![];
         while let Some(Ok(message)) = consumer.poll(Duration::from_millis(u64::from(ids.is_empty()))) {
             let text = String::from_utf8_lossy(message.payload().unwrap_or_default());
-            let id = text.split("\"after\":{\"id\":").nth(1).and_then(|rest| rest.split([',', '}']).next()?.parse().ok());
+            let id = text.split("\"after\":{\"id\":").nth(1).and_then(|rest| rest.split([',', '}']).next()?.parse::<i64>().ok());
             ids.extend(id.filter(|id| *id > after));
         }
         ids
