@@ -7,7 +7,7 @@
 //! A frozen writer may hold locks that its successor needs. So a writer holds a named lock of the server as long as it is connected, and who
 //! finds it held ends the connection of its holder: by then the epoch has been raised.
 //!
-//! Covered by: `it::mysql`.
+//! Covered by: `it::mysql`, `it::mysql_faults`.
 
 use sqlx::Row;
 use xxhash_rust::xxh3::xxh3_64;

@@ -3,7 +3,7 @@
 //! Everything that changes what a statement does is set and read back: a server's or a user's default (or a proxy's) must not decide whether
 //! a value is cut. What endangers a promise and cannot be set by a session is a warning that says so, once for each process.
 //!
-//! Covered by: `it::mysql`.
+//! Covered by: `it::mysql`, `it::mysql_faults`.
 
 use std::sync::Arc;
 use std::time::Duration;
