@@ -268,6 +268,10 @@ class Bench:
             if arguments.dest == "sqlserver":
                 self.contenders += [("sqlserver", n), ("sqlserver off", n), ("native off", n)]
                 continue
+            if arguments.against:
+                pair = [("pg2any", n), ("against", n)]
+                self.contenders += (pair if n % 2 == 0 else pair[::-1]) + [("native off", n)]
+                continue
             self.contenders += [("pg2any", n), ("pg2any off", n), ("native off", n), ("native on", n), ("receive off", n), ("receive on", n)]
         self.broker = Broker() if arguments.dest == "kafka" else None
         self.mariadb = MariaDb() if arguments.dest == "mysql" else None
@@ -394,9 +398,10 @@ class Bench:
 
     def drain(self, kind, n, until):
         slot = self.slot(kind, n)
-        if kind.startswith("pg2any"):
+        if kind.startswith("pg2any") or kind == "against":
             more = {"CDC_STREAMING": "false"} if kind == "pg2any off" else {}
-            return self.process(slot, [TARGET / "pg2any", "run"], self.pg2any_environment(slot) | more,
+            binary = self.arguments.against if kind == "against" else TARGET / "pg2any"
+            return self.process(slot, [binary, "run"], self.pg2any_environment(slot) | more,
                                 lambda: self.marked(ROOT / slot / "target.db"))
         if kind.startswith("kafka"):
             more = {"CDC_STREAMING": str(kind != "kafka off").lower(), "PG2ANY_KAFKA_SCHEMAS": str(kind == "kafka schemas").lower()}
@@ -599,9 +604,9 @@ class Bench:
 
     def picture(self):
         """The walls of W1 to W3 as bars, against the native subscription's faster mode."""
-        colours = {"pg2any": "#2563eb", "pg2any off": "#60a5fa", "native off": "#94a3b8", "native on": "#94a3b8", "receive off": "#d6d3d1", "receive on": "#d6d3d1",
+        colours = {"pg2any": "#2563eb", "against": "#a78bfa", "pg2any off": "#60a5fa", "native off": "#94a3b8", "native on": "#94a3b8", "receive off": "#d6d3d1", "receive on": "#d6d3d1",
                    "pg2any_lib": "#f59e0b", "sqlite alone": "#d6d3d1"}
-        texts = {"pg2any": "pg2any into SQLite", "pg2any off": "pg2any into SQLite, streaming off", "native off": "native subscription, streaming off", "native on": "native subscription, streaming on",
+        texts = {"pg2any": "pg2any into SQLite", "against": "another build into SQLite", "pg2any off": "pg2any into SQLite, streaming off", "native off": "native subscription, streaming off", "native on": "native subscription, streaming on",
                  "receive off": "receiving alone, streaming off", "receive on": "receiving alone, streaming on", "pg2any_lib": "pg2any_lib 0.11.2 into SQLite",
                  "sqlite alone": "SQLite alone, its statements"}
         titles = {"w1": f"W1: one transaction of {self.rows:,} inserts", "w2": f"W2: {self.transactions:,} pgbench transactions",
@@ -651,6 +656,7 @@ def main():
     parser.add_argument("--only", default="w1,w3,w2,w4,w5")
     parser.add_argument("--dest", choices=["sqlite", "kafka", "mysql", "sqlserver"], default="sqlite")
     parser.add_argument("--no-ancestor", action="store_true")
+    parser.add_argument("--against", type=Path, help="another build of pg2any, which takes turns with this one (SQLite, w1 to w3)")
     parser.add_argument("--output", default=None)
     arguments = parser.parse_args()
     chosen, bench = arguments.only.split(","), None

@@ -2,6 +2,7 @@
 # End-to-end benchmark on this machine: pg2any against a client that only receives, PostgreSQL's own subscription and the
 # ancestor crate, in one run, alternating. `--quick` checks that it works, with sizes that say nothing about speed.
 #   scripts/bench.sh [--quick] [--rounds N] [--only w1,w2,w3,w4,w5] [--no-ancestor] [--output DIR]
+#   scripts/bench.sh --against BINARY --no-ancestor --only w1,w2,w3    another build of pg2any takes turns with this one
 #   scripts/bench.sh --dest kafka [--quick] [--rounds N] [--only w1,w2,w3,w4]    into a broker of its own, against the native subscription
 #   scripts/bench.sh --dest mysql [--quick] [--rounds N] [--only w1,w2,w3,w4] [--no-ancestor]    into a MariaDB of its own, against the native subscription
 #   scripts/bench.sh --dest sqlserver [--quick] [--rounds N] [--only w1,w2,w3]    into the SQL Server of PG2ANY_TEST_SQLSERVER_URL, against a plain bulk load

@@ -345,6 +345,9 @@ Tables that pg2any makes are InnoDB, in `utf8mb4` under a collation of bytes tha
 `utf8mb4_0900_bin` in MySQL): `'a'`, `'A'` and `'a '` are three keys. In a key a text has the length of its `varchar(n)` or 255
 characters; a longer one is refused, and named.
 
+MariaDB has no `-0`: whatever way it is written in, `0` is stored, which is equal to it (as number, as key, and when an old row is looked
+for). It is no error under any policy, and counted in `values_clamped`. MySQL keeps it.
+
 `json` and `jsonb` are kept as text: MySQL's own `JSON` orders members anew and rounds numbers. Point JSON functions at the text.
 
 *Policy* is the setting for values that cannot be held: `error` (default) stops before the row and names table, column and
