@@ -23,7 +23,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::apply::{Applier, ApplyError, Watchdog};
+use crate::apply::{Activity, Applier, ApplyError, Watchdog};
 use crate::config::{Config, DestinationType, OnFailedDestination, Until};
 use crate::destination::Destination;
 use crate::metrics::{Metrics, Number};
@@ -142,6 +142,8 @@ enum Ended {
 struct Appliers {
     cursors: Vec<String>,
     watchdogs: Vec<Watchdog>,
+    /// What each does, and the steps that its destination counts.
+    activities: Vec<(Arc<Activity>, Arc<Number>)>,
     /// Why some of them stopped for good; the others go on.
     failed: Vec<(usize, Error)>,
     running: usize,
@@ -198,85 +200,23 @@ async fn run_with(
     let shutdown = cancellation.child_token();
     let progress = Arc::new(Progress::new(configs.iter().map(|config| config.cursor_name.as_str())));
     let (ends, mut ended) = mpsc::unbounded_channel();
-
-    let mut appliers = Appliers {
-        cursors: configs.iter().map(|config| config.cursor_name.clone()).collect(),
-        watchdogs: Vec::with_capacity(configs.len()),
-        failed: Vec::new(),
-        running: configs.len(),
-        policy: config.on_failed_destination,
-    };
-    for cursor in &appliers.cursors {
-        spool.hold(cursor);
-    }
-    let mut activities = Vec::with_capacity(configs.len());
-    for (index, config) in configs.iter().enumerate() {
-        let options = config.apply_options();
-        let steps = Arc::clone(&options.steps);
-        let applier = Applier::new(
-            spool.clone(),
-            destination_of(config, spool, metrics, &options.steps)?,
-            options,
-            Arc::clone(metrics),
-            Arc::clone(&progress),
-            shutdown.clone(),
-        );
-        appliers.watchdogs.push(applier.watchdog());
-        activities.push((applier.activity(), steps));
-        on_own_thread("apply", &ends, move || applier.run(), move |end| Ended::Applier(index, end));
-    }
+    let mut appliers = start_appliers(config, &configs, metrics, spool, &progress, &shutdown, &ends)?;
     let source_options = config.source_options(Arc::clone(metrics));
     {
         let (spool, progress, shutdown) = (spool.clone(), Arc::clone(&progress), shutdown.clone());
         on_own_thread("source", &ends, move || source::run(source_options, spool, progress, shutdown), Ended::Source);
     }
     drop(ends);
-    let parts =
-        Parts { spool: spool.clone(), progress: Arc::clone(&progress), activities, metrics: Arc::clone(metrics) };
+    let parts = Parts {
+        spool: spool.clone(),
+        progress: Arc::clone(&progress),
+        activities: std::mem::take(&mut appliers.activities),
+        metrics: Arc::clone(metrics),
+    };
     let monitor = Arc::new(Monitor::new(parts, configs));
     let inspection = crate::inspect::start(spool, &config.data_directory, &monitor, shutdown.clone());
     let monitoring = monitor::start(monitor, listener, snapshots, shutdown.clone());
-    let mut failure = spool.failure();
-    let mut status = progress.watch_status();
-    let mut destinations = progress.watch_destinations();
-    let interval = appliers.watchdogs.first().map_or(Duration::from_secs(60), Watchdog::interval);
-    let mut looks = tokio::time::interval(interval);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let cancelled = || Outcome::Cancelled { position: progress.destinations().positions().min() };
-    let outcome = loop {
-        let target = match config.until {
-            None => None,
-            Some(Until::Lsn(lsn)) => Some(lsn),
-            Some(Until::CaughtUp) => status.borrow_and_update().caught_up_at,
-        };
-        destinations.borrow_and_update();
-        if let Some(target) = target.filter(|target| appliers.complete_to(&progress) >= *target) {
-            break if appliers.failed.is_empty() {
-                Ok(Outcome::Reached(target))
-            } else {
-                Err(appliers.first_failure())
-            };
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => break Ok(cancelled()),
-            Ok(()) = failure.changed() => {
-                if let Some(error) = failure.borrow().clone() {
-                    break Err(Error::SpoolStopped(error));
-                }
-            }
-            Some(end) = ended.recv() => match end {
-                Ended::Source(end) | Ended::Applier(_, end @ Ok(())) => break end.map(|()| cancelled()),
-                Ended::Applier(index, Err(error)) => {
-                    if let Err(error) = appliers.ended(index, error, spool, &progress) {
-                        break Err(error);
-                    }
-                }
-            },
-            Ok(()) = destinations.changed() => {}
-            _ = looks.tick() => appliers.watchdogs.iter_mut().for_each(Watchdog::look),
-            Ok(()) = status.changed(), if config.until == Some(Until::CaughtUp) => {}
-        }
-    };
+    let outcome = supervise(config, spool, &progress, &shutdown, &mut appliers, &mut ended).await;
     shutdown.cancel();
     // Each ends by itself within moments; a driver call that hangs must not hold up the shutdown for longer than this.
     let patience = Duration::from_secs(4);
@@ -292,7 +232,7 @@ async fn run_with(
     })
     .await;
     // A failed writer makes the applier fail too; its own reason is the better one.
-    let stopped = failure.borrow().clone();
+    let stopped = spool.failure().borrow().clone();
     match (outcome, stopped) {
         (Err(_), Some(error)) => Err(Error::SpoolStopped(error)),
         (outcome, _) => {
@@ -300,6 +240,93 @@ async fn run_with(
                 info!(durable = %spool.durable().lsn(), "stopped");
             }
             outcome
+        }
+    }
+}
+
+/// Starts an applier for each destination.
+fn start_appliers(
+    config: &Config,
+    configs: &[Config],
+    metrics: &Arc<Metrics>,
+    spool: &Spool,
+    progress: &Arc<Progress>,
+    shutdown: &CancellationToken,
+    ends: &mpsc::UnboundedSender<Ended>,
+) -> Result<Appliers, Error> {
+    let mut appliers = Appliers {
+        cursors: configs.iter().map(|config| config.cursor_name.clone()).collect(),
+        watchdogs: Vec::with_capacity(configs.len()),
+        activities: Vec::with_capacity(configs.len()),
+        failed: Vec::new(),
+        running: configs.len(),
+        policy: config.on_failed_destination,
+    };
+    for cursor in &appliers.cursors {
+        spool.hold(cursor);
+    }
+    for (index, config) in configs.iter().enumerate() {
+        let options = config.apply_options();
+        let steps = Arc::clone(&options.steps);
+        let applier = Applier::new(
+            spool.clone(),
+            destination_of(config, spool, metrics, &options.steps)?,
+            options,
+            Arc::clone(metrics),
+            Arc::clone(progress),
+            shutdown.clone(),
+        );
+        appliers.watchdogs.push(applier.watchdog());
+        appliers.activities.push((applier.activity(), steps));
+        on_own_thread("apply", ends, move || applier.run(), move |end| Ended::Applier(index, end));
+    }
+    Ok(appliers)
+}
+
+/// Waits until the run is over: cancelled, at its end, or failed.
+async fn supervise(
+    config: &Config,
+    spool: &Spool,
+    progress: &Progress,
+    shutdown: &CancellationToken,
+    appliers: &mut Appliers,
+    ended: &mut mpsc::UnboundedReceiver<Ended>,
+) -> Result<Outcome, Error> {
+    let mut failure = spool.failure();
+    let mut status = progress.watch_status();
+    let mut destinations = progress.watch_destinations();
+    let interval = appliers.watchdogs.first().map_or(Duration::from_secs(60), Watchdog::interval);
+    let mut looks = tokio::time::interval(interval);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let cancelled = || Outcome::Cancelled { position: progress.destinations().positions().min() };
+    loop {
+        let target = match config.until {
+            None => None,
+            Some(Until::Lsn(lsn)) => Some(lsn),
+            Some(Until::CaughtUp) => status.borrow_and_update().caught_up_at,
+        };
+        destinations.borrow_and_update();
+        if let Some(target) = target.filter(|target| appliers.complete_to(progress) >= *target) {
+            return if appliers.failed.is_empty() {
+                Ok(Outcome::Reached(target))
+            } else {
+                Err(appliers.first_failure())
+            };
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(cancelled()),
+            Ok(()) = failure.changed() => {
+                if let Some(error) = failure.borrow().clone() {
+                    return Err(Error::SpoolStopped(error));
+                }
+            }
+            Some(end) = ended.recv() => match end {
+                Ended::Source(end) | Ended::Applier(_, end @ Ok(())) => return end.map(|()| cancelled()),
+                Ended::Applier(index, Err(error)) => appliers.ended(index, error, spool, progress)?,
+            },
+            Ok(()) = destinations.changed() => {}
+            _ = looks.tick() => appliers.watchdogs.iter_mut().for_each(Watchdog::look),
+            Ok(()) = status.changed(), if config.until == Some(Until::CaughtUp) => {}
         }
     }
 }

@@ -48,7 +48,7 @@ impl Config {
             headroom_bytes: self.disk_headroom,
             retain: self.retain,
             retain_bytes: self.retain_bytes,
-            tail_transactions: self.buffer_size,
+            recent_transactions: self.buffer_size,
             metrics,
             ..SpoolOptions::new(&self.data_directory)
         }

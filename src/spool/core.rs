@@ -27,7 +27,7 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) segments: Mutex<Segments>,
     pub(crate) relations: Relations,
-    pub(crate) live: Mutex<RecentTransactions>,
+    pub(crate) recent: Mutex<RecentTransactions>,
     pub(crate) prepared: Mutex<HashMap<String, (Prepare, Arc<Shared>)>>,
     pub(crate) cursors: Mutex<Cursors>,
     pub(crate) known: Mutex<KnownCommits>,
@@ -61,12 +61,12 @@ impl Core {
 
     /// Shows operations to the readers and hands them to the writer.
     pub(crate) fn publish(&self, operations: impl Iterator<Item = Operation>) {
-        let mut live = lock(&self.live);
+        let mut recent = lock(&self.recent);
         self.queue.push(operations.map(|mut operation| {
-            live.apply(&mut operation);
+            recent.apply(&mut operation);
             operation
         }));
-        drop(live);
+        drop(recent);
         self.news.send_modify(|news| *news += 1);
     }
 }

@@ -37,10 +37,10 @@ impl Spool {
     /// [`SpoolError::Store`], [`SpoolError::Damaged`].
     pub(crate) fn waiting(&self, applied: Position) -> Result<Option<Waiting>, SpoolError> {
         let (newest, next_sequence, in_memory) = {
-            let live = lock(&self.core.live);
-            let index = live.tail.partition_point(|entry| Position::end_of(entry.commit.commit_end) <= applied);
-            let entry = live.tail.get(index).map(|entry| (*entry.commit).clone());
-            (live.last_commit, live.next_sequence, (index > 0).then_some(entry).flatten())
+            let recent = lock(&self.core.recent);
+            let index = recent.commits.partition_point(|entry| Position::end_of(entry.commit.commit_end) <= applied);
+            let entry = recent.commits.get(index).map(|entry| (*entry.commit).clone());
+            (recent.last_commit, recent.next_sequence, (index > 0).then_some(entry).flatten())
         };
         if newest == Lsn::ZERO || Position::end_of(newest) <= applied {
             return Ok(None);
@@ -55,7 +55,7 @@ impl Spool {
         }
         let from = if applied.is_end() { applied.commit_end.0.saturating_add(1) } else { applied.commit_end.0 };
         let Some(entry) = self.core.store.pending.range(from.to_be_bytes()..).next() else {
-            let first = lock(&self.core.live).tail.front().map(|entry| (*entry.commit).clone());
+            let first = lock(&self.core.recent).commits.front().map(|entry| (*entry.commit).clone());
             return Ok(first.and_then(waiting));
         };
         let (key, value) = entry.into_inner().map_err(SpoolError::store("reading the oldest transaction"))?;
@@ -66,8 +66,8 @@ impl Spool {
 
     /// The transactions that are being received, the largest first.
     pub(crate) fn receiving(&self) -> Vec<Receiving> {
-        let live = lock(&self.core.live);
-        let views = live.open.values().map(|transaction| {
+        let recent = lock(&self.core.recent);
+        let views = recent.open.values().map(|transaction| {
             let inner = lock(&transaction.inner);
             Receiving {
                 xid: transaction.xid,

@@ -91,8 +91,8 @@ impl Spool {
         let cursors = Cursors::load(&store).map_err(held)?;
         let relations = Relations::load(&store).map_err(held)?;
         let known = KnownCommits::load(&store, &progress).map_err(held)?;
-        let live = RecentTransactions::new(
-            options.tail_transactions,
+        let recent = RecentTransactions::new(
+            options.recent_transactions,
             progress.next_sequence,
             progress.durable,
             progress.last_commit,
@@ -100,7 +100,7 @@ impl Spool {
         let core = Arc::new(Core {
             segments: Mutex::new(segments),
             relations,
-            live: Mutex::new(live),
+            recent: Mutex::new(recent),
             prepared: Mutex::new(prepared),
             cursors: Mutex::new(cursors),
             known: Mutex::new(known),
@@ -184,7 +184,7 @@ impl Spool {
 
     /// The commit end of the newest transaction, durable or not; zero when there never was one.
     pub(crate) fn newest_commit(&self) -> Lsn {
-        lock(&self.core.live).last_commit
+        lock(&self.core.recent).last_commit
     }
 
     /// Tells when [`Spool::durable`] moves.
@@ -258,7 +258,7 @@ impl Spool {
         if self.core.intake_taken.swap(true, Ordering::AcqRel) {
             return Err(SpoolError::IntakeInUse);
         }
-        let seen = lock(&self.core.live).last_end;
+        let seen = lock(&self.core.recent).last_end;
         Ok(Intake::new(self.clone(), seen))
     }
 
@@ -302,7 +302,7 @@ impl Spool {
         let released = Lsn(self.core.released.load(Ordering::Acquire));
         let first = self.core.store.pending.range((released.0 + 1).to_be_bytes()..).next();
         let Some(first) = first else {
-            return Ok(lock(&self.core.live).tail.front().map(|entry| entry.commit.commit_end));
+            return Ok(lock(&self.core.recent).commits.front().map(|entry| entry.commit.commit_end));
         };
         let key = first.key().map_err(SpoolError::store("reading the oldest transaction"))?;
         Ok(parse_pending_key(&key).map(|(commit_end, _)| commit_end))

@@ -49,7 +49,7 @@ pub(crate) const KEYSPACES: u64 = 6;
 const DATA_PREFIX: &str = "data-";
 
 const MIB: u64 = 1 << 20;
-/// Blocks are read again seldom; what is read again soon is in the tail.
+/// Blocks are read again seldom; what is read again soon is in memory.
 const CACHE_BYTES: u64 = 4 * MIB;
 /// The engine keeps the files of a dropped segment open, and their room taken, until others push them out of this cache:
 /// with its default of hundreds, gigabytes. Chunks are read in order, so few files are read at a time.

@@ -287,8 +287,8 @@ impl Writer {
 
     /// The transactions without a COMMIT, when the spool holds nothing else; none while room is being made.
     fn unfinished(&self) -> Vec<Unfinished> {
-        let live = lock(&self.core.live);
-        let open = live.open.values().map(|transaction| (transaction.id, unfinished(transaction, None)));
+        let recent = lock(&self.core.recent);
+        let open = recent.open.values().map(|transaction| (transaction.id, unfinished(transaction, None)));
         let mut all: HashMap<u64, Unfinished> = open.collect();
         for (prepare, transaction) in lock(&self.core.prepared).values() {
             all.insert(transaction.id, unfinished(transaction, Some(prepare.gid.clone())));
@@ -296,7 +296,7 @@ impl Writer {
         let segments = lock(&self.core.segments);
         // Segments that are drained go one at a time, and an end may be on its way to the writer.
         let nothing_appliable = self.progress.released >= self.progress.last_commit
-            && live.last_end <= self.progress.durable
+            && recent.last_end <= self.progress.durable
             && segments.drained(self.progress.released, 1).is_empty()
             && segments.unfinished().all(|id| all.contains_key(&id));
         if nothing_appliable { all.into_values().collect() } else { Vec::new() }

@@ -13,7 +13,7 @@
 //! ```text
 //! Intake ──operations──▶ writer ──batch, sync──▶ fjall
 //!   │                      └─▶ DurableLsn ─▶ feedback to PostgreSQL
-//!   └─── the same chunks, in memory ───▶ SpoolReader (from the tail; from fjall what is older)
+//!   └─── the same chunks, in memory ───▶ SpoolReader (from the newest; from fjall what is older)
 //! ```
 //!
 //! **Relies on** fjall's batches being atomic and its `persist(SyncData)` being an fdatasync of everything before it. What

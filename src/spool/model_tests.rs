@@ -129,7 +129,7 @@ fn options(directory: &Path) -> SpoolOptions {
         inline_bytes: 600,
         segment_bytes: 6 << 10,
         retain: Duration::ZERO,
-        tail_transactions: 3,
+        recent_transactions: 3,
         headroom_bytes: 0,
         ..SpoolOptions::new(directory)
     }

@@ -152,7 +152,7 @@ impl Open {
         self.marks.clear();
         self.last_oid = 0;
         self.last_subtransaction = 0;
-        // Thousands of small ones stay in the tail.
+        // Thousands of small ones stay in memory.
         raw.shrink_to_fit();
         (commands > 0).then(|| (Bytes::from(raw), commands))
     }

@@ -28,7 +28,7 @@ pub struct SpoolOptions {
     /// How many bytes of applied transactions stay at most.
     pub retain_bytes: u64,
     /// How many recent small transactions stay in memory, so that an applier that keeps up reads no disk.
-    pub tail_transactions: usize,
+    pub recent_transactions: usize,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -46,7 +46,7 @@ impl SpoolOptions {
             headroom_bytes: 320 << 20,
             retain: Duration::from_secs(15 * 60),
             retain_bytes: 1 << 30,
-            tail_transactions: 4096,
+            recent_transactions: 4096,
             metrics: Arc::default(),
         }
     }

@@ -1,4 +1,4 @@
-//! The way out: committed transactions in commit order, from the tail while the applier keeps up, else from `pending`.
+//! The way out: committed transactions in commit order, from memory while the applier keeps up, else from `pending`.
 //!
 //! `pending` is always read from where the reader is, never from its start: tombstones of applied transactions lie there, and
 //! walking over half a million of them takes 250 ms. The numbers of transactions that are handed out one after the other are
@@ -82,16 +82,16 @@ impl SpoolReader {
         }
         // First the memory, then the disk: what leaves the one is on the other already.
         let (front, next_sequence) = {
-            let live = lock(&self.spool.core.live);
-            if let Some(entry) = live.next_in_tail(self.sequence, self.after) {
+            let recent = lock(&self.spool.core.recent);
+            if let Some(entry) = recent.next_commit(self.sequence, self.after) {
                 return Ok(Some((Arc::clone(&entry.commit), Arc::clone(&entry.transaction))));
             }
-            if self.sequence == Some(live.next_sequence) {
+            if self.sequence == Some(recent.next_sequence) {
                 return Ok(None);
             }
-            let front = live.tail.front();
+            let front = recent.commits.front();
             let front = front.filter(|entry| Position::end_of(entry.commit.commit_end) > self.after);
-            (front.map(|entry| (Arc::clone(&entry.commit), Arc::clone(&entry.transaction))), live.next_sequence)
+            (front.map(|entry| (Arc::clone(&entry.commit), Arc::clone(&entry.transaction))), recent.next_sequence)
         };
         self.read_page(front.as_ref().map(|(commit, _)| commit.commit_end))?;
         match (self.page.pop_front(), self.sequence) {
@@ -114,7 +114,7 @@ impl SpoolReader {
         let mut bytes = 0;
         for entry in self.spool.core.store.pending.range(range).take(PAGE_TRANSACTIONS) {
             let (key, value) = entry.into_inner().map_err(|error| {
-                let last_end = lock(&self.spool.core.live).last_end;
+                let last_end = lock(&self.spool.core.recent).last_end;
                 SpoolError::store("reading pending transactions")(error).concerning(commit_end, last_end)
             })?;
             let shared = read_pending(&key, &value, self.spool.core.store.salt)?;
@@ -131,11 +131,11 @@ impl SpoolReader {
     /// streamed one; never one that was or will be prepared. Worth asking for when [`SpoolReader::try_next`] has nothing.
     #[must_use]
     pub fn try_open(&mut self) -> Option<Transaction> {
-        let live = lock(&self.spool.core.live);
-        let mut early = live.open.values().filter(|transaction| transaction.early);
+        let recent = lock(&self.spool.core.recent);
+        let mut early = recent.open.values().filter(|transaction| transaction.early);
         let whole = early.clone().find(|transaction| !transaction.streamed);
         let shared = Arc::clone(whole.or_else(|| early.next())?);
-        drop(live);
+        drop(recent);
         shared.follow();
         Some(Transaction::new(self.spool.clone(), shared))
     }

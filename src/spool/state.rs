@@ -1,4 +1,4 @@
-//! What the intake, the writer and the readers share in memory: transactions, the tail, the queue between them.
+//! What the intake, the writer and the readers share in memory: the newest transactions, the queue between them.
 //!
 //! A transaction's chunks are visible to a reader from the moment they are handed to the writer, and stay in memory at least
 //! until they are written: nobody waits for the disk but the acknowledgement. Locks are taken in the order
@@ -102,8 +102,8 @@ impl Shared {
     }
 }
 
-/// A committed transaction in the tail.
-pub(crate) struct TailEntry {
+/// A committed transaction that is in memory.
+pub(crate) struct RecentCommit {
     pub(crate) commit: Arc<CommitInfo>,
     pub(crate) bytes: usize,
     pub(crate) transaction: Arc<Shared>,
@@ -114,9 +114,9 @@ pub(crate) struct RecentTransactions {
     /// Transactions whose COMMIT has not been handed over, of which chunks have; by our number, so oldest first.
     pub(crate) open: BTreeMap<u64, Arc<Shared>>,
     /// The newest committed transactions without a hole, oldest first.
-    pub(crate) tail: VecDeque<TailEntry>,
-    pub(crate) tail_limit: usize,
-    tail_bytes: usize,
+    pub(crate) commits: VecDeque<RecentCommit>,
+    pub(crate) limit: usize,
+    bytes: usize,
     pub(crate) next_sequence: u64,
     pub(crate) last_end: Lsn,
     /// The commit end of the newest transaction.
@@ -126,12 +126,12 @@ pub(crate) struct RecentTransactions {
 }
 
 impl RecentTransactions {
-    pub(crate) fn new(tail_limit: usize, next_sequence: u64, last_end: Lsn, last_commit: Lsn) -> Self {
+    pub(crate) fn new(limit: usize, next_sequence: u64, last_end: Lsn, last_commit: Lsn) -> Self {
         Self {
             open: BTreeMap::new(),
-            tail: VecDeque::new(),
-            tail_limit,
-            tail_bytes: 0,
+            commits: VecDeque::new(),
+            limit,
+            bytes: 0,
             next_sequence,
             last_end,
             last_commit,
@@ -140,18 +140,18 @@ impl RecentTransactions {
         }
     }
 
-    pub(crate) fn push_tail(&mut self, commit: Arc<CommitInfo>, bytes: usize, transaction: Arc<Shared>) {
-        self.tail_bytes += bytes;
-        self.tail.push_back(TailEntry { commit, bytes, transaction });
+    pub(crate) fn push_commit(&mut self, commit: Arc<CommitInfo>, bytes: usize, transaction: Arc<Shared>) {
+        self.bytes += bytes;
+        self.commits.push_back(RecentCommit { commit, bytes, transaction });
     }
 
     /// Transactions below this number and these chunks are written: they may leave the memory.
     pub(crate) fn written(&mut self, before: u64, chunks: Vec<(Weak<Shared>, u32, usize)>) {
-        while (self.tail.len() > self.tail_limit || self.tail_bytes > CACHE_BYTES)
-            && self.tail.front().is_some_and(|entry| entry.commit.sequence < before)
-            && let Some(entry) = self.tail.pop_front()
+        while (self.commits.len() > self.limit || self.bytes > CACHE_BYTES)
+            && self.commits.front().is_some_and(|entry| entry.commit.sequence < before)
+            && let Some(entry) = self.commits.pop_front()
         {
-            self.tail_bytes -= entry.bytes;
+            self.bytes -= entry.bytes;
         }
         self.cache_bytes += chunks.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
         self.cache.extend(chunks);
@@ -166,12 +166,12 @@ impl RecentTransactions {
     }
 
     /// The next committed transaction: by its number when the one before is known, else the first behind a position.
-    pub(crate) fn next_in_tail(&self, sequence: Option<u64>, after: Position) -> Option<&TailEntry> {
-        let front = self.tail.front()?;
+    pub(crate) fn next_commit(&self, sequence: Option<u64>, after: Position) -> Option<&RecentCommit> {
+        let front = self.commits.front()?;
         let index = match sequence {
             Some(sequence) => usize::try_from(sequence.checked_sub(front.commit.sequence)?).ok()?,
             None => {
-                let index = self.tail.partition_point(|entry| Position::end_of(entry.commit.commit_end) <= after);
+                let index = self.commits.partition_point(|entry| Position::end_of(entry.commit.commit_end) <= after);
                 // What precedes the front may be behind the position too.
                 if index == 0 {
                     return None;
@@ -179,7 +179,7 @@ impl RecentTransactions {
                 index
             }
         };
-        self.tail.get(index)
+        self.commits.get(index)
     }
 }
 
@@ -213,7 +213,7 @@ impl RecentTransactions {
                 inner.phase = Phase::Committed(Arc::clone(&commit));
                 drop(inner);
                 self.open.remove(&transaction.id);
-                self.push_tail(commit, bytes, Arc::clone(transaction));
+                self.push_commit(commit, bytes, Arc::clone(transaction));
             }
             Operation::Prepare { transaction, prepare } => {
                 lock(&transaction.inner).phase = Phase::Prepared;

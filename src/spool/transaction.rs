@@ -166,7 +166,7 @@ impl Transaction {
             // Whatever lies in the segment may be affected; this one is.
             let committed = matches!(self.state(), TransactionState::Committed(_));
             let released = self.spool.released_up_to();
-            if committed { error.concerning(released, lock(&self.spool.core.live).last_end) } else { error }
+            if committed { error.concerning(released, lock(&self.spool.core.recent).last_end) } else { error }
         })?;
         value.ok_or_else(|| SpoolError::damaged(what(), format!("it is missing in segment {segment}")))
     }

@@ -146,7 +146,7 @@ impl Writer {
         failpoint::pass("spool.built").map_err(SpoolError::failpoint("writing a group"))?;
         group.batch.commit().map_err(SpoolError::store("writing"))?;
         failpoint::pass("spool.written").map_err(SpoolError::failpoint("writing a group"))?;
-        lock(&self.core.live).written(self.progress.next_sequence, group.chunks);
+        lock(&self.core.recent).written(self.progress.next_sequence, group.chunks);
         if group.sync {
             self.sync()?;
             if !group.committing.is_empty() {

@@ -31,7 +31,7 @@ fn options(directory: &Path) -> SpoolOptions {
         retain: Duration::ZERO,
         segment_bytes: 256 << 10,
         compression: false,
-        tail_transactions: 4,
+        recent_transactions: 4,
         ..SpoolOptions::new(directory)
     }
 }
