@@ -1,5 +1,5 @@
-//! Tells the program what it is built from: the commit (of the checkout, or `PG2ANY_COMMIT` where there is none, as in an image)
-//! and the version of the storage engine.
+//! Tells the program what it is built from: the commit (of the checkout, or `PG2ANY_COMMIT` where
+//! there is none, as in an image) and the version of the storage engine.
 
 use std::process::Command;
 

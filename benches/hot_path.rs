@@ -1,4 +1,5 @@
-//! The steps that every row passes, one by one: decoding, the spool's way in and out, SQLite's apply.
+//! The steps that every row passes, one by one: decoding, the spool's way in and out, SQLite's
+//! apply.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

@@ -1,4 +1,5 @@
-//! A destination of one's own: it counts what changes and keeps the counts, with the position that they are of, in a file.
+//! A destination of one's own: it counts what changes and keeps the counts, with the position that
+//! they are of, in a file.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use pg2any_lib::destination::{Capabilities, Checkpoint, Destination, Destination
 use pg2any_lib::{Config, Position, RunOptions, pipeline};
 use serde::{Deserialize, Serialize};
 
-/// What the file has: counts and checkpoint are written together, so each change is counted once, whatever happens.
+/// What the file has: counts and checkpoint are written together, so each change is counted once,
+/// whatever happens.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     /// INSERTs.

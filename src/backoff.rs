@@ -1,10 +1,11 @@
-//! Pauses between attempts, and one log line for each change of state and each minute instead of one for each attempt.
+//! Pauses between attempts, and one log line for each change of state and each minute instead of
+//! one for each attempt.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// Exponential, with jitter: half of each pause is random, so that many clients of a server that comes back do not return
-/// at the same instant.
+/// Exponential, with jitter: half of each pause is random, so that many clients of a server that
+/// comes back do not return at the same instant.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     /// What fails, for the log: "the source's stream", "the destination".

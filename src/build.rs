@@ -22,7 +22,8 @@ pub const FEATURES: &[&str] = &[
     "failpoints",
 ];
 
-/// The libraries that matter when something is odd, with their versions; those linked at run time as they are then.
+/// The libraries that matter when something is odd, with their versions; those linked at run time
+/// as they are then.
 #[must_use]
 pub fn libraries() -> Vec<(&'static str, String)> {
     vec![

@@ -1,4 +1,5 @@
-//! Names of the crate `pg2any_lib` 0.11 beside its `Config`, so that programs written for it compile.
+//! Names of the crate `pg2any_lib` 0.11 beside its `Config`, so that programs written for it
+//! compile.
 
 use crate::config::{Config, ConfigError};
 use crate::pipeline::{self, RunOptions};
@@ -51,7 +52,8 @@ pub struct CdcApp {
 }
 
 impl CdcApp {
-    /// With these settings; the file is not used, because the position lives in the spool and at the destination.
+    /// With these settings; the file is not used, because the position lives in the spool and at
+    /// the destination.
     ///
     /// # Errors
     ///

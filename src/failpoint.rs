@@ -1,9 +1,12 @@
-//! Named points between the steps of the path at which a test may stop the process or make the step fail.
+//! Named points between the steps of the path at which a test may stop the process or make the step
+//! fail.
 //!
-//! Compiled in with the feature `failpoints` alone. `PG2ANY_FAILPOINTS=spool.committed=kill@3,apply.executed=fail` ends the
-//! process, as `kill -9` would, when the point `spool.committed` is passed for the third time, and makes the first passing of
-//! `apply.executed` an error. Without `@N` it is the first passing. `spool.written=pause` makes every passing take half a
-//! second, so that what must wait for it is seen to wait.
+//! Compiled in with the feature `failpoints` alone.
+//! `PG2ANY_FAILPOINTS=spool.committed=kill@3,apply.executed=fail` ends the process, as `kill -9`
+//! would, when the point `spool.committed` is passed for the third time, and makes the first
+//! passing of `apply.executed` an error. Without `@N` it is the first passing.
+//! `spool.written=pause` makes every passing take half a second, so that what must wait for it is
+//! seen to wait.
 
 /// What a failpoint was told to do, as an I/O error that the step reports as its own.
 ///

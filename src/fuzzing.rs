@@ -1,5 +1,6 @@
-//! What the fuzz targets call: for each place where bytes come from somewhere else, one function that must neither panic nor
-//! break the property that it names. Part of no release: the feature `fuzzing` is for `fuzz/` and `tests/fuzz_corpus.rs`.
+//! What the fuzz targets call: for each place where bytes come from somewhere else, one function
+//! that must neither panic nor break the property that it names. Part of no release: the feature
+//! `fuzzing` is for `fuzz/` and `tests/fuzz_corpus.rs`.
 //!
 //! Each function lies beside the code that it tries, since that code is private.
 
@@ -39,8 +40,8 @@ pub fn run(name: &str, data: &[u8]) {
     target(data);
 }
 
-/// Lines `variable=value` as the environment and `--flag=value` as flags: they become a configuration and its parts, or an error
-/// that names what is wrong.
+/// Lines `variable=value` as the environment and `--flag=value` as flags: they become a
+/// configuration and its parts, or an error that names what is wrong.
 fn settings(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (mut flags, mut variables) = (BTreeMap::new(), Vec::new());

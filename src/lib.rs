@@ -1,4 +1,5 @@
-//! `pg2any` streams a PostgreSQL database's committed changes into another database: nothing is lost, doubled or reordered.
+//! `pg2any` streams a PostgreSQL database's committed changes into another database: nothing is
+//! lost, doubled or reordered.
 //!
 //! ```text
 //! PostgreSQL ──pgoutput──▶ source ──frames──▶ spool ──commands──▶ apply ──batches──▶ destination
@@ -6,8 +7,8 @@
 //!                                                                                    in one transaction
 //! ```
 //!
-//! The binary is a thin shell around [`load_config_from_env`] or [`Config::builder`], and [`pipeline::run`]. What a program of
-//! one's own uses of this library:
+//! The binary is a thin shell around [`load_config_from_env`] or [`Config::builder`], and
+//! [`pipeline::run`]. What a program of one's own uses of this library:
 //!
 //! | part | for |
 //! |---|---|
@@ -16,12 +17,13 @@
 //! | [`destination`], [`change`] | a destination of one's own, and what it gets |
 //! | [`Lsn`], [`Position`] | places in the history of changes |
 //!
-//! Everything else is hidden: the program `pg2any` and the tests use it, and it changes without notice.
+//! Everything else is hidden: the program `pg2any` and the tests use it, and it changes without
+//! notice.
 //!
 //! # A destination of one's own
 //!
-//! It keeps its data and its checkpoint in one transaction, whatever that is there; that makes every change take effect once. This
-//! one (`cargo run --example counting`) only counts:
+//! It keeps its data and its checkpoint in one transaction, whatever that is there; that makes
+//! every change take effect once. This one (`cargo run --example counting`) only counts:
 //!
 //! ```no_run
 #![doc = include_str!("../examples/counting.rs")]

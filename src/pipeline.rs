@@ -6,11 +6,12 @@
 //!       └───────────────── Progress ◀─────────────────┘
 //! ```
 //!
-//! Source and applier have a thread and a runtime of their own each, so that neither a blocking driver call nor a destination
-//! that hangs can keep feedback from PostgreSQL. The first that ends for good ends the others; the error that is
-//! reported is the one that came first. Of several destinations one that stops for good does not end the others: the spool keeps
-//! what it has not applied, or its cursor is dropped (`--on-failed-destination`). At a shutdown the source says goodbye with its
-//! last feedback and the spool syncs.
+//! Source and applier have a thread and a runtime of their own each, so that neither a blocking
+//! driver call nor a destination that hangs can keep feedback from PostgreSQL. The first that ends
+//! for good ends the others; the error that is reported is the one that came first. Of several
+//! destinations one that stops for good does not end the others: the spool keeps what it has not
+//! applied, or its cursor is dropped (`--on-failed-destination`). At a shutdown the source says
+//! goodbye with its last feedback and the spool syncs.
 //!
 //! Covered by: `it::several`.
 
@@ -49,7 +50,8 @@ pub struct RunOptions {
 pub enum Outcome {
     /// It was cancelled.
     Cancelled {
-        /// What the destination's checkpoint held then; `None` when the destination was never reached or never written.
+        /// What the destination's checkpoint held then; `None` when the destination was never
+        /// reached or never written.
         position: Option<Position>,
     },
     /// The bounded run reached its end: everything up to this LSN is at the destination.
@@ -114,7 +116,8 @@ pub async fn run(config: &Config, options: RunOptions) -> Result<Outcome, Error>
     result.and_then(|outcome| failed.map_or(Ok(outcome), |error| Err(Error::SpoolStopped(error))))
 }
 
-/// Takes the port of metrics and status page. That it cannot be had stops nothing unless it is asked to.
+/// Takes the port of metrics and status page. That it cannot be had stops nothing unless it is
+/// asked to.
 fn listen(config: &Config) -> Result<Option<TcpListener>, Error> {
     let Some(address) = &config.metrics_address else { return Ok(None) };
     #[cfg(feature = "metrics")]
@@ -218,7 +221,8 @@ async fn run_with(
     let monitoring = monitor::start(monitor, listener, snapshots, shutdown.clone());
     let outcome = supervise(config, spool, &progress, &shutdown, &mut appliers, &mut ended).await;
     shutdown.cancel();
-    // Each ends by itself within moments; a driver call that hangs must not hold up the shutdown for longer than this.
+    // Each ends by itself within moments; a driver call that hangs must not hold up the shutdown
+    // for longer than this.
     let patience = Duration::from_secs(4);
     let _ = tokio::time::timeout(patience, async {
         while let Some(end) = ended.recv().await {
@@ -331,7 +335,8 @@ async fn supervise(
     }
 }
 
-/// Runs a future to its end on a thread and a current-thread runtime of its own, and says how it ended.
+/// Runs a future to its end on a thread and a current-thread runtime of its own, and says how it
+/// ended.
 fn on_own_thread<F, E>(
     name: &'static str,
     ends: &mpsc::UnboundedSender<Ended>,
@@ -360,7 +365,8 @@ fn on_own_thread<F, E>(
     }
 }
 
-/// Makes the destination that the settings name, for what this spool holds; nothing is connected to yet.
+/// Makes the destination that the settings name, for what this spool holds; nothing is connected to
+/// yet.
 ///
 /// # Errors
 ///

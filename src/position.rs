@@ -1,14 +1,15 @@
 //! Where something is in the source's history: [`Lsn`], [`Xid`], [`Position`].
 //!
-//! A [`Position`] is the only thing that is ever compared, stored or resumed from. Row LSNs are not positions: several
-//! rows, a BEGIN and the previous COMMIT can share one.
+//! A [`Position`] is the only thing that is ever compared, stored or resumed from. Row LSNs are not
+//! positions: several rows, a BEGIN and the previous COMMIT can share one.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A log sequence number: a byte offset in PostgreSQL's write-ahead log, printed as PostgreSQL prints it (`16/B374D848`).
+/// A log sequence number: a byte offset in PostgreSQL's write-ahead log, printed as PostgreSQL
+/// prints it (`16/B374D848`).
 ///
 /// Serialised as that text where people read it (JSON), as a number in the spool's own formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,8 +54,8 @@ impl FromStr for Lsn {
 /// A transaction id as the replication protocol sends it (32 bits, without the epoch).
 pub type Xid = u32;
 
-/// The number of a command inside its transaction, counted from 0 over the commands that survive (aborted
-/// subtransactions do not count). [`CommandIndex::END`] means the whole transaction.
+/// The number of a command inside its transaction, counted from 0 over the commands that survive
+/// (aborted subtransactions do not count). [`CommandIndex::END`] means the whole transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CommandIndex(pub u64);
@@ -72,9 +73,9 @@ impl fmt::Display for CommandIndex {
 
 /// Up to and including which command the source's history has been executed.
 ///
-/// Ordered as commits are: by the end LSN of the commit record, then by the command. Printed as `16/B374D848#17`, a
-/// finished transaction as `16/B374D848#end`; serialised as that text where people read it (JSON), as two numbers in the
-/// spool's own formats.
+/// Ordered as commits are: by the end LSN of the commit record, then by the command. Printed as
+/// `16/B374D848#17`, a finished transaction as `16/B374D848#end`; serialised as that text where
+/// people read it (JSON), as two numbers in the spool's own formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The end LSN of the transaction's commit record.
@@ -128,8 +129,8 @@ impl FromStr for Position {
 
 /// A point in time as the protocol sends it: microseconds since 2000-01-01 00:00:00 UTC.
 ///
-/// Printed as `2026-11-23 04:22:53.123456Z`; serialised as that text where people read it (JSON), as a number in the spool's
-/// own formats.
+/// Printed as `2026-11-23 04:22:53.123456Z`; serialised as that text where people read it (JSON),
+/// as a number in the spool's own formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PgTimestamp(pub i64);
 

@@ -1,7 +1,9 @@
-//! What the parts of a pipeline know of each other: how far each destination is one way, the stream's state the other way.
+//! What the parts of a pipeline know of each other: how far each destination is one way, the
+//! stream's state the other way.
 //!
-//! The source compares how far the destinations are (promise 7) and, under `--ack applied`, acknowledges the one that is
-//! furthest behind. The status is what `inspect`, a health check and a bounded run (`--until-caught-up`) read.
+//! The source compares how far the destinations are (promise 7) and, under `--ack applied`,
+//! acknowledges the one that is furthest behind. The status is what `inspect`, a health check and a
+//! bounded run (`--until-caught-up`) read.
 //!
 //! Covered by: `it::several`.
 
@@ -20,8 +22,8 @@ pub struct SlotRetention {
     pub wal_status: String,
     /// WAL that the server keeps for it, in bytes.
     pub retained_bytes: u64,
-    /// WAL that can be written before the slot is in danger of being lost, in bytes; `None` without a limit
-    /// (`max_slot_wal_keep_size`).
+    /// WAL that can be written before the slot is in danger of being lost, in bytes; `None` without
+    /// a limit (`max_slot_wal_keep_size`).
     pub safe_bytes: Option<u64>,
     /// The end of the server's WAL.
     pub wal_end: Lsn,
@@ -44,7 +46,8 @@ pub struct CursorProgress {
     pub reached: Reached,
     /// Which source the checkpoint belongs to, where the destination said so when it was asked.
     pub source: Option<Arc<str>>,
-    /// Everything that committed up to here is at the destination, whether or not there was anything to apply.
+    /// Everything that committed up to here is at the destination, whether or not there was
+    /// anything to apply.
     pub complete_to: Lsn,
     /// It cannot be written at the moment, or has stopped for good.
     pub down: bool,
@@ -106,7 +109,8 @@ pub struct Status {
     pub connected: bool,
     /// Why it is not, or the last failure.
     pub last_error: Option<String>,
-    /// The server's flush position at this process's first connect: everything up to it is what `--until-caught-up` waits for.
+    /// The server's flush position at this process's first connect: everything up to it is what
+    /// `--until-caught-up` waits for.
     pub caught_up_at: Option<Lsn>,
     /// Everything that the server committed up to here has been handed to the spool.
     pub received: Lsn,

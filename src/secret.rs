@@ -8,8 +8,9 @@ const HIDDEN: &str = "***";
 
 /// A connection string or another text that may hold a password.
 ///
-/// Neither `Debug` nor `Display` shows it, and it is not serialised: whoever needs the text says [`Secret::expose`], so
-/// that a search for this word finds every place where a password could leak.
+/// Neither `Debug` nor `Display` shows it, and it is not serialised: whoever needs the text says
+/// [`Secret::expose`], so that a search for this word finds every place where a password could
+/// leak.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -32,17 +33,19 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// The text for people, with every password in it replaced by `***`: `postgresql://user:***@host/db`,
-    /// `host=db password=***`.
+    /// The text for people, with every password in it replaced by `***`:
+    /// `postgresql://user:***@host/db`, `host=db password=***`.
     ///
-    /// What does not look like a connection string is not shown at all, since nothing tells where its secret is.
+    /// What does not look like a connection string is not shown at all, since nothing tells where
+    /// its secret is.
     #[must_use]
     pub fn redacted(&self) -> String {
         redact(&self.0).unwrap_or_else(|| HIDDEN.to_owned())
     }
 }
 
-/// A text that may quote one of these secrets, with each of them replaced: for what a driver or a server says.
+/// A text that may quote one of these secrets, with each of them replaced: for what a driver or a
+/// server says.
 #[must_use]
 pub fn hide<'a>(text: &'a str, secrets: &[Secret]) -> Cow<'a, str> {
     let mut text = Cow::Borrowed(text);
@@ -82,7 +85,8 @@ fn redact(text: &str) -> Option<String> {
         });
         return Some(format!("{scheme}://{}{host}{path}{}", user.unwrap_or_default(), query.unwrap_or_default()));
     }
-    // Quoted values may hold blanks and signs of equality: show the text only when nothing in it needs hiding.
+    // Quoted values may hold blanks and signs of equality: show the text only when nothing in it
+    // needs hiding.
     let lower = text.to_ascii_lowercase();
     if !lower.contains("pass") && !lower.contains("pwd") && !lower.contains("secret") {
         return Some(text.to_owned());

@@ -1,6 +1,8 @@
-//! Every fuzz target over its corpus, and over each entry with a few bytes changed; with any toolchain, in seconds.
+//! Every fuzz target over its corpus, and over each entry with a few bytes changed; with any
+//! toolchain, in seconds.
 //!
-//! The corpora lie in `fuzz/corpus/`: what was written by hand, and whatever a longer run (`scripts/fuzz.sh`) found to break something.
+//! The corpora lie in `fuzz/corpus/`: what was written by hand, and whatever a longer run
+//! (`scripts/fuzz.sh`) found to break something.
 
 #![allow(clippy::unwrap_used)]
 

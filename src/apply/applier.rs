@@ -1,6 +1,8 @@
-//! The loop that carries transactions from the spool to the destination: what is next, and the one way back from every
-//! failure. While nothing waits the checkpoint moves along with the spool's end: broken,
-//! `it::gaps::a_lost_data_directory_is_no_gap_when_the_source_wrote_only_what_is_of_no_interest` fails.
+//! The loop that carries transactions from the spool to the destination: what is next, and the one
+//! way back from every failure. While nothing waits the checkpoint moves along with the spool's
+//! end: broken,
+//! `it::gaps::a_lost_data_directory_is_no_gap_when_the_source_wrote_only_what_is_of_no_interest`
+//! fails.
 //!
 //! What becomes of a transaction's commands is the executor's.
 
@@ -106,8 +108,8 @@ impl Applier {
         Watchdog::new(&self.executor.options, activity, self.spool.clone(), metrics, progress)
     }
 
-    /// Applies until shutdown or a failure that another try does not mend. Needs a thread of its own: a destination may
-    /// block it.
+    /// Applies until shutdown or a failure that another try does not mend. Needs a thread of its
+    /// own: a destination may block it.
     ///
     /// # Errors
     ///
@@ -204,7 +206,8 @@ impl Applier {
         Ok(())
     }
 
-    /// Rolls back and goes back to the checkpoint; `false` when the connection is not usable any more.
+    /// Rolls back and goes back to the checkpoint; `false` when the connection is not usable any
+    /// more.
     async fn start_over(&mut self) -> bool {
         let rolled_back = self.executor.connection.roll_back().await;
         self.executor.forget();
@@ -233,7 +236,8 @@ impl Applier {
         if ending && self.executor.work.transactions > 0 {
             return Err(Failure::Shutdown);
         }
-        // Read before the reader is asked: when it has nothing, everything up to here was handed out.
+        // Read before the reader is asked: when it has nothing, everything up to here was handed
+        // out.
         let received = self.durable.borrow_and_update().lsn();
         if let Some(mut transaction) = self.reader.try_next()? {
             if ending {
@@ -291,7 +295,8 @@ impl Applier {
         self.executor.finish(commit).await
     }
 
-    /// Everything up to the destination's checkpoint was received (see the head of `mod.rs`), and nothing forbids it.
+    /// Everything up to the destination's checkpoint was received (see the head of `mod.rs`), and
+    /// nothing forbids it.
     fn may_execute_early(&self) -> bool {
         let connection = &self.executor.connection;
         self.executor.options.early
@@ -302,7 +307,8 @@ impl Applier {
                 .is_none_or(|position| position.is_end() && self.spool.durable().lsn() >= position.commit_end)
     }
 
-    /// Executes an open transaction while it is received, until it commits, goes away, or something else is due.
+    /// Executes an open transaction while it is received, until it commits, goes away, or something
+    /// else is due.
     async fn execute_early(&mut self, mut open: Transaction) -> Result<(), Failure> {
         let held_open = self.executor.connection.capabilities().held_open;
         let (xid, aborts) = (open.xid(), open.aborts());
@@ -348,8 +354,8 @@ impl Applier {
         }
     }
 
-    /// Early execution failed. A refused change may belong to a savepoint that is rolled back later, so it is judged again
-    /// when the transaction has committed.
+    /// Early execution failed. A refused change may belong to a savepoint that is rolled back
+    /// later, so it is judged again when the transaction has committed.
     async fn abandon(&mut self, xid: Xid, failure: Failure) -> Result<(), Failure> {
         match failure {
             Failure::Destination(error) if matches!(error.kind(), FailureKind::Permanent | FailureKind::Retry) => {
@@ -360,8 +366,8 @@ impl Applier {
         }
     }
 
-    /// Rolls back what was executed early; the reader begins again behind the checkpoint, so whatever it handed out meanwhile comes
-    /// in its order.
+    /// Rolls back what was executed early; the reader begins again behind the checkpoint, so
+    /// whatever it handed out meanwhile comes in its order.
     async fn give_up(&mut self) -> Result<(), Failure> {
         if self.executor.work.commands > 0 {
             self.executor.report.metrics.early_rollbacks.add(1);

@@ -1,5 +1,5 @@
-//! The destination as the executor calls it: each call under its name, so that the watchdog can tell which one stands still, and the
-//! position that the checkpoint holds.
+//! The destination as the executor calls it: each call under its name, so that the watchdog can
+//! tell which one stands still, and the position that the checkpoint holds.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ pub(super) struct Connection {
     capabilities: Capabilities,
     /// What the checkpoint holds.
     position: Option<Position>,
-    /// Whether the destination knows which source it is written from; before the first run nobody does.
+    /// Whether the destination knows which source it is written from; before the first run nobody
+    /// does.
     named: bool,
 }
 

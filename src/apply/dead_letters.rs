@@ -1,7 +1,7 @@
 //! The rows that this applier has set aside: which ones it passes over, and which were replayed.
 //!
-//! Why each happens exactly once stands in `spool/dead_letters.rs`. A refusal of a table (it cannot be made or changed) is no refusal
-//! of a row, and stops.
+//! Why each happens exactly once stands in `spool/dead_letters.rs`. A refusal of a table (it cannot
+//! be made or changed) is no refusal of a row, and stops.
 //!
 //! Covered by: `it::poison`.
 
@@ -52,8 +52,9 @@ impl DeadLetters {
     }
 }
 
-/// Makes the entries say what the destination says: its checkpoint is `applied`, with this digest. To be done before the checkpoint
-/// moves, since its digest goes then. How many were replayed and did not say so.
+/// Makes the entries say what the destination says: its checkpoint is `applied`, with this digest.
+/// To be done before the checkpoint moves, since its digest goes then. How many were replayed and
+/// did not say so.
 pub(super) fn reconcile(
     spool: &Spool,
     cursor: &str,
@@ -80,8 +81,9 @@ pub(super) fn reconcile(
     Ok(found)
 }
 
-/// Whether the destination has what a replay wrote of the entry at `position`: its checkpoint is `applied`, and has the mark of the
-/// entry at `marked`. `replayed` is where the checkpoint was when the entry was replayed, as far as the spool knows.
+/// Whether the destination has what a replay wrote of the entry at `position`: its checkpoint is
+/// `applied`, and has the mark of the entry at `marked`. `replayed` is where the checkpoint was
+/// when the entry was replayed, as far as the spool knows.
 fn is_done(position: Position, replayed: Option<Position>, applied: Position, marked: Option<Position>) -> bool {
     let up_to_mark = marked.is_some_and(|marked| position <= marked);
     match replayed {

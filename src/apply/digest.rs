@@ -1,7 +1,8 @@
 //! A running hash of a transaction's commands, for `--ack applied` with a split limit.
 //!
-//! In that mode the data directory may be lost, and PostgreSQL sends a transaction again whose beginning is at the destination
-//! already. The checkpoint inside it counts commands; the hash beside it says that they are the same ones.
+//! In that mode the data directory may be lost, and PostgreSQL sends a transaction again whose
+//! beginning is at the destination already. The checkpoint inside it counts commands; the hash
+//! beside it says that they are the same ones.
 
 use xxhash_rust::xxh3::Xxh3;
 

@@ -1,10 +1,11 @@
-//! Early execution: the open transaction that will probably commit next is executed while it is received, and rolled back
-//! when another commits first, when a subtransaction of it is rolled back, or when it fails. Nothing of it is committed
-//! before its COMMIT is there. Here is what is remembered of such attempts; the applier makes them.
+//! Early execution: the open transaction that will probably commit next is executed while it is
+//! received, and rolled back when another commits first, when a subtransaction of it is rolled
+//! back, or when it fails. Nothing of it is committed before its COMMIT is there. Here is what is
+//! remembered of such attempts; the applier makes them.
 //!
-//! The destination's transaction stays open meanwhile, which may hold a lock. So a source transaction that says nothing
-//! for [`held_open`](crate::destination::Capabilities::held_open), or that was rolled back for others [`REPEATS`] times, is left alone
-//! until it commits.
+//! The destination's transaction stays open meanwhile, which may hold a lock. So a source
+//! transaction that says nothing for [`held_open`](crate::destination::Capabilities::held_open), or
+//! that was rolled back for others [`REPEATS`] times, is left alone until it commits.
 //!
 //! Covered by: `it::early`.
 

@@ -75,7 +75,8 @@ pub enum ApplyError {
         /// The checkpoint.
         position: Position,
     },
-    /// PostgreSQL sent a transaction again, and its beginning is another one than the destination has.
+    /// PostgreSQL sent a transaction again, and its beginning is another one than the destination
+    /// has.
     #[error(
         "gap: the destination holds the transaction's commands up to {position}, and the ones that the source sends now are not the \
          same: the rest cannot be put behind them. Did the source's settings (--publication, --origin) change? Change them back, or \

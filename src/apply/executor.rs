@@ -1,6 +1,6 @@
-//! From commands to a commit: commands are gathered into batches, batches executed, and a destination transaction ends at a source
-//! commit, or inside a source transaction that is larger than a limit. Where commands come from, and what follows from a failure, is
-//! the applier's.
+//! From commands to a commit: commands are gathered into batches, batches executed, and a
+//! destination transaction ends at a source commit, or inside a source transaction that is larger
+//! than a limit. Where commands come from, and what follows from a failure, is the applier's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,7 +34,8 @@ pub(super) struct Executor {
     pub(super) connection: Connection,
     pub(super) report: Report,
     checkpoint_moved: Instant,
-    /// Only where a part of a transaction may be resent: `--ack applied` with something that splits transactions.
+    /// Only where a part of a transaction may be resent: `--ack applied` with something that splits
+    /// transactions.
     digest: Option<Digest>,
     /// Commands that were taken but not executed.
     batch: Batch,
@@ -45,8 +46,8 @@ pub(super) struct Executor {
     relations: HashMap<RelationVersion, Arc<Relation>>,
     /// The version that the destination was prepared for, by the relation's OID.
     prepared: HashMap<u32, RelationVersion>,
-    /// After a permanent failure: so many transactions get a destination transaction each, so that those before the one
-    /// that fails arrive and the failure names it alone.
+    /// After a permanent failure: so many transactions get a destination transaction each, so that
+    /// those before the one that fails arrive and the failure names it alone.
     one_by_one: u64,
     /// The command that the destination refused when it was last asked to execute some.
     refused: Option<Position>,
@@ -132,8 +133,8 @@ impl Executor {
         self.checkpoint_moved.elapsed()
     }
 
-    /// Runs what was taken again in the source's order, a transaction at a time: a refusal names the right command only there.
-    /// `false` when it ran so already, or nothing was taken.
+    /// Runs what was taken again in the source's order, a transaction at a time: a refusal names
+    /// the right command only there. `false` when it ran so already, or nothing was taken.
     pub(super) const fn runs_one_by_one_next(&mut self) -> bool {
         if !is_judged_again(self.work.commands, self.one_by_one) {
             return false;
@@ -185,7 +186,8 @@ impl Executor {
         Ok(())
     }
 
-    /// Whether the command is at the destination already. Then it is compared with what was executed.
+    /// Whether the command is at the destination already. Then it is compared with what was
+    /// executed.
     fn is_done(&mut self, taking: &Taking, position: Position, frame: &[u8]) -> Result<bool, Failure> {
         let done = taking.commit.is_some() && self.connection.position().is_some_and(|done| position <= done);
         if let Some(digest) = &mut self.digest {
@@ -360,14 +362,14 @@ impl Executor {
     }
 }
 
-/// Whether a refusal is judged again by a run in the source's order. So many commands were taken, and so many transactions are still
-/// to run in that order.
+/// Whether a refusal is judged again by a run in the source's order. So many commands were taken,
+/// and so many transactions are still to run in that order.
 const fn is_judged_again(commands: u64, one_by_one: u64) -> bool {
     commands > 0 && one_by_one == 0
 }
 
-/// Whether the checkpoint, which moved so long ago, is to be moved to `received`: nothing waits, and
-/// it says less than is true.
+/// Whether the checkpoint, which moved so long ago, is to be moved to `received`: nothing waits,
+/// and it says less than is true.
 fn moves_along(position: Option<Position>, received: Lsn, moved: Duration, pause: Duration) -> bool {
     received > Lsn::ZERO && position.is_none_or(|position| position.commit_end < received) && moved >= pause
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::metrics::Number;
 
-/// How many source transactions share one destination transaction while there is backlog; whichever limit is reached
-/// first ends it at the next source commit.
+/// How many source transactions share one destination transaction while there is backlog; whichever
+/// limit is reached first ends it at the next source commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
     /// Source transactions.
@@ -20,8 +20,8 @@ pub struct BatchLimits {
 }
 
 impl Default for BatchLimits {
-    /// Large enough that a disk sync of several milliseconds is a small part of a batch, small enough that a batch is
-    /// done again in a moment after a failure.
+    /// Large enough that a disk sync of several milliseconds is a small part of a batch, small
+    /// enough that a batch is done again in a moment after a failure.
     fn default() -> Self {
         Self { transactions: 50_000, commands: 160_000, bytes: 16 << 20, time: Duration::from_millis(500) }
     }
@@ -46,12 +46,13 @@ pub struct ApplyOptions {
     pub limits: BatchLimits,
     /// A source transaction with more commands than this is committed in parts; `None`: never.
     pub split: Option<u64>,
-    /// While nothing more waits, a destination transaction is not committed earlier than this after the one before it.
+    /// While nothing more waits, a destination transaction is not committed earlier than this after
+    /// the one before it.
     pub min_commit_interval: Duration,
     /// Execute the transaction that will probably commit next while it is received.
     pub early: bool,
-    /// Move the destination's checkpoint along while nothing is to be applied, at most this often. The
-    /// slot's position moves too when the source writes only what is of no interest: were the
+    /// Move the destination's checkpoint along while nothing is to be applied, at most this often.
+    /// The slot's position moves too when the source writes only what is of no interest: were the
     /// checkpoint left behind and the data directory lost, that would look like a gap. With `--ack
     /// applied` the source may forget only what the checkpoint has.
     pub idle_checkpoint: Duration,
@@ -61,6 +62,7 @@ pub struct ApplyOptions {
     pub on_refused_row: OnRefusedRow,
     /// The destination's own count of what it did inside a call.
     pub steps: Arc<Number>,
-    /// How long nothing may move, with something to apply and no reason known, before a new connection is made.
+    /// How long nothing may move, with something to apply and no reason known, before a new
+    /// connection is made.
     pub stall_timeout: Duration,
 }

@@ -22,13 +22,16 @@ pub struct Replayed {
     pub done_before: u64,
 }
 
-/// Executes what was set aside and what the applier has passed, oldest first, up to the first one that is refused again. Each command
-/// commits with the checkpoint, which stays where it is and gets the command's mark as its digest: an interrupted replay does not execute
-/// it twice, and one at a destination that went back does so again. Entries that were replayed more than `retain` ago go.
+/// Executes what was set aside and what the applier has passed, oldest first, up to the first one
+/// that is refused again. Each command commits with the checkpoint, which stays where it is and
+/// gets the command's mark as its digest: an interrupted replay does not execute it twice, and one
+/// at a destination that went back does so again. Entries that were replayed more than `retain` ago
+/// go.
 ///
 /// # Errors
 ///
-/// [`ApplyError::Destination`] with the refusal, [`ApplyError::Reshaped`], and whatever the spool says.
+/// [`ApplyError::Destination`] with the refusal, [`ApplyError::Reshaped`], and whatever the spool
+/// says.
 pub async fn replay(
     spool: &Spool,
     cursor: &str,

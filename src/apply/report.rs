@@ -1,4 +1,5 @@
-//! What an applier tells the others: how far its destination is ([`Progress`]), and what is counted.
+//! What an applier tells the others: how far its destination is ([`Progress`]), and what is
+//! counted.
 
 use std::sync::Arc;
 

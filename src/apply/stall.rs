@@ -1,11 +1,12 @@
 //! The applier's watchdog: what is committed in the spool is applied, or something is wrong.
 //!
-//! The applier says what it does ([`Doing`]); a destination's call may block its thread, so another thread looks. What
-//! stands still for `stall_timeout` is judged by its name. Waiting for transactions while the spool has some, and a call
-//! that takes no step, have no explanation: a warning with everything known, then a new connection (when a call blocks
-//! its thread, as soon as it returns). A long statement is no standstill: the destination counts its steps
-//! ([`ApplyOptions::steps`]). The spool's disk is reported and waited for, since a new connection would not change it; a pause
-//! between attempts reports itself.
+//! The applier says what it does ([`Doing`]); a destination's call may block its thread, so another
+//! thread looks. What stands still for `stall_timeout` is judged by its name. Waiting for
+//! transactions while the spool has some, and a call that takes no step, have no explanation: a
+//! warning with everything known, then a new connection (when a call blocks its thread, as soon as
+//! it returns). A long statement is no standstill: the destination counts its steps
+//! ([`ApplyOptions::steps`]). The spool's disk is reported and waited for, since a new connection
+//! would not change it; a pause between attempts reports itself.
 //!
 //! Covered by: `it::liveness::an_applier_that_misses_its_wake_up_gets_a_new_connection`,
 //! `it::liveness::a_long_statement_at_the_destination_is_no_standstill`.
@@ -158,7 +159,8 @@ impl StallClock {
         Self { limit, since: now, moves: 0 }
     }
 
-    /// To be asked regularly. For how long nothing has moved, when that is too long; the time then begins anew.
+    /// To be asked regularly. For how long nothing has moved, when that is too long; the time then
+    /// begins anew.
     fn judge(&mut self, doing: Doing, moves: u64, appliable: bool, now: Instant) -> (Verdict, Duration) {
         let explained = doing == Doing::Pausing || doing == Doing::Waiting && !appliable;
         if explained || moves != self.moves {

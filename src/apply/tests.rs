@@ -1,4 +1,5 @@
-//! The applier over a destination that fails by script: whatever fails, each command takes effect once and in order.
+//! The applier over a destination that fails by script: whatever fails, each command takes effect
+//! once and in order.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -168,7 +169,8 @@ fn open_spool(directory: &Path) -> Spool {
     Spool::open(SpoolOptions { headroom_bytes: 0, ..SpoolOptions::new(directory.join("data")) }).unwrap()
 }
 
-/// A destination that takes so many commands in a transaction, and prefers batches of so many; it remembers how large each was.
+/// A destination that takes so many commands in a transaction, and prefers batches of so many; it
+/// remembers how large each was.
 struct Narrow {
     inner: counting::Counting,
     capabilities: Capabilities,
@@ -221,7 +223,8 @@ fn transactions_and_batches_are_as_large_as_the_destination_says() {
     let batch = BatchSize { bytes: usize::MAX, commands: 8 };
     let in_large = BatchSize { bytes: usize::MAX, commands: 16 };
     for (largest_transaction, split, commits, batches) in [
-        // 8 and 8 before the transaction is large, then 16 and the rest; no part of it is committed.
+        // 8 and 8 before the transaction is large, then 16 and the rest; no part of it is
+        // committed.
         (None, None, 1, vec![8, 8, 16, 8]),
         (Some(15), None, 3, vec![8, 7, 15, 10]),
         // The smaller limit counts.

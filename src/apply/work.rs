@@ -76,7 +76,8 @@ impl UncommittedWork {
         self.since.is_some_and(|since| since.elapsed() >= limit)
     }
 
-    /// Whether a source transaction is committed in parts from here: so many commands of its own, or open for so long.
+    /// Whether a source transaction is committed in parts from here: so many commands of its own,
+    /// or open for so long.
     pub(super) fn ends_inside(&self, limits: &Limits) -> bool {
         limits.split.is_some_and(|limit| self.open >= limit)
             || limits.longest.is_some_and(|limit| self.is_open_for(limit))

@@ -1,7 +1,7 @@
 //! A run of commands in commit order, ready to be executed.
 //!
-//! A batch owns the buffers that its frames lie in and decodes a frame when it is looked at, so a destination that
-//! executes row by row never has more than one decoded row in memory.
+//! A batch owns the buffers that its frames lie in and decodes a frame when it is looked at, so a
+//! destination that executes row by row never has more than one decoded row in memory.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,7 +14,8 @@ use super::frame::DecodeError;
 use super::relation::{Relation, RelationVersion};
 use crate::position::{Lsn, PgTimestamp, Position, Xid};
 
-/// The transaction that commands of a batch belong to: what a destination that writes events needs beside the rows.
+/// The transaction that commands of a batch belong to: what a destination that writes events needs
+/// beside the rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransactionInfo {
     /// Its xid.
@@ -70,7 +71,8 @@ impl Batch {
         u32::try_from(self.buffers.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// Names the transaction of the commands that follow. To be said in commit order; the same one may be named again.
+    /// Names the transaction of the commands that follow. To be said in commit order; the same one
+    /// may be named again.
     pub fn add_transaction(&mut self, transaction: TransactionInfo) {
         if self.transactions.last().is_none_or(|last| last.commit_end < transaction.commit_end) {
             self.transactions.push(transaction);
@@ -83,14 +85,16 @@ impl Batch {
         &self.transactions
     }
 
-    /// The transaction of the command at this position; `None` while it has not committed (early execution).
+    /// The transaction of the command at this position; `None` while it has not committed (early
+    /// execution).
     #[must_use]
     pub fn transaction(&self, position: Position) -> Option<&TransactionInfo> {
         let place = self.transactions.binary_search_by_key(&position.commit_end, |transaction| transaction.commit_end);
         self.transactions.get(place.ok()?)
     }
 
-    /// Adds a command: its frame is `range` of buffer `buffer`, its relations are in the frame's order.
+    /// Adds a command: its frame is `range` of buffer `buffer`, its relations are in the frame's
+    /// order.
     pub fn push(&mut self, position: Position, buffer: u32, range: Range<usize>, relations: &[Arc<Relation>]) {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let next = number(self.relations.len());
@@ -117,7 +121,8 @@ impl Batch {
         });
     }
 
-    /// The commands in order, each with the position that it has when it is done; decoded one by one.
+    /// The commands in order, each with the position that it has when it is done; decoded one by
+    /// one.
     pub fn commands(&self) -> impl Iterator<Item = (Position, Result<Command<'_>, DecodeError>)> {
         (0..self.len()).map(|index| self.command(index))
     }
@@ -180,7 +185,8 @@ impl Batch {
         self.bytes
     }
 
-    /// Every relation version that a command of this batch needs, in order of first use (a version may be named twice).
+    /// Every relation version that a command of this batch needs, in order of first use (a version
+    /// may be named twice).
     #[must_use]
     pub fn relations(&self) -> &[Arc<Relation>] {
         &self.relations

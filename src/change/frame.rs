@@ -1,6 +1,7 @@
 //! The fields of a pgoutput message, one after the other.
 //!
-//! Every length is checked; a frame that does not decode is an error with its reason, never a skipped row.
+//! Every length is checked; a frame that does not decode is an error with its reason, never a
+//! skipped row.
 
 /// Why bytes are not the frame that they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,9 @@
-//! Groups of rows: what a batch becomes for a destination that executes many rows with one statement.
+//! Groups of rows: what a batch becomes for a destination that executes many rows with one
+//! statement.
 //!
-//! A [`Group`] is a run of rows of one table, kind and set of columns; the groups of a batch are executable in their order. Where
-//! the destination says that rows cannot meet (see `change::net`), all commands of one row are folded into their net effect:
+//! A [`Group`] is a run of rows of one table, kind and set of columns; the groups of a batch are
+//! executable in their order. Where the destination says that rows cannot meet (see `change::net`),
+//! all commands of one row are folded into their net effect:
 //!
 //! | commands of one row | what is executed |
 //! |---|---|
@@ -11,10 +13,12 @@
 //! | INSERT, then DELETE | nothing |
 //! | DELETE, then INSERT | the DELETE, then the INSERT |
 //!
-//! Of each table first rows go, then rows change, then rows come, each in the order of keys. Everything else is a *barrier*:
-//! what is before it is executed before it. Of barriers in a row, INSERTs of one table are a group as well, and so are DELETEs, since
-//! rows of which all come or all go are in each other's way in no order; all others are groups of one row. A row that cannot be folded (a second INSERT of one
-//! key) makes the batch one of groups of one row, whose failure names it.
+//! Of each table first rows go, then rows change, then rows come, each in the order of keys.
+//! Everything else is a *barrier*: what is before it is executed before it. Of barriers in a row,
+//! INSERTs of one table are a group as well, and so are DELETEs, since rows of which all come or
+//! all go are in each other's way in no order; all others are groups of one row. A row that cannot
+//! be folded (a second INSERT of one key) makes the batch one of groups of one row, whose failure
+//! names it.
 //!
 //! Each frame is decoded once; cells borrow from the frames.
 //!
@@ -118,7 +122,8 @@ pub struct Group<'g> {
 pub struct Change<'g> {
     /// Of the (last) command that it is.
     pub position: Position,
-    /// What tells the old row, when it is told apart from the new one: key or whole row, as the command has it.
+    /// What tells the old row, when it is told apart from the new one: key or whole row, as the
+    /// command has it.
     pub old: Option<&'g [Cell<'g>]>,
     /// The new row; none of a DELETE.
     pub new: Option<&'g [Cell<'g>]>,
@@ -231,7 +236,8 @@ struct Step {
 struct Unfoldable;
 
 impl Batch {
-    /// The batch's groups. `key` says by which columns the rows of a relation are told apart, as in [`super::net_effect`].
+    /// The batch's groups. `key` says by which columns the rows of a relation are told apart, as in
+    /// [`super::net_effect`].
     ///
     /// # Errors
     ///

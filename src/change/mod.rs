@@ -1,8 +1,9 @@
 //! What a transaction is made of: relations, rows, cells, commands.
 //!
-//! A *frame* is one pgoutput message, the bytes as PostgreSQL sent them (without the xid that follows the tag while a
-//! transaction is streamed). A *command* is a frame that changes something: INSERT, UPDATE, DELETE, TRUNCATE. Frames
-//! are kept as bytes until the moment a destination executes them; decoding borrows from those bytes and copies nothing.
+//! A *frame* is one pgoutput message, the bytes as PostgreSQL sent them (without the xid that
+//! follows the tag while a transaction is streamed). A *command* is a frame that changes something:
+//! INSERT, UPDATE, DELETE, TRUNCATE. Frames are kept as bytes until the moment a destination
+//! executes them; decoding borrows from those bytes and copies nothing.
 
 mod batch;
 #[cfg(any(test, feature = "failpoints"))]

@@ -1,18 +1,22 @@
 //! The net effect of a batch: which of its commands are executed, and in which order.
 //!
-//! A busy system changes a few rows again and again, and rows that lie far apart in between. Inside one transaction of the
-//! destination nobody sees the steps, so an UPDATE whose every value is overwritten by the next one of the same row need not
-//! be executed; and rows are visited in the order of their keys, so that a page is fetched and written once a batch
-//! instead of once a row. Measured with TPC-B's transactions: of four statements two remain.
+//! A busy system changes a few rows again and again, and rows that lie far apart in between. Inside
+//! one transaction of the destination nobody sees the steps, so an UPDATE whose every value is
+//! overwritten by the next one of the same row need not be executed; and rows are visited in the
+//! order of their keys, so that a page is fetched and written once a batch instead of once a row.
+//! Measured with TPC-B's transactions: of four statements two remain.
 //!
-//! Commands of one row stay in their order. Only those of different rows change places, and only where the destination
-//! says that they cannot meet there: no trigger, no foreign key, no unique value but the key. Everything else (a changed
-//! key, an old row that is found by all its columns, TRUNCATE) is a *barrier*: what is before it is executed before it.
+//! Commands of one row stay in their order. Only those of different rows change places, and only
+//! where the destination says that they cannot meet there: no trigger, no foreign key, no unique
+//! value but the key. Everything else (a changed key, an old row that is found by all its columns,
+//! TRUNCATE) is a *barrier*: what is before it is executed before it.
 //!
-//! What is left out is less checked: of two UPDATEs of a row that is missing the second is the one that fails. A batch that
-//! failed is therefore executed again in its own order before the failure is called permanent ([`Execution::InOrder`]).
+//! What is left out is less checked: of two UPDATEs of a row that is missing the second is the one
+//! that fails. A batch that failed is therefore executed again in its own order before the failure
+//! is called permanent ([`Execution::InOrder`]).
 //!
-//! Two rows of one key executed in another order, `destination::sqlite::tests::net::the_net_effect_is_the_effect` fails.
+//! Two rows of one key executed in another order,
+//! `destination::sqlite::tests::net::the_net_effect_is_the_effect` fails.
 
 use std::sync::Arc;
 
@@ -27,11 +31,13 @@ use crate::position::CommandIndex;
 /// In smaller batches there is little to find.
 const WORTHWHILE: usize = 64;
 
-/// A batch that ends behind so many commands of one transaction is a piece of a large one, whose rows mostly lie side by side
-/// and are changed once: looking for more costs a tenth and finds nothing.
+/// A batch that ends behind so many commands of one transaction is a piece of a large one, whose
+/// rows mostly lie side by side and are changed once: looking for more costs a tenth and finds
+/// nothing.
 const LARGE: u64 = 4096;
 
-/// The columns of a key, whose rows cannot meet rows of another key; none of them: only INSERTs may change places.
+/// The columns of a key, whose rows cannot meet rows of another key; none of them: only INSERTs may
+/// change places.
 pub type Key = Vec<usize>;
 
 /// A command of one row.
@@ -44,7 +50,8 @@ struct Step {
     kind: Kind,
 }
 
-/// Where a key sorts, which is mostly the destination's own order. A key has one of them; different keys rarely share one.
+/// Where a key sorts, which is mostly the destination's own order. A key has one of them; different
+/// keys rarely share one.
 pub(super) type SortKey = (u64, u64);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,8 +64,9 @@ enum Kind {
     Delete,
 }
 
-/// The numbers of the commands to execute, in order; `None`: all of them as they are. `key` says by which columns the rows of
-/// a relation are told apart at the destination (by the bytes of their values), and `None` when its rows depend on others.
+/// The numbers of the commands to execute, in order; `None`: all of them as they are. `key` says by
+/// which columns the rows of a relation are told apart at the destination (by the bytes of their
+/// values), and `None` when its rows depend on others.
 pub fn net_effect(
     batch: &Batch,
     execution: Execution,

@@ -1,8 +1,9 @@
-//! The shape of a table at one moment: what a Relation message says, and what the catalogue said beside it.
+//! The shape of a table at one moment: what a Relation message says, and what the catalogue said
+//! beside it.
 //!
-//! A Relation message has names, type OIDs and the replica identity, but no attribute numbers, defaults, nullability,
-//! enum labels or primary key. Those are asked of the catalogue when a version is new, and are true *as of then*, which may be
-//! later than the rows that follow.
+//! A Relation message has names, type OIDs and the replica identity, but no attribute numbers,
+//! defaults, nullability, enum labels or primary key. Those are asked of the catalogue when a
+//! version is new, and are true *as of then*, which may be later than the rows that follow.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +62,8 @@ pub struct Relation {
     pub catalogue: Catalogue,
 }
 
-/// A relation version as the spool keeps it: the bytes that PostgreSQL sent, and the catalogue's answer.
+/// A relation version as the spool keeps it: the bytes that PostgreSQL sent, and the catalogue's
+/// answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelationRecord {
     /// The Relation frame, tag included, without a streamed transaction's xid.
@@ -74,7 +76,8 @@ pub struct RelationRecord {
 /// What `pg_catalog` said about a relation when its version was new (*as of then*).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalogue {
-    /// Whether the catalogue still knew the relation (it may have been dropped since its rows were written).
+    /// Whether the catalogue still knew the relation (it may have been dropped since its rows were
+    /// written).
     pub found: bool,
     /// The published columns that the catalogue knew, by name.
     pub columns: Vec<ColumnCatalogue>,
@@ -82,30 +85,36 @@ pub struct Catalogue {
     pub primary_key: Vec<String>,
     /// Every type used by a column that is not a plain built-in one, and the types these stand on.
     pub types: Vec<TypeInfo>,
-    /// `pg_relation_filenode`; 0 when unknown. Of a version that the spool keeps it is the first node of its line: a file that the
-    /// table got without a change of its shape (TRUNCATE, VACUUM FULL, CLUSTER) counts as that one.
+    /// `pg_relation_filenode`; 0 when unknown. Of a version that the spool keeps it is the first
+    /// node of its line: a file that the table got without a change of its shape (TRUNCATE, VACUUM
+    /// FULL, CLUSTER) counts as that one.
     pub file_node: u32,
-    /// About how many rows the table had before the first one was seen; `None`: none, as far as the source says.
+    /// About how many rows the table had before the first one was seen; `None`: none, as far as the
+    /// source says.
     pub estimated_rows: Option<u64>,
     /// A publication shows only some of its columns (a column list).
     #[serde(default)]
     pub column_list: bool,
-    /// Columns that are gone by now, and of which the rows that follow the version may still have had one.
+    /// Columns that are gone by now, and of which the rows that follow the version may still have
+    /// had one.
     #[serde(default)]
     pub dropped: Vec<DroppedColumn>,
-    /// Tells the version's message from others, when the answer named such columns: the same answer to another message may hide a
-    /// column that was dropped between the two and added again. Without any in `dropped`: the answer to that message turned
-    /// out to be true for its first row. The transaction's position, and how many messages the session had before; `None` otherwise.
+    /// Tells the version's message from others, when the answer named such columns: the same answer
+    /// to another message may hide a column that was dropped between the two and added again.
+    /// Without any in `dropped`: the answer to that message turned out to be true for its first
+    /// row. The transaction's position, and how many messages the session had before; `None`
+    /// otherwise.
     #[serde(default)]
     pub asked_for: Option<(Lsn, u64)>,
-    /// It was asked for a transaction that was prepared and not decided: what that did to the relation is not in the answer.
+    /// It was asked for a transaction that was prepared and not decided: what that did to the
+    /// relation is not in the answer.
     #[serde(default)]
     pub undecided: bool,
     /// The table was UNLOGGED (`relpersistence`): what is written to it then is not sent.
     #[serde(default)]
     pub unlogged: bool,
-    /// The entries of `pg_publication_rel`, `pg_publication_namespace` and `pg_publication` by which it is published: others mean
-    /// that it was taken out of the publication and added again.
+    /// The entries of `pg_publication_rel`, `pg_publication_namespace` and `pg_publication` by
+    /// which it is published: others mean that it was taken out of the publication and added again.
     #[serde(default)]
     pub published_by: Vec<u32>,
 }
@@ -115,8 +124,8 @@ pub struct Catalogue {
 pub struct DroppedColumn {
     /// Its `attnum`.
     pub attnum: i16,
-    /// The `attnum` of the columns that came later and are alike in length, alignment and modifier: under the same name they
-    /// cannot be told from it.
+    /// The `attnum` of the columns that came later and are alike in length, alignment and modifier:
+    /// under the same name they cannot be told from it.
     pub twins: Vec<i16>,
 }
 
@@ -129,20 +138,22 @@ pub struct ColumnCatalogue {
     pub attnum: i16,
     /// `NOT NULL`.
     pub not_null: bool,
-    /// The expression of `DEFAULT`, as `pg_get_expr` prints it; for an identity column `GENERATED AS IDENTITY`.
+    /// The expression of `DEFAULT`, as `pg_get_expr` prints it; for an identity column `GENERATED
+    /// AS IDENTITY`.
     pub default_expression: Option<String>,
     /// The value that rows older than the column have (`attmissingval`), as the type's text.
     pub missing_value: Option<String>,
     /// `GENERATED ALWAYS AS (…) STORED`.
     pub generated: bool,
-    /// The type at that moment: another one than the Relation message's means that the catalogue's answer is younger than a
-    /// change of the type. 0 when it was not asked for.
+    /// The type at that moment: another one than the Relation message's means that the catalogue's
+    /// answer is younger than a change of the type. 0 when it was not asked for.
     #[serde(default)]
     pub type_oid: u32,
     /// `atttypmod` at that moment.
     #[serde(default)]
     pub type_modifier: i32,
-    /// The transaction that last changed what the catalogue says of the column (`xmin`); 0 when it was not asked for.
+    /// The transaction that last changed what the catalogue says of the column (`xmin`); 0 when it
+    /// was not asked for.
     #[serde(default)]
     pub changed_by: u32,
 }
@@ -180,8 +191,8 @@ pub enum TypeKind {
 }
 
 impl Relation {
-    /// Decodes a Relation frame:
-    /// `'R' | oid u32 | schema cstr | name cstr | identity u8 | n u16 | n × (flags u8 | name cstr | type u32 | modifier i32)`.
+    /// Decodes a Relation frame: `'R' | oid u32 | schema cstr | name cstr | identity u8 | n u16 | n
+    /// × (flags u8 | name cstr | type u32 | modifier i32)`.
     ///
     /// # Errors
     ///

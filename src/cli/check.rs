@@ -169,7 +169,8 @@ fn destination(config: &Config) -> Vec<Finding> {
     }
 }
 
-/// The hosts of a list of brokers, of a URI, or of an ADO connection string (`server=tcp:host,port;…`).
+/// The hosts of a list of brokers, of a URI, or of an ADO connection string
+/// (`server=tcp:host,port;…`).
 fn addresses(uri: &str) -> Vec<String> {
     let server = uri.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;

@@ -24,8 +24,9 @@ not applied is deleted.";
 
 /// Forget a cursor that does not come back.
 ///
-/// The spool keeps every transaction until all cursors are past it, so a destination that was given up would keep it growing.
-/// `run` must be stopped; the cursor that `run` would use with the present settings is refused.
+/// The spool keeps every transaction until all cursors are past it, so a destination that was given
+/// up would keep it growing. `run` must be stopped; the cursor that `run` would use with the
+/// present settings is refused.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ForgetArguments {

@@ -10,7 +10,8 @@ use pg2any_lib::pipeline::Error as PipelineError;
 use pg2any_lib::source::SourceError;
 use pg2any_lib::spool::SpoolError;
 
-/// What the exit code says. The help and `docs/operating.md` have the same table; a test compares them.
+/// What the exit code says. The help and `docs/operating.md` have the same table; a test compares
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// It did what it was asked for.

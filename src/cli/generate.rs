@@ -11,8 +11,8 @@ use super::exit::{Code, Failure};
 
 /// Print the completions of a shell.
 ///
-/// bash: pg2any completions bash > /etc/bash_completion.d/pg2any; zsh: a file _pg2any in $fpath; fish:
-/// ~/.config/fish/completions/pg2any.fish
+/// bash: pg2any completions bash > /etc/bash_completion.d/pg2any; zsh: a file _pg2any in $fpath;
+/// fish: ~/.config/fish/completions/pg2any.fish
 #[derive(clap::Args)]
 pub struct CompletionArguments {
     /// Which shell.

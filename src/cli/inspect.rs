@@ -68,7 +68,8 @@ enum What {
     Cursors,
     /// The segments of the store.
     Segments,
-    /// The rows that the destination refused and that were set aside, with the cause (`pg2any replay` tries them again).
+    /// The rows that the destination refused and that were set aside, with the cause (`pg2any
+    /// replay` tries them again).
     DeadLetters {
         /// How many at most.
         #[arg(long, default_value_t = 20)]
@@ -111,8 +112,8 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     Ok(if damaged { Code::Damage } else { Code::Success })
 }
 
-/// Asks for what a page of the answer did not have, until there is as much as was wanted, and prints each as it comes: neither this
-/// process nor the one that answers holds more than one.
+/// Asks for what a page of the answer did not have, until there is as much as was wanted, and
+/// prints each as it comes: neither this process nor the one that answers holds more than one.
 fn print_pages(asker: &mut Asker, mut query: Query, json: bool) -> Result<(), Failure> {
     let mut first = true;
     loop {
@@ -151,7 +152,8 @@ fn print_pages(asker: &mut Asker, mut query: Query, json: bool) -> Result<(), Fa
     }
 }
 
-/// The question for the next page behind one with so many entries; `None` where there is as much as was wanted, or no more.
+/// The question for the next page behind one with so many entries; `None` where there is as much as
+/// was wanted, or no more.
 fn following(query: &Query, next: &Value, count: usize) -> Option<Query> {
     let left = |limit: usize| limit.checked_sub(count).filter(|left| *left > 0 && count > 0);
     match query {

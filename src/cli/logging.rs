@@ -5,8 +5,8 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tracing_subscriber::EnvFilter;
 
-/// What is logged when RUST_LOG does not say.
-/// The driver `tiberius` logs what the server answers as errors, also where the answer is expected; what matters is in our own lines.
+/// What is logged when RUST_LOG does not say. The driver `tiberius` logs what the server answers as
+/// errors, also where the answer is expected; what matters is in our own lines.
 const DEFAULT: &str = "info,fjall=warn,lsm_tree=warn,tiberius=off";
 
 /// Whether lines are JSON.
@@ -17,8 +17,8 @@ pub fn is_json() -> bool {
     JSON.load(Ordering::Relaxed)
 }
 
-/// Starts logging. A RUST_LOG that cannot be understood is told and replaced by the default: a typing error there is no
-/// reason not to replicate.
+/// Starts logging. A RUST_LOG that cannot be understood is told and replaced by the default: a
+/// typing error there is no reason not to replicate.
 pub fn start(format: LogFormat) {
     let asked = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
     let filter = asked.as_deref().map(EnvFilter::try_new);

@@ -1,7 +1,8 @@
 //! The command line: one file for each command.
 //!
-//! Every setting comes from the library's table ([`pg2any_lib::config::SETTINGS`]), so that help, flags and variables
-//! agree. A command returns a [`exit::Failure`]: what went wrong, what to try, and the exit code that scripts can rely on.
+//! Every setting comes from the library's table ([`pg2any_lib::config::SETTINGS`]), so that help,
+//! flags and variables agree. A command returns a [`exit::Failure`]: what went wrong, what to try,
+//! and the exit code that scripts can rely on.
 
 mod check;
 mod cursors;

@@ -1,7 +1,9 @@
-//! What `run` says of its progress beside the log: nothing while it keeps up, a line now and then while there is a backlog.
+//! What `run` says of its progress beside the log: nothing while it keeps up, a line now and then
+//! while there is a backlog.
 //!
-//! On a terminal it is one line that is drawn again in place, and goes away when there is nothing to say; the log's lines
-//! push it down. Elsewhere, and as JSON, it is a log line every [`LINES_EVERY`].
+//! On a terminal it is one line that is drawn again in place, and goes away when there is nothing
+//! to say; the log's lines push it down. Elsewhere, and as JSON, it is a log line every
+//! [`LINES_EVERY`].
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -23,7 +25,8 @@ const DRAWN_EVERY: Duration = Duration::from_secs(2);
 /// Whether the cursor stands behind a progress line.
 static DRAWN: AtomicBool = AtomicBool::new(false);
 
-/// Clears the progress line, if there is one: to be called before anything else is written to standard error.
+/// Clears the progress line, if there is one: to be called before anything else is written to
+/// standard error.
 pub fn clear() {
     if DRAWN.swap(false, Ordering::Relaxed) {
         let _ = std::io::stderr().write_all(b"\r\x1b[2K");

@@ -1,7 +1,8 @@
 //! JSON as text for people: what `inspect` shows without `--json`.
 //!
-//! Objects become lines of `name: value`, a list of objects a table. Numbers whose name ends in `bytes` are shown as
-//! sizes, those ending in `micros` as points in time or durations where their name says so.
+//! Objects become lines of `name: value`, a list of objects a table. Numbers whose name ends in
+//! `bytes` are shown as sizes, those ending in `micros` as points in time or durations where their
+//! name says so.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
@@ -11,7 +12,8 @@ use serde_json::{Map, Value};
 
 use super::exit::{Code, Failure};
 
-/// Prints an answer, or a part of one. Whoever stops reading early (`| head`) has seen what was wanted: `false`.
+/// Prints an answer, or a part of one. Whoever stops reading early (`| head`) has seen what was
+/// wanted: `false`.
 pub fn print(text: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -22,8 +24,8 @@ pub fn print(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// A page of a long answer as a part of one JSON object: what is in `list` comes page by page, and what else the first page has
-/// before it, the end of the last page behind it.
+/// A page of a long answer as a part of one JSON object: what is in `list` comes page by page, and
+/// what else the first page has before it, the end of the last page behind it.
 pub fn json_page(page: &Value, list: &str, next: &str, first: bool, last: bool) -> String {
     let (mut out, none) = (String::new(), Vec::new());
     if first {
@@ -245,7 +247,8 @@ fn scalar(name: &str, value: &Value) -> String {
     }
 }
 
-/// A replicated value may hold line ends and control characters, which must neither break a table nor steer a terminal.
+/// A replicated value may hold line ends and control characters, which must neither break a table
+/// nor steer a terminal.
 pub fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         if c.is_control() {

@@ -14,7 +14,8 @@ PostgreSQL has forgotten it already, `run` says so and stops.";
 
 /// Mend a spool whose journal was torn by a power failure.
 ///
-/// Copies the journals aside, then cuts the last one behind its last whole batch. Nothing else is changed.
+/// Copies the journals aside, then cuts the last one behind its last whole batch. Nothing else is
+/// changed.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Arguments {

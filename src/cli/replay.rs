@@ -19,8 +19,9 @@ Examples:
 
 /// Execute the rows that were set aside (`--on-refused-row set-aside`), once their cause is gone.
 ///
-/// Each row commits with a mark in the checkpoint, so that an interrupted replay does not write it twice. A row comes later than
-/// the source wrote it: what was written to the same key meanwhile may be overwritten. `run` must be stopped.
+/// Each row commits with a mark in the checkpoint, so that an interrupted replay does not write it
+/// twice. A row comes later than the source wrote it: what was written to the same key meanwhile
+/// may be overwritten. `run` must be stopped.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Arguments {

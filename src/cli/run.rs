@@ -22,8 +22,8 @@ SIGTERM or Ctrl-C ends it in good order within seconds; a second one ends it at 
 
 /// Follow the source until stopped.
 ///
-/// Receives the source's committed changes into the spool, and applies them to the destination. On the first run the slot
-/// is created; later runs go on where the last one ended, however it ended.
+/// Receives the source's committed changes into the spool, and applies them to the destination. On
+/// the first run the slot is created; later runs go on where the last one ended, however it ended.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
@@ -102,11 +102,12 @@ fn say_what_starts(config: &Config) {
     }
 }
 
-/// Signals that follow each other so closely are one request: `timeout`, and others, signal a process and then its group.
+/// Signals that follow each other so closely are one request: `timeout`, and others, signal a
+/// process and then its group.
 const ONE_REQUEST: Duration = Duration::from_millis(200);
 
-/// The first signal asks the pipeline to end, the second one ends the process: nothing that was acknowledged is lost by
-/// that, only sent again.
+/// The first signal asks the pipeline to end, the second one ends the process: nothing that was
+/// acknowledged is lost by that, only sent again.
 async fn end_on_signals(mut terminate: Signal, mut interrupt: Signal, cancellation: CancellationToken) {
     let mut first: Option<Instant> = None;
     loop {

@@ -1,8 +1,9 @@
 //! Keeps connection strings out of the process list.
 //!
-//! What is on a command line, every user of the machine can read for as long as the process runs. So a process that was
-//! given a connection string as a flag starts itself again, in place, with the flag's value in an environment variable
-//! (which only its owner can read). The process id stays the same.
+//! What is on a command line, every user of the machine can read for as long as the process runs.
+//! So a process that was given a connection string as a flag starts itself again, in place, with
+//! the flag's value in an environment variable (which only its owner can read). The process id
+//! stays the same.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -41,8 +42,9 @@ pub fn move_secrets_to_the_environment() -> Result<(), Failure> {
     .hint("Name them by CDC_SOURCE_CONNECTION_STRING and CDC_DEST_URI, or by --source-file and --dest-uri-file."))
 }
 
-/// The arguments that may be seen, and the variables for the others. A flag without a value, an empty one and one that is
-/// given together with its file stay where they are, for the parser to complain about.
+/// The arguments that may be seen, and the variables for the others. A flag without a value, an
+/// empty one and one that is given together with its file stay where they are, for the parser to
+/// complain about.
 fn split(arguments: impl Iterator<Item = OsString>) -> (Vec<OsString>, Vec<(&'static str, OsString)>) {
     let mut kept = Vec::new();
     let mut secrets: Vec<(&'static str, OsString)> = Vec::new();

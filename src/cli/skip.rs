@@ -23,8 +23,9 @@ A single change: run once with --split-limit 1, which applies the transaction up
 
 /// Leave out what the destination refuses for good.
 ///
-/// Moves the destination's checkpoint behind the next transaction (or the next command of one that is applied in part)
-/// without applying it. Only the next one can be skipped, so that nothing else is left out by mistake. `run` must be stopped.
+/// Moves the destination's checkpoint behind the next transaction (or the next command of one that
+/// is applied in part) without applying it. Only the next one can be skipped, so that nothing else
+/// is left out by mistake. `run` must be stopped.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Arguments {

@@ -33,7 +33,8 @@ pub struct CreateArguments {
     /// Export the snapshot at which the slot begins, and hold it until Ctrl-C.
     #[arg(long)]
     export_snapshot: bool,
-    /// Let PostgreSQL (17 and newer) carry the slot over to its standbys, so that a failover does not lose it.
+    /// Let PostgreSQL (17 and newer) carry the slot over to its standbys, so that a failover does
+    /// not lose it.
     #[arg(long)]
     failover: bool,
     #[command(flatten)]

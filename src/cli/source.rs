@@ -30,8 +30,9 @@ can be checked, and adopting passes no gap over: `run --accept-gap FROM..TO` doe
 
 /// Bind the data directory to the source as it is now.
 ///
-/// The spool remembers which cluster, database, slot and publications it was filled from, and `run` refuses others. This
-/// command, and nothing else, changes what it remembers. `run` must be stopped.
+/// The spool remembers which cluster, database, slot and publications it was filled from, and `run`
+/// refuses others. This command, and nothing else, changes what it remembers. `run` must be
+/// stopped.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct AdoptArguments {

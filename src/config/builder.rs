@@ -164,7 +164,8 @@ impl ConfigBuilder {
         self.config.further_destinations.push(destination);
     }
 
-    /// One of several destinations, beside the one that [`ConfigBuilder::destination_connection_string`] names, if any.
+    /// One of several destinations, beside the one that
+    /// [`ConfigBuilder::destination_connection_string`] names, if any.
     #[must_use]
     pub fn destination(mut self, name: &str, kind: DestinationType, connection_string: &str) -> Self {
         self.add_destination(name, kind, connection_string);
@@ -341,7 +342,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bytes of the filesystem that stay free: a journal and two segments at least, or 0 to let it run full.
+    /// Bytes of the filesystem that stay free: a journal and two segments at least, or 0 to let it
+    /// run full.
     #[must_use]
     pub fn disk_headroom(mut self, bytes: u64) -> Self {
         self.set_disk_headroom(bytes);

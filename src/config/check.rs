@@ -1,4 +1,5 @@
-//! Finds everything that is wrong with the settings, and what contradicts what, before anything is connected to.
+//! Finds everything that is wrong with the settings, and what contradicts what, before anything is
+//! connected to.
 
 use super::builder::ConfigBuilder;
 use super::{DestinationType, human_size};

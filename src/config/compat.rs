@@ -1,5 +1,5 @@
-//! Builder calls of the crate `pg2any_lib` 0.11, so that programs written for it compile. What still means something sets
-//! that; the rest becomes a warning, once for each call.
+//! Builder calls of the crate `pg2any_lib` 0.11, so that programs written for it compile. What
+//! still means something sets that; the rest becomes a warning, once for each call.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::builder::ConfigBuilder;
 use crate::destination::Destination;
 
-/// How a table was to be mapped. It is accepted and has no effect, as it had none in `pg2any_lib` 0.11; what a publication
-/// sends (tables, column lists, row filters) and [`ConfigBuilder::schema_mapping`] decide.
+/// How a table was to be mapped. It is accepted and has no effect, as it had none in `pg2any_lib`
+/// 0.11; what a publication sends (tables, column lists, row filters) and
+/// [`ConfigBuilder::schema_mapping`] decide.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TableMapping {
     /// The schema's name at the destination.
@@ -124,7 +125,8 @@ impl ConfigBuilder {
         self.data_directory(PathBuf::from(path.into()))
     }
 
-    /// A destination that needs nothing to be made: [`ConfigBuilder::custom_destination`] with its default.
+    /// A destination that needs nothing to be made: [`ConfigBuilder::custom_destination`] with its
+    /// default.
     #[must_use]
     pub fn use_destination<D: Destination + Default + 'static>(self) -> Self {
         self.custom_destination(|_| D::default())

@@ -63,7 +63,8 @@ const KAFKA_PROPERTIES: &[(&str, &str)] = &[
     ("CDC_KAFKA_METADATA_REFRESH_INTERVAL_MS", "topic.metadata.refresh.interval.ms"),
 ];
 
-/// Puts a configuration together from flags (by their name without dashes) and environment variables; a flag wins.
+/// Puts a configuration together from flags (by their name without dashes) and environment
+/// variables; a flag wins.
 ///
 /// # Errors
 ///

@@ -1,10 +1,13 @@
-//! What a user can set, by flag, by environment variable or by builder call, and the check that it makes sense.
+//! What a user can set, by flag, by environment variable or by builder call, and the check that it
+//! makes sense.
 //!
-//! * One table ([`SETTINGS`]) names each setting once: flag, variable, builder call, default, meaning. The command line's
-//!   help, the environment and `docs/settings.md` come from it or are checked against it.
+//! * One table ([`SETTINGS`]) names each setting once: flag, variable, builder call, default,
+//!   meaning. The command line's help, the environment and `docs/settings.md` come from it or are
+//!   checked against it.
 //! * A flag wins over a variable. A variable that is set to nothing counts as not set.
-//! * Everything that is wrong is reported at once ([`ConfigError`]), before anything is connected to. What is merely odd
-//!   (an unknown variable, one that an older program needed) becomes a warning in [`Config::warnings`].
+//! * Everything that is wrong is reported at once ([`ConfigError`]), before anything is connected
+//!   to. What is merely odd (an unknown variable, one that an older program needed) becomes a
+//!   warning in [`Config::warnings`].
 //! * Connection strings are [`Secret`]s: they print without their passwords.
 
 mod builder;
@@ -167,7 +170,8 @@ pub struct Config {
     pub batch_transactions: u64,
     /// Commands in one destination transaction at most (a larger source transaction stays whole).
     pub batch_commands: u64,
-    /// Bytes of changes in one destination transaction at most (a larger source transaction stays whole).
+    /// Bytes of changes in one destination transaction at most (a larger source transaction stays
+    /// whole).
     pub batch_bytes: u64,
     /// Commands after which one source transaction is committed in parts; `None`: never.
     pub split_limit: Option<u64>,
@@ -183,7 +187,8 @@ pub struct Config {
     pub metrics_required: bool,
     /// How log lines are written.
     pub log_format: LogFormat,
-    /// The settings that were given and differ from the default, as flag and value; values that may hold a password are left out.
+    /// The settings that were given and differ from the default, as flag and value; values that may
+    /// hold a password are left out.
     pub given: Vec<(&'static str, String)>,
     /// What is odd about the settings without being wrong: to be logged once.
     pub warnings: Vec<String>,
@@ -214,7 +219,8 @@ impl Config {
         }
     }
 
-    /// These settings once for each destination, with its name, type and connection string in the places of the first one.
+    /// These settings once for each destination, with its name, type and connection string in the
+    /// places of the first one.
     #[must_use]
     pub fn each_destination(&self) -> Vec<Self> {
         let further = self.further_destinations.iter().map(|destination| Self {
@@ -227,7 +233,8 @@ impl Config {
         std::iter::once(self.clone()).chain(further).collect()
     }
 
-    /// The destination's connection string; for SQLite the bare path, whether it was written with a scheme or without.
+    /// The destination's connection string; for SQLite the bare path, whether it was written with a
+    /// scheme or without.
     fn destination_uri(&self) -> &str {
         let uri = self.destination_connection_string.expose();
         if self.destination_type != DestinationType::SQLite || self.custom_destination.is_some() {

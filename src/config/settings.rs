@@ -24,8 +24,8 @@ pub enum Audience {
 pub enum Form {
     /// `--name VALUE`.
     Value(&'static str),
-    /// `--name VALUE`, where the value may hold a password; `--name-file PATH` and the variable with `_FILE` read it from
-    /// a file.
+    /// `--name VALUE`, where the value may hold a password; `--name-file PATH` and the variable
+    /// with `_FILE` read it from a file.
     Secret {
         /// The value's name in the help.
         value: &'static str,

@@ -1,9 +1,12 @@
-//! What a checkpoint says, and whether the writer that takes it may have it: the same for every destination.
+//! What a checkpoint says, and whether the writer that takes it may have it: the same for every
+//! destination.
 //!
-//! A destination of tables keeps it as `_pg2any_checkpoint(name, epoch, source, commit_end_lsn, command_index, digest)`, one line a
-//! cursor. `commit_end_lsn` is printed as PostgreSQL prints it; `command_index` is NULL when the whole transaction is there.
+//! A destination of tables keeps it as `_pg2any_checkpoint(name, epoch, source, commit_end_lsn,
+//! command_index, digest)`, one line a cursor. `commit_end_lsn` is printed as PostgreSQL prints it;
+//! `command_index` is NULL when the whole transaction is there.
 //!
-//! Covered by: the tests of each destination, `it::operation::a_second_writer_at_the_destination_fences_the_first`.
+//! Covered by: the tests of each destination,
+//! `it::operation::a_second_writer_at_the_destination_fences_the_first`.
 
 use super::{DestinationError, Options};
 use crate::position::{CommandIndex, ParsePositionError, Position};
@@ -11,13 +14,16 @@ use crate::position::{CommandIndex, ParsePositionError, Position};
 /// What a destination holds of a pipeline: how far it came, and who may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Up to and including which command everything is in the destination; `None` when this cursor never wrote.
+    /// Up to and including which command everything is in the destination; `None` when this cursor
+    /// never wrote.
     pub position: Option<Position>,
-    /// A hash of the transaction's commands up to a position inside it, if the writer gave one to [`Destination::commit`].
+    /// A hash of the transaction's commands up to a position inside it, if the writer gave one to
+    /// [`Destination::commit`].
     pub digest: Option<u64>,
     /// Raised by every writer that takes the checkpoint; a writer with an older epoch is fenced.
     pub epoch: u64,
-    /// Which source the checkpoint belongs to ([`Options::source`] of the writer that made it); `None` when it never wrote.
+    /// Which source the checkpoint belongs to ([`Options::source`] of the writer that made it);
+    /// `None` when it never wrote.
     pub source: Option<String>,
 }
 
@@ -32,9 +38,9 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The checkpoint as the next writer takes it: under the next epoch, for the present source. `ours` is the last epoch that this
-    /// process may have written, and becomes this one before it is: the answer to a COMMIT can be lost. `place` is where the line is
-    /// ("the SQLite file").
+    /// The checkpoint as the next writer takes it: under the next epoch, for the present source.
+    /// `ours` is the last epoch that this process may have written, and becomes this one before it
+    /// is: the answer to a COMMIT can be lost. `place` is where the line is ("the SQLite file").
     pub fn take(self, options: &Options, ours: &mut Option<u64>, place: &str) -> Result<Checkpoint, DestinationError> {
         let cursor = &options.cursor;
         if let Some(ours) = ours.filter(|ours| self.epoch > *ours) {

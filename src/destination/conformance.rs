@@ -1,7 +1,8 @@
 //! What every destination promises, as checks that any implementation of the contract runs.
 //!
-//! A [`Subject`] says how one is made and what its tables hold; [`check_all`] does the rest: the checkpoint and its fence, what is
-//! committed and what is not, rows in both kinds of [`Execution`], schema changes, failures that name what failed.
+//! A [`Subject`] says how one is made and what its tables hold; [`check_all`] does the rest: the
+//! checkpoint and its fence, what is committed and what is not, rows in both kinds of
+//! [`Execution`], schema changes, failures that name what failed.
 
 use std::sync::Arc;
 
@@ -26,7 +27,8 @@ pub trait Subject {
         true
     }
 
-    /// The rows of a table in the place of these options: its columns in order, with `|` between them; sorted.
+    /// The rows of a table in the place of these options: its columns in order, with `|` between
+    /// them; sorted.
     fn rows(&self, options: &Options, table: &str) -> Vec<String>;
 }
 
@@ -269,7 +271,8 @@ async fn many_changes_of_few_rows_have_their_net_effect(run: &mut Run<'_>, execu
     run.assert_rows(&expected.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// So many that a destination takes another way than for few, which must not be refused and taken row by row after all.
+/// So many that a destination takes another way than for few, which must not be refused and taken
+/// row by row after all.
 async fn many_rows_come_change_and_go_at_once(run: &mut Run<'_>) {
     const ROWS: usize = 300;
     let (t, long) = (t(), "x".repeat(40_000));

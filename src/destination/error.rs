@@ -1,4 +1,5 @@
-//! What can go wrong at a destination: the error says what failed, its [`FailureKind`] what follows from it.
+//! What can go wrong at a destination: the error says what failed, its [`FailureKind`] what follows
+//! from it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,9 +9,11 @@ use crate::position::Position;
 /// What the applier does about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// Nothing was committed: run the same batch again (a lock, a deadlock, a full disk that may be emptied).
+    /// Nothing was committed: run the same batch again (a lock, a deadlock, a full disk that may be
+    /// emptied).
     Retry,
-    /// The connection is gone and the outcome of a commit is unknown: connect, look at the checkpoint, go on from there.
+    /// The connection is gone and the outcome of a commit is unknown: connect, look at the
+    /// checkpoint, go on from there.
     Reconnect,
     /// Another writer has taken the checkpoint: stop, it is not ours any more.
     Fenced,

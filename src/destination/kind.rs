@@ -1,4 +1,5 @@
-//! Every destination that pg2any knows, in one place: what it is called, which URIs are its own, how it is made.
+//! Every destination that pg2any knows, in one place: what it is called, which URIs are its own,
+//! how it is made.
 
 use super::{Destination, Options};
 

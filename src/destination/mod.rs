@@ -1,8 +1,9 @@
 //! The contract between the applier and a database that changes are written to.
 //!
-//! A destination executes commands in the order in which it gets them, and commits them **together with the checkpoint**
-//! in one transaction of its own: that is what makes a command take effect exactly once. It knows nothing of the spool
-//! or of PostgreSQL's protocol; the applier knows nothing of SQL.
+//! A destination executes commands in the order in which it gets them, and commits them **together
+//! with the checkpoint** in one transaction of its own: that is what makes a command take effect
+//! exactly once. It knows nothing of the spool or of PostgreSQL's protocol; the applier knows
+//! nothing of SQL.
 //!
 //! What happens when, between two commits:
 //!
@@ -11,8 +12,8 @@
 //!                              any failure, or rollback() ─▶ nothing of it happened
 //! ```
 //!
-//! The applier may call `execute` long before it may call `commit` (a big transaction is executed while it is received),
-//! and may call `rollback` in between.
+//! The applier may call `execute` long before it may call `commit` (a big transaction is executed
+//! while it is received), and may call `rollback` in between.
 
 // What several destinations of tables share is in part unused in a build with one of them, or none.
 #[cfg_attr(not(all(feature = "mysql", feature = "sqlite")), allow(dead_code, unused_imports))]
@@ -53,7 +54,8 @@ use crate::metrics::{Metrics, Number};
 use crate::position::Position;
 use crate::secret::Secret;
 
-/// How much the applier gathers before it calls [`Destination::execute`]: whichever is reached first.
+/// How much the applier gathers before it calls [`Destination::execute`]: whichever is reached
+/// first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchSize {
     /// Bytes of frames.
@@ -62,23 +64,24 @@ pub struct BatchSize {
     pub commands: usize,
 }
 
-/// What a destination can do, so that the applier plans what it can execute. The default is a database whose transactions may
-/// be long and large.
+/// What a destination can do, so that the applier plans what it can execute. The default is a
+/// database whose transactions may be long and large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// How long a transaction may be held open without harm for a source transaction that has not committed yet and sends
-    /// nothing. Zero: nothing is executed before its COMMIT is there.
+    /// How long a transaction may be held open without harm for a source transaction that has not
+    /// committed yet and sends nothing. Zero: nothing is executed before its COMMIT is there.
     pub held_open: Duration,
-    /// How long a transaction may stay open (Kafka: the broker aborts an older one). A source transaction that takes
-    /// longer is committed in parts.
+    /// How long a transaction may stay open (Kafka: the broker aborts an older one). A source
+    /// transaction that takes longer is committed in parts.
     pub longest_transaction: Option<Duration>,
     /// How many commands a transaction may have. A larger source transaction is committed in parts.
     pub largest_transaction: Option<u64>,
-    /// The preferred batch. Many small transactions share one, so it is as large as memory allows: the more a batch holds the
-    /// fewer of its rows are written twice (see [`Batch::groups`]).
+    /// The preferred batch. Many small transactions share one, so it is as large as memory allows:
+    /// the more a batch holds the fewer of its rows are written twice (see [`Batch::groups`]).
     pub batch: BatchSize,
-    /// The preferred batch inside a source transaction with more commands than this batch holds. Its rows mostly lie side by
-    /// side, so a batch is large enough when it amortises a call, and the destination works while the rest is received.
+    /// The preferred batch inside a source transaction with more commands than this batch holds.
+    /// Its rows mostly lie side by side, so a batch is large enough when it amortises a call, and
+    /// the destination works while the rest is received.
     pub batch_in_large: BatchSize,
 }
 
@@ -99,7 +102,8 @@ impl Default for Capabilities {
 pub enum Prepared {
     /// The destination is fit for the rows.
     Ready,
-    /// Nothing yet: what has to be done commits, so what was executed has to be committed before, with its own position.
+    /// Nothing yet: what has to be done commits, so what was executed has to be committed before,
+    /// with its own position.
     CommitFirst,
 }
 
@@ -127,8 +131,9 @@ pub enum OnDroppedColumn {
     Drop,
 }
 
-/// What to do when a column's type changed by a cast that keeps every value, and PostgreSQL wrote the rows anew (`int` to
-/// `bigint`, `numeric(8,2)` to `numeric(10,4)`): neither the stream nor the catalogue says whether a `USING` made other values.
+/// What to do when a column's type changed by a cast that keeps every value, and PostgreSQL wrote
+/// the rows anew (`int` to `bigint`, `numeric(8,2)` to `numeric(10,4)`): neither the stream nor the
+/// catalogue says whether a `USING` made other values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OnRewrite {
     /// Follow the cast, and warn.
@@ -155,10 +160,11 @@ pub struct Options {
     pub uri: Secret,
     /// The cursor's name, the checkpoint's key.
     pub cursor: String,
-    /// Names the source (`system identifier/database/slot`); kept beside the checkpoint and compared at connect.
+    /// Names the source (`system identifier/database/slot`); kept beside the checkpoint and
+    /// compared at connect.
     pub source: Option<String>,
-    /// What the source was named before `pg2any source adopt`: a checkpoint of one of these is ours, and is given the present
-    /// name in the transaction that takes it.
+    /// What the source was named before `pg2any source adopt`: a checkpoint of one of these is
+    /// ours, and is given the present name in the transaction that takes it.
     pub former_sources: Vec<String>,
     /// Which PostgreSQL schema becomes which schema or database of the destination.
     pub schema_mapping: SchemaMapping,
@@ -174,8 +180,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Limit for one row statement; never for a COMMIT, DDL or bulk load.
     pub query_timeout: Duration,
-    /// Whether foreign keys and triggers of the destination stay in force for replicated rows (default: no, as in a
-    /// native subscription).
+    /// Whether foreign keys and triggers of the destination stay in force for replicated rows
+    /// (default: no, as in a native subscription).
     pub enforce_constraints: bool,
     /// What only Kafka has to be told.
     pub kafka: kafka::KafkaSettings,
@@ -230,8 +236,8 @@ impl Options {
         }
     }
 
-    /// What takes the place of a value that the column cannot hold: `None` nothing, so that it is refused; `Some(None)` NULL. It is
-    /// counted.
+    /// What takes the place of a value that the column cannot hold: `None` nothing, so that it is
+    /// refused; `Some(None)` NULL. It is counted.
     #[cfg(any(feature = "mysql", feature = "sqlserver"))]
     pub(crate) fn in_place_of_unfit<T>(&self, nearest: Option<T>) -> Option<Option<T>> {
         match (self.unrepresentable, nearest) {
@@ -259,37 +265,41 @@ impl Options {
 
 /// A database that changes are written to.
 ///
-/// Called by one task, one call at a time. An implementation may block its thread: the applier has one of its own. A call
-/// that stands still is dropped (`--stall-timeout`), and [`Destination::connect`] comes next; one that is long and works says so by
-/// raising [`Options::steps`].
+/// Called by one task, one call at a time. An implementation may block its thread: the applier has
+/// one of its own. A call that stands still is dropped (`--stall-timeout`), and
+/// [`Destination::connect`] comes next; one that is long and works says so by raising
+/// [`Options::steps`].
 #[async_trait]
 pub trait Destination: Send {
     /// What it can do; asked again after each [`Destination::connect`].
     fn capabilities(&self) -> Capabilities;
 
-    /// Connects (again), takes the checkpoint by raising its epoch, and says what it holds. Whatever an earlier
-    /// connection left open is rolled back.
+    /// Connects (again), takes the checkpoint by raising its epoch, and says what it holds.
+    /// Whatever an earlier connection left open is rolled back.
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError>;
 
-    /// Names the source ([`Options::source`]), which on a first run is known only after [`Destination::connect`]; the next
-    /// commit writes it beside the checkpoint.
+    /// Names the source ([`Options::source`]), which on a first run is known only after
+    /// [`Destination::connect`]; the next commit writes it beside the checkpoint.
     fn bind(&mut self, source: String);
 
-    /// Makes the destination fit for rows of these relation versions: creates what is missing, follows what changed
-    /// since the version it knew. Idempotent, and cheap when nothing changed. Called before the first row that needs a version;
-    /// every batch that follows has this version of the relation and no other.
+    /// Makes the destination fit for rows of these relation versions: creates what is missing,
+    /// follows what changed since the version it knew. Idempotent, and cheap when nothing changed.
+    /// Called before the first row that needs a version; every batch that follows has this version
+    /// of the relation and no other.
     ///
-    /// Where a schema change commits (MySQL) and something was executed since the last commit, it answers
-    /// [`Prepared::CommitFirst`] and has done nothing: the applier commits up to the command before, and asks again.
+    /// Where a schema change commits (MySQL) and something was executed since the last commit, it
+    /// answers [`Prepared::CommitFirst`] and has done nothing: the applier commits up to the
+    /// command before, and asks again.
     async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<Prepared, DestinationError>;
 
-    /// Executes commands inside the open transaction, and opens one when there is none. After a failure the transaction
-    /// is as good as rolled back; the applier calls [`Destination::rollback`] or [`Destination::connect`] next.
+    /// Executes commands inside the open transaction, and opens one when there is none. After a
+    /// failure the transaction is as good as rolled back; the applier calls
+    /// [`Destination::rollback`] or [`Destination::connect`] next.
     async fn execute(&mut self, batch: &Batch, execution: Execution) -> Result<(), DestinationError>;
 
-    /// Writes the checkpoint and commits, all or nothing. `previous` is what the checkpoint must hold
-    /// ([`FailureKind::Fenced`] when it does not). Without an open transaction the checkpoint alone is moved. `digest` is kept
-    /// beside the position.
+    /// Writes the checkpoint and commits, all or nothing. `previous` is what the checkpoint must
+    /// hold ([`FailureKind::Fenced`] when it does not). Without an open transaction the checkpoint
+    /// alone is moved. `digest` is kept beside the position.
     async fn commit(
         &mut self,
         previous: Option<Position>,
@@ -297,7 +307,8 @@ pub trait Destination: Send {
         digest: Option<u64>,
     ) -> Result<(), DestinationError>;
 
-    /// Whether it is still the one that was connected to; asked while nothing waits. To be answered at once.
+    /// Whether it is still the one that was connected to; asked while nothing waits. To be answered
+    /// at once.
     async fn check(&mut self) -> Result<(), DestinationError> {
         Ok(())
     }

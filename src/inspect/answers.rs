@@ -30,8 +30,8 @@ pub(super) fn answer_live(inspector: &Inspector, monitor: &Monitor, query: &Quer
     Ok(answer)
 }
 
-/// Answers from a data directory on which no process runs, and changes nothing in it. What is looked at stays as it was at the first
-/// question, for as long as the caller keeps the inspector.
+/// Answers from a data directory on which no process runs, and changes nothing in it. What is
+/// looked at stays as it was at the first question, for as long as the caller keeps the inspector.
 ///
 /// # Errors
 ///

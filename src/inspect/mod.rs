@@ -1,11 +1,13 @@
-//! Looking into a running pipeline: a socket in the data directory, one JSON line for a question, one for its answer.
+//! Looking into a running pipeline: a socket in the data directory, one JSON line for a question,
+//! one for its answer.
 //!
-//! One process holds the spool's lock and there is no read-only way in, so the process that runs answers for itself. The
-//! socket is `inspect.sock`, born with mode 0600 (the mode is set before it has a name), so whoever may read the
-//! directory as its owner may ask, and nobody else. Nothing that can be asked changes anything.
+//! One process holds the spool's lock and there is no read-only way in, so the process that runs
+//! answers for itself. The socket is `inspect.sock`, born with mode 0600 (the mode is set before it
+//! has a name), so whoever may read the directory as its owner may ask, and nobody else. Nothing
+//! that can be asked changes anything.
 //!
-//! A socket's address holds about 100 bytes of path, less than many a data directory: the directory is opened and the
-//! socket is addressed through its descriptor, `/proc/self/fd/<n>/inspect.sock`.
+//! A socket's address holds about 100 bytes of path, less than many a data directory: the directory
+//! is opened and the socket is addressed through its descriptor, `/proc/self/fd/<n>/inspect.sock`.
 
 mod answers;
 mod serve;
@@ -26,7 +28,8 @@ pub use socket::{Asked, ask, listen};
 #[serde(tag = "query", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Query {
-    /// How the running pipeline is: a [`Snapshot`](crate::monitor::Snapshot), `null` where none runs.
+    /// How the running pipeline is: a [`Snapshot`](crate::monitor::Snapshot), `null` where none
+    /// runs.
     Status,
     /// What is received, pending, applied and how far.
     Summary,

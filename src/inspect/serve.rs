@@ -12,9 +12,11 @@ use crate::monitor::Monitor;
 use crate::spool::Spool;
 use crate::spool::inspection::Inspector;
 
-/// Answers questions about this spool, on a thread of its own, until `shutdown`; the receiver resolves when it has ended.
+/// Answers questions about this spool, on a thread of its own, until `shutdown`; the receiver
+/// resolves when it has ended.
 ///
-/// That it cannot be asked is no reason not to replicate: a failure is logged and ends the answering alone.
+/// That it cannot be asked is no reason not to replicate: a failure is logged and ends the
+/// answering alone.
 #[must_use]
 pub(crate) fn start(
     spool: &Spool,

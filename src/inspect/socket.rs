@@ -21,8 +21,8 @@ const LONGEST_QUESTION: u64 = 64 * 1024;
 /// People and a monitoring script ask; more at a time would only take memory from the pipeline.
 const ASKERS: usize = 8;
 
-/// A name for a file in a directory that fits into a socket's address however deep the directory is. The file keeps the
-/// directory open, and the name valid.
+/// A name for a file in a directory that fits into a socket's address however deep the directory
+/// is. The file keeps the directory open, and the name valid.
 fn short_path(directory: &Path) -> io::Result<(File, PathBuf)> {
     let handle =
         File::from(rustix::fs::open(directory, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
@@ -36,8 +36,9 @@ fn short_path(directory: &Path) -> io::Result<(File, PathBuf)> {
     Ok((handle, path))
 }
 
-/// Takes questions at the directory's socket until `shutdown`, and removes the socket then. The caller holds the spool's
-/// lock: a socket that is there already was left by a process that was killed.
+/// Takes questions at the directory's socket until `shutdown`, and removes the socket then. The
+/// caller holds the spool's lock: a socket that is there already was left by a process that was
+/// killed.
 ///
 /// # Errors
 ///
@@ -83,7 +84,8 @@ where
     Ok(())
 }
 
-/// The mode is set on the nameless socket, so that there is no moment in which others could connect.
+/// The mode is set on the nameless socket, so that there is no moment in which others could
+/// connect.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     let socket = UnixSocket::new_stream()?;
     let owner_only = Mode::RUSR | Mode::WUSR;
@@ -109,8 +111,9 @@ where
         let reply = match serde_json::from_str::<Query>(&line) {
             Ok(query) => {
                 let answer = Arc::clone(&answer);
-                // Answers read from disk; the pipeline's own tasks must not wait for that. A thread of its own, so
-                // that a long verification does not hold up the end of the process either.
+                // Answers read from disk; the pipeline's own tasks must not wait for that. A thread
+                // of its own, so that a long verification does not hold up the end of the process
+                // either.
                 let (sender, receiver) = tokio::sync::oneshot::channel();
                 let spawned = std::thread::Builder::new().name("inspect".to_owned()).spawn(move || {
                     let _ = sender.send(answer(query));

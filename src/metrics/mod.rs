@@ -1,5 +1,6 @@
-//! The pipeline's numbers: plain atomics that every part raises, and that `inspect` and `monitor` read. What they mean
-//! together (lag, rates, readiness), and their names for Prometheus, are in `monitor`.
+//! The pipeline's numbers: plain atomics that every part raises, and that `inspect` and `monitor`
+//! read. What they mean together (lag, rates, readiness), and their names for Prometheus, are in
+//! `monitor`.
 
 mod failures;
 mod number;

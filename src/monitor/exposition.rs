@@ -1,4 +1,5 @@
-//! A snapshot in Prometheus's text format. The engine's own numbers are the only bookkeeping; the crate `prometheus` writes the format.
+//! A snapshot in Prometheus's text format. The engine's own numbers are the only bookkeeping; the
+//! crate `prometheus` writes the format.
 
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, MetricFamily, MetricType};

@@ -8,8 +8,9 @@
 //! | `/health` | 200 while the process lives |
 //! | `/ready` | 200 while it makes progress or has nothing to do, else 503; JSON with the reasons |
 //!
-//! It has no authentication and shows names of tables, and values of keys in errors: it listens on loopback unless told otherwise.
-//! A slow or odd client costs one connection of [`CONNECTIONS`] for [`PATIENCE`] at most; headers are bounded by the HTTP library.
+//! It has no authentication and shows names of tables, and values of keys in errors: it listens on
+//! loopback unless told otherwise. A slow or odd client costs one connection of [`CONNECTIONS`] for
+//! [`PATIENCE`] at most; headers are bounded by the HTTP library.
 //!
 //! Covered by: `it::observe`.
 

@@ -1,13 +1,15 @@
 //! What a running pipeline says of itself: how far it is, how fast, whether it is well.
 //!
-//! Nothing is counted here. A [`Snapshot`] is made from what the parts know (the spool's positions, the source's
-//! [`Status`](crate::progress::Status), the appliers' checkpoints and activities, the [`Metrics`]); only rates and the lag of the
-//! last minutes need a memory, one sample a second (`samples.rs`). One thread takes the samples and, with the feature
-//! `metrics`, answers HTTP: `/metrics` for Prometheus, `/health`, `/ready`, `/status.json` and the status page at `/`. The socket
-//! in the data directory answers `pg2any status` with the same snapshot.
+//! Nothing is counted here. A [`Snapshot`] is made from what the parts know (the spool's positions,
+//! the source's [`Status`](crate::progress::Status), the appliers' checkpoints and activities, the
+//! [`Metrics`]); only rates and the lag of the last minutes need a memory, one sample a second
+//! (`samples.rs`). One thread takes the samples and, with the feature `metrics`, answers HTTP:
+//! `/metrics` for Prometheus, `/health`, `/ready`, `/status.json` and the status page at `/`. The
+//! socket in the data directory answers `pg2any status` with the same snapshot.
 //!
-//! *Lag* is the age of the oldest commit that the spool has and the destination has not; 0 when there is none. It says nothing of
-//! what the source has not sent, so it is to be read together with the connection's state and the bytes behind.
+//! *Lag* is the age of the oldest commit that the spool has and the destination has not; 0 when
+//! there is none. It says nothing of what the source has not sent, so it is to be read together
+//! with the connection's state and the bytes behind.
 //!
 //! Covered by: `it::observe`.
 
@@ -231,8 +233,9 @@ impl Monitor {
     }
 }
 
-/// Takes samples until `shutdown`, publishes each, and answers HTTP; on a thread of its own. The receiver resolves when it has ended.
-/// That nobody can look is no reason not to replicate: a failure is logged and ends this thread alone.
+/// Takes samples until `shutdown`, publishes each, and answers HTTP; on a thread of its own. The
+/// receiver resolves when it has ended. That nobody can look is no reason not to replicate: a
+/// failure is logged and ends this thread alone.
 pub(crate) fn start(
     monitor: Arc<Monitor>,
     listener: Option<std::net::TcpListener>,

@@ -1,6 +1,8 @@
-//! Every metric's name, type, labels and meaning, in one place. Labels take few values, all known here.
+//! Every metric's name, type, labels and meaning, in one place. Labels take few values, all known
+//! here.
 //!
-//! `docs/metrics.md` has the same table, and no alert rule or dashboard names another metric: tests compare.
+//! `docs/metrics.md` has the same table, and no alert rule or dashboard names another metric: tests
+//! compare.
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

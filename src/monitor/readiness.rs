@@ -1,8 +1,8 @@
-//! Whether a pipeline is well: bytes move when there are bytes to move. What keeps them from moving is a reason with a code, for
-//! programs, and a text, for people.
+//! Whether a pipeline is well: bytes move when there are bytes to move. What keeps them from moving
+//! is a reason with a code, for programs, and a text, for people.
 //!
-//! A failure that is tried again for ever is *not* ready: replication stands still until somebody acts. A backlog that is worked off
-//! is ready: it is what the lag is for.
+//! A failure that is tried again for ever is *not* ready: replication stands still until somebody
+//! acts. A backlog that is worked off is ready: it is what the lag is for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use crate::metrics::Component;
 /// From here on what waits is a backlog.
 pub const BEHIND_SECONDS: f64 = 2.0;
 
-/// Fills in state, reasons and readiness. At these cursors nothing was applied for so long, although something waits.
+/// Fills in state, reasons and readiness. At these cursors nothing was applied for so long,
+/// although something waits.
 pub(super) fn judge(snapshot: &mut Snapshot, still: &BTreeMap<String, Duration>, stall_timeout: Duration) {
     let reasons = reasons(snapshot, still, stall_timeout);
     snapshot.ready = reasons.is_empty();

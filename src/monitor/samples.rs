@@ -1,4 +1,5 @@
-//! A memory of some minutes, one sample a second: rates, the lag's course, and since when nothing moves.
+//! A memory of some minutes, one sample a second: rates, the lag's course, and since when nothing
+//! moves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -71,7 +72,8 @@ impl Samples {
         self.samples.push_back(sample);
     }
 
-    /// For how long nothing has been applied at a destination, by its cursor, although something waits.
+    /// For how long nothing has been applied at a destination, by its cursor, although something
+    /// waits.
     pub(super) fn still(&self, now: Instant) -> BTreeMap<String, Duration> {
         let still = self
             .destinations

@@ -1,5 +1,6 @@
-//! What is known of a pipeline at one moment. As JSON this is what `/status.json`, `pg2any status --json` and the status page read;
-//! names and meanings are described in `docs/json.md` and stay: fields are added, never renamed.
+//! What is known of a pipeline at one moment. As JSON this is what `/status.json`, `pg2any status
+//! --json` and the status page read; names and meanings are described in `docs/json.md` and stay:
+//! fields are added, never renamed.
 
 use std::path::PathBuf;
 
@@ -26,7 +27,8 @@ pub struct Snapshot {
     pub state: State,
     /// Why it is not ready.
     pub reasons: Vec<Reason>,
-    /// The age of the oldest commit in the spool that is not at every destination; 0 when there is none.
+    /// The age of the oldest commit in the spool that is not at every destination; 0 when there is
+    /// none.
     pub lag_seconds: f64,
     /// When that one committed.
     pub oldest_waiting_commit: Option<PgTimestamp>,
@@ -182,7 +184,8 @@ impl Snapshot {
         self.destinations.iter().map(|view| view.waiting_transactions).max().unwrap_or_default()
     }
 
-    /// WAL bytes that the destination is behind the source's end, as far as known. It holds what is of no interest, too.
+    /// WAL bytes that the destination is behind the source's end, as far as known. It holds what is
+    /// of no interest, too.
     #[must_use]
     pub const fn behind_bytes(&self) -> u64 {
         self.source.end.0.saturating_sub(self.applied.0)
@@ -229,8 +232,8 @@ impl State {
 /// Why a pipeline is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// One of a few words: `starting`, `source_disconnected`, `destination_unavailable`, `spool_full`, `apply_stalled`,
-    /// `slot_lost`.
+    /// One of a few words: `starting`, `source_disconnected`, `destination_unavailable`,
+    /// `spool_full`, `apply_stalled`, `slot_lost`.
     pub code: String,
     /// What is wrong.
     pub message: String,

@@ -1,8 +1,10 @@
-//! A gap that somebody accepts, by naming the two positions of the refusal (`--accept-gap FROM..TO`).
+//! A gap that somebody accepts, by naming the two positions of the refusal (`--accept-gap
+//! FROM..TO`).
 //!
-//! Only the gap with exactly these positions is passed over, so a setting that stays where it was written accepts no later
-//! one. It is recorded in the spool before the spool's end moves. Only a slot that is ahead can be accepted: what lies in
-//! between is known not to come. Everything else means another history.
+//! Only the gap with exactly these positions is passed over, so a setting that stays where it was
+//! written accepts no later one. It is recorded in the spool before the spool's end moves. Only a
+//! slot that is ahead can be accepted: what lies in between is known not to come. Everything else
+//! means another history.
 //!
 //! Broken, `it::gaps::a_gap_is_accepted_by_its_two_positions_only_and_stays_visible` fails.
 

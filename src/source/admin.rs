@@ -20,12 +20,14 @@ use crate::spool::{SourceIdentity, Spool};
 pub struct HeldSlot {
     /// Everything committed after this will be sent.
     pub consistent: Lsn,
-    /// For `pg_dump --snapshot` or `SET TRANSACTION SNAPSHOT`: exactly what was committed before. Valid until this value is dropped.
+    /// For `pg_dump --snapshot` or `SET TRANSACTION SNAPSHOT`: exactly what was committed before.
+    /// Valid until this value is dropped.
     pub snapshot: Option<String>,
     _connection: Connection,
 }
 
-/// Creates the slot, with an exported snapshot if asked, for PostgreSQL 17 to carry over to standbys if asked; blocks until the transactions that are running now have ended.
+/// Creates the slot, with an exported snapshot if asked, for PostgreSQL 17 to carry over to
+/// standbys if asked; blocks until the transactions that are running now have ended.
 ///
 /// # Errors
 ///
@@ -103,8 +105,9 @@ pub struct Adoption {
     pub gap: Option<Gap>,
 }
 
-/// Binds the spool to whatever the connection string, slot and publications lead to now. The caller says with it that this source
-/// continues the old one without a gap (after `pg_upgrade`, which checks that every slot was read to its end).
+/// Binds the spool to whatever the connection string, slot and publications lead to now. The caller
+/// says with it that this source continues the old one without a gap (after `pg_upgrade`, which
+/// checks that every slot was read to its end).
 ///
 /// Must run in a runtime with time and I/O, and not beside [`super::run`] on the same spool.
 ///

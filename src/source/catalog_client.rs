@@ -1,8 +1,9 @@
-//! Blocking work beside the stream, on threads of its own: connecting, the setup before the stream, questions to the
-//! catalogue, the regular look at the publications.
+//! Blocking work beside the stream, on threads of its own: connecting, the setup before the stream,
+//! questions to the catalogue, the regular look at the publications.
 //!
-//! libpq's commands block, and a dead network can hold one for minutes. The reader's thread must neither stop sending feedback
-//! nor miss a shutdown meanwhile, so each such call gets a thread; one that is not waited for any more is left to end by itself.
+//! libpq's commands block, and a dead network can hold one for minutes. The reader's thread must
+//! neither stop sending feedback nor miss a shutdown meanwhile, so each such call gets a thread;
+//! one that is not waited for any more is left to end by itself.
 
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
@@ -51,13 +52,15 @@ impl CatalogClient {
         Self { string, options, connection: None }
     }
 
-    /// What the catalogue says about a relation now; once the changes of the asking transaction can be seen, if it has committed.
+    /// What the catalogue says about a relation now; once the changes of the asking transaction can
+    /// be seen, if it has committed.
     pub(crate) async fn look_up(&mut self, oid: u32, asker: Asker) -> Result<Answered, SourceError> {
         let (string, options, kept) = (Arc::clone(&self.string), Arc::clone(&self.options), self.connection.take());
         let (connection, answer) = blocking("asking the source's catalogue about a relation", move || {
             if let Some(mut connection) = kept {
                 match catalogue::look_up(&mut connection, &options.slot, oid, asker) {
-                    // The server may have closed it since the last question: one new connection is worth a try.
+                    // The server may have closed it since the last question: one new connection is
+                    // worth a try.
                     Err(error) if error.kind() == ErrorKind::Transient => {}
                     answer => return Ok((connection, answer?)),
                 }
@@ -103,8 +106,8 @@ pub(crate) struct Watcher {
 /// Between two looks at what only leads to warnings.
 const SELDOM: Duration = Duration::from_secs(30);
 
-/// Looks at the publications now and then, and at types, of which the stream says nothing. A thread of its own, which a reader that
-/// never waits cannot starve.
+/// Looks at the publications now and then, and at types, of which the stream says nothing. A thread
+/// of its own, which a reader that never waits cannot starve.
 pub(crate) fn watch_catalogue(
     string: Arc<ConnectionString>,
     options: &SourceOptions,

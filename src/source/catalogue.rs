@@ -1,14 +1,18 @@
-//! What `pg_catalog` says about a relation when its version is new: one query over a connection beside the stream.
+//! What `pg_catalog` says about a relation when its version is new: one query over a connection
+//! beside the stream.
 //!
-//! The answer is *as of now*, later than the rows that follow when there is backlog; it is kept beside the Relation frame and
-//! never changed. A relation that was dropped since is `found: false`; so is, or shows its old shape, one whose new shape is
-//! not committed yet (in a streamed transaction that is still open, or a prepared one).
+//! The answer is *as of now*, later than the rows that follow when there is backlog; it is kept
+//! beside the Relation frame and never changed. A relation that was dropped since is `found:
+//! false`; so is, or shows its old shape, one whose new shape is not committed yet (in a streamed
+//! transaction that is still open, or a prepared one).
 //!
-//! **What came first, the rows or the change?** Whoever changes a table locks it against writers until the end of their
-//! transaction, so a change is before all rows of a transaction or behind all of them (or in it). A change by a transaction that is
-//! older than the slot's `catalog_xmin` is before every row that is still to be sent: what it left behind may be vacuumed away,
-//! so decoding does without. A change that can be seen while the rows' transaction has not committed is before them as well.
-//! Of any other column that was dropped it is not known, and the answer names it.
+//! **What came first, the rows or the change?** Whoever changes a table locks it against writers
+//! until the end of their transaction, so a change is before all rows of a transaction or behind
+//! all of them (or in it). A change by a transaction that is older than the slot's `catalog_xmin`
+//! is before every row that is still to be sent: what it left behind may be vacuumed away, so
+//! decoding does without. A change that can be seen while the rows' transaction has not committed
+//! is before them as well. Of any other column that was dropped it is not known, and the answer
+//! names it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,7 +25,8 @@ use super::options::SourceOptions;
 use crate::change::{Catalogue, ColumnCatalogue, DroppedColumn, TypeInfo, TypeKind};
 use crate::position::{Lsn, Xid};
 
-/// The whole answer as one JSON value: one round trip, planned once a session (half of the 2 ms that a question takes otherwise).
+/// The whole answer as one JSON value: one round trip, planned once a session (half of the 2 ms
+/// that a question takes otherwise).
 const QUERY: &str = include_str!("catalogue.sql");
 
 #[derive(Deserialize)]
@@ -77,16 +82,16 @@ const SCHEMAS: &str = r"UNION ALL SELECT n.oid FROM pg_catalog.pg_publication_na
       JOIN pg_catalog.pg_publication p ON p.oid = n.pnpubid JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid
       WHERE p.pubname IN ({publications}) AND c.oid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(r.oid) UNION SELECT r.oid)";
 
-/// Whether a transaction's changes can be seen. `{xid}` is replaced by its number, which has 32 bits: the one nearest to
-/// the snapshot's end is meant.
+/// Whether a transaction's changes can be seen. `{xid}` is replaced by its number, which has 32
+/// bits: the one nearest to the snapshot's end is meant.
 const VISIBLE: &str = "
 SELECT pg_catalog.txid_visible_in_snapshot(e.xmax + d.distance - CASE WHEN d.distance >= 2147483648 THEN 4294967296 ELSE 0 END, s.now)
 FROM (SELECT pg_catalog.txid_current_snapshot() AS now) s,
   LATERAL (SELECT pg_catalog.txid_snapshot_xmax(s.now) AS xmax) e,
   LATERAL (SELECT (({xid} - e.xmax) % 4294967296 + 4294967296) % 4294967296 AS distance) d";
 
-/// How long a committed transaction's changes are waited for. Milliseconds are usual; a synchronous standby can take longer,
-/// and might be us.
+/// How long a committed transaction's changes are waited for. Milliseconds are usual; a synchronous
+/// standby can take longer, and might be us.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The transaction that a relation was announced in.
@@ -114,8 +119,9 @@ fn is_visible(connection: &mut Connection, xid: Xid) -> Result<bool, SourceError
     Ok(connection.one(DOING, &VISIBLE.replace("{xid}", &xid.to_string()))?.as_deref() == Some("t"))
 }
 
-/// Waits until a transaction whose COMMIT is in the log can be seen: a backend writes the log first, the walsender may be
-/// here before the backend has left the list of running transactions, and the catalogue would show what was before.
+/// Waits until a transaction whose COMMIT is in the log can be seen: a backend writes the log
+/// first, the walsender may be here before the backend has left the list of running transactions,
+/// and the catalogue would show what was before.
 fn wait_until_visible(connection: &mut Connection, xid: Xid) -> Result<(), SourceError> {
     let (started, mut pause) = (Instant::now(), Duration::from_millis(1));
     while !is_visible(connection, xid)? {
@@ -146,11 +152,13 @@ pub(crate) fn prepare(connection: &mut Connection, options: &SourceOptions) -> R
     Ok(())
 }
 
-/// Asks for one relation, once the changes of the asking transaction can be seen if it has committed; blocks.
+/// Asks for one relation, once the changes of the asking transaction can be seen if it has
+/// committed; blocks.
 ///
 /// # Errors
 ///
-/// [`SourceError::Server`] when the query fails, [`SourceError::Internal`] when its answer cannot be read.
+/// [`SourceError::Server`] when the query fails, [`SourceError::Internal`] when its answer cannot
+/// be read.
 pub(crate) fn look_up(
     connection: &mut Connection,
     slot: &str,
@@ -181,8 +189,9 @@ pub(crate) fn look_up(
     Ok(answered)
 }
 
-/// How many rows at the table's beginning are older than everything that is still to be sent; `None` where that cannot be told:
-/// the planner's estimate is all there is then, and it has none before the table is analysed. Waits for no lock, and not for long.
+/// How many rows at the table's beginning are older than everything that is still to be sent;
+/// `None` where that cannot be told: the planner's estimate is all there is then, and it has none
+/// before the table is analysed. Waits for no lock, and not for long.
 fn rows_before(connection: &mut Connection, slot: &str, oid: u32) -> Result<Option<u64>, SourceError> {
     const DOING: &str = "looking for rows that were there before";
     let name = format!(

@@ -1,15 +1,18 @@
 //! The user's connection string, and connections made from it.
 //!
-//! libpq reads the string, so everything that libpq knows works: URI and keyword form, several hosts, unix sockets,
-//! `.pgpass`, service files, client certificates, every `sslmode`, `options`, and the `PG…` variables. What is ours is
-//! added only where the user said nothing: `fallback_application_name`, a limit for connecting, TCP keepalives and
-//! `tcp_user_timeout`, so that a peer that vanished is noticed. `replication` is ours alone: `database` for the stream,
+//! libpq reads the string, so everything that libpq knows works: URI and keyword form, several
+//! hosts, unix sockets, `.pgpass`, service files, client certificates, every `sslmode`, `options`,
+//! and the `PG…` variables. What is ours is added only where the user said nothing:
+//! `fallback_application_name`, a limit for connecting, TCP keepalives and `tcp_user_timeout`, so
+//! that a peer that vanished is noticed. `replication` is ours alone: `database` for the stream,
 //! absent for SQL beside it.
 //!
-//! The string holds a password, and libpq quotes parts of a string it cannot read. So its form is checked here first, no
-//! error of ours quotes it, and [`ConnectionString::redact`] goes over every text that came back.
+//! The string holds a password, and libpq quotes parts of a string it cannot read. So its form is
+//! checked here first, no error of ours quotes it, and [`ConnectionString::redact`] goes over every
+//! text that came back.
 //!
-//! Promise 12 (pinned settings) broken, `it::delivery::the_session_of_a_database_with_hostile_defaults_prints_as_pinned` fails.
+//! Promise 12 (pinned settings) broken,
+//! `it::delivery::the_session_of_a_database_with_hostile_defaults_prints_as_pinned` fails.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,7 +35,8 @@ use crate::secret::{Secret, hide};
 pub struct ConnectionString {
     /// A URI's part before `?`, as the user wrote it; `None` for the keyword form.
     uri: Option<String>,
-    /// The URI's query parameters (percent-encoded), or the keyword form's pairs (unquoted), in order.
+    /// The URI's query parameters (percent-encoded), or the keyword form's pairs (unquoted), in
+    /// order.
     parameters: Vec<(String, String)>,
     secrets: Vec<Secret>,
 }
@@ -57,7 +61,8 @@ impl ConnectionString {
     ///
     /// # Errors
     ///
-    /// [`SourceError::ConnectionString`] with what is wrong; nothing of the string is quoted but names of parameters.
+    /// [`SourceError::ConnectionString`] with what is wrong; nothing of the string is quoted but
+    /// names of parameters.
     pub fn parse(text: &str) -> Result<Self, SourceError> {
         let malformed = |why: &str| SourceError::ConnectionString(why.to_owned());
         if text.contains('\0') {
@@ -67,7 +72,8 @@ impl ConnectionString {
         let is_uri = ["postgresql://", "postgres://"].iter().any(|scheme| text.starts_with(scheme));
         let mut parsed = Self { uri: None, parameters: Vec::new(), secrets: Vec::new() };
         if is_uri {
-            // As libpq reads it: the first '@' before a '/' ends the credentials, which may hold a '?'.
+            // As libpq reads it: the first '@' before a '/' ends the credentials, which may hold a
+            // '?'.
             let authority_at = text.find("://").map_or(0, |at| at + 3);
             let credentials = text[authority_at..].find(['@', '/']).unwrap_or(0) + authority_at;
             let (base, query) = text[credentials..]
@@ -239,8 +245,9 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// The session settings that values are printed under (promise 12), as set and as `SHOW` must answer. What is not about
-/// values keeps a database's defaults from ending the session in mid-stream.
+/// The session settings that values are printed under (promise 12), as set and as `SHOW` must
+/// answer. What is not about values keeps a database's defaults from ending the session in
+/// mid-stream.
 const PINNED: [(&str, &str, &str); 14] = [
     ("standard_conforming_strings", "on", "on"),
     ("client_encoding", "UTF8", "UTF8"),
@@ -344,8 +351,9 @@ impl Connection {
     /// [`SourceError::Setting`] when the server shows another value.
     pub fn pin_settings(&mut self) -> Result<(), SourceError> {
         const DOING: &str = "pinning the session's settings";
-        // The bytes of a SQL_ASCII database have no meaning that could be converted: they come as they are, and the destination
-        // says what it does with those that are not UTF-8. Asked for UTF8, the server would end the stream at the first.
+        // The bytes of a SQL_ASCII database have no meaning that could be converted: they come as
+        // they are, and the destination says what it does with those that are not UTF-8. Asked for
+        // UTF8, the server would end the stream at the first.
         let raw = self.one(DOING, "SHOW server_encoding")?.as_deref() == Some("SQL_ASCII");
         let pinned = PINNED.map(|(name, value, shown)| match name {
             "client_encoding" if raw => (name, "SQL_ASCII", "SQL_ASCII"),

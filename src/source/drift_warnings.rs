@@ -1,12 +1,14 @@
-//! What happened at the source that the stream does not show, and that rows to come do not depend on: said as a warning, because
-//! rows at the destination may differ from then on.
+//! What happened at the source that the stream does not show, and that rows to come do not depend
+//! on: said as a warning, because rows at the destination may differ from then on.
 //!
-//! A table that was taken out of its publication and added again: what was written in between was not sent, if anything was
-//! (a change of its row filter or column list looks the same). A column that kept its type and was changed together with a new
-//! file for the rows, as `ALTER … TYPE … USING` does it with values that are not sent. A table that is UNLOGGED, or may have been: it has another
-//! file, and no TRUNCATE came that explains it (the file is known before the TRUNCATE is read, so that is said once everything was read
-//! that was in the log when the file was looked at). A label of an enum that was renamed, an attribute of a row type that came or went: no row changes for that, and
-//! no table is described again, so types are looked at now and then as well.
+//! A table that was taken out of its publication and added again: what was written in between was
+//! not sent, if anything was (a change of its row filter or column list looks the same). A column
+//! that kept its type and was changed together with a new file for the rows, as `ALTER … TYPE …
+//! USING` does it with values that are not sent. A table that is UNLOGGED, or may have been: it has
+//! another file, and no TRUNCATE came that explains it (the file is known before the TRUNCATE is
+//! read, so that is said once everything was read that was in the log when the file was looked at).
+//! A label of an enum that was renamed, an attribute of a row type that came or went: no row
+//! changes for that, and no table is described again, so types are looked at now and then as well.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,7 +36,8 @@ struct Seen {
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     seen: HashMap<u32, Seen>,
-    /// Tables with another file that nothing explains so far, and how much of the log there was when that was seen.
+    /// Tables with another file that nothing explains so far, and how much of the log there was
+    /// when that was seen.
     refiled: HashMap<u32, (String, Lsn)>,
 }
 
@@ -78,7 +81,8 @@ impl Notices {
         });
     }
 
-    /// Compares with what was known, and warns. `position` is how much of the log there was when the catalogue was asked.
+    /// Compares with what was known, and warns. `position` is how much of the log there was when
+    /// the catalogue was asked.
     pub(crate) fn compare(&mut self, relation: &Relation, position: Lsn) {
         let now = seen(relation);
         if let Some(was) = self.seen.get(&relation.oid) {
@@ -192,9 +196,10 @@ pub(crate) enum Verdict {
     Ignore,
 }
 
-/// Judges a message that the server sent on the replication connection beside the stream; `severity` is the one in English. The
-/// wording decides nothing: servers speak many languages. While rows are decoded a WARNING with this SQLSTATE says that a publication
-/// did not exist at that position ("skipped loading publication", PostgreSQL 18): what follows is left out.
+/// Judges a message that the server sent on the replication connection beside the stream;
+/// `severity` is the one in English. The wording decides nothing: servers speak many languages.
+/// While rows are decoded a WARNING with this SQLSTATE says that a publication did not exist at
+/// that position ("skipped loading publication", PostgreSQL 18): what follows is left out.
 pub(crate) fn server_warning(sqlstate: &str, severity: &str, message: &str) -> Verdict {
     match (severity, sqlstate) {
         ("WARNING", "55000") => Verdict::Gap(Gap::PublicationMissing { message: message.to_owned() }),
@@ -203,8 +208,8 @@ pub(crate) fn server_warning(sqlstate: &str, severity: &str, message: &str) -> V
     }
 }
 
-/// What is in no message, as it was when it was last looked at: the labels of all enums and the attributes of all row types that tables
-/// use, by their names, and the tables that are UNLOGGED.
+/// What is in no message, as it was when it was last looked at: the labels of all enums and the
+/// attributes of all row types that tables use, by their names, and the tables that are UNLOGGED.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct DriftWarnings {
     labels: HashMap<String, Vec<String>>,

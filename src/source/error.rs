@@ -1,9 +1,11 @@
-//! What can go wrong at the source: the error says what failed and what to do, its [`ErrorKind`] what the reader does about it.
+//! What can go wrong at the source: the error says what failed and what to do, its [`ErrorKind`]
+//! what the reader does about it.
 //!
-//! Everything that a later attempt can cure is transient (the network, a server that restarts, a slot that its last
-//! walsender still holds) and is retried for ever; everything else stops the pipeline with a text that names the
-//! statement to run. Where PostgreSQL gave an SQLSTATE it decides, never the wording: servers speak many languages. Only
-//! a refused *connection* has no SQLSTATE in libpq; there the wording is all there is, and what is not recognised is retried.
+//! Everything that a later attempt can cure is transient (the network, a server that restarts, a
+//! slot that its last walsender still holds) and is retried for ever; everything else stops the
+//! pipeline with a text that names the statement to run. Where PostgreSQL gave an SQLSTATE it
+//! decides, never the wording: servers speak many languages. Only a refused *connection* has no
+//! SQLSTATE in libpq; there the wording is all there is, and what is not recognised is retried.
 
 use super::gap::Gap;
 use super::identity::IdentityMismatch;
@@ -220,8 +222,9 @@ impl SourceError {
         Self::Server { doing, message: one_line(&error.message), sqlstate: error.sqlstate }
     }
 
-    /// From the end of the open stream. PostgreSQL before 18 ends it with "publication does not exist" when there was
-    /// none at the position that is being *decoded*, which says nothing about the present one. A file that is missing there is WAL.
+    /// From the end of the open stream. PostgreSQL before 18 ends it with "publication does not
+    /// exist" when there was none at the position that is being *decoded*, which says nothing about
+    /// the present one. A file that is missing there is WAL.
     pub(crate) fn stream(error: ServerError) -> Self {
         let message = one_line(&error.message);
         match error.sqlstate.as_str() {

@@ -1,14 +1,18 @@
 //! What is reported to the server, and when.
 //!
-//! **Promise 1:** the flushed position is made from a [`DurableLsn`] alone, which only the spool's sync can make. Under `--ack applied`
-//! it is held back further, to what the destination has committed. It is reported promptly when it moved (not more often
-//! than every [`FeedbackClock::MIN_PAUSE`]), when the server asks, and by a timer of its own (promise 10): a third of
-//! `wal_sender_timeout`, so that neither a slow destination nor a full spool makes the server hang up.
+//! **Promise 1:** the flushed position is made from a [`DurableLsn`] alone, which only the spool's
+//! sync can make. Under `--ack applied` it is held back further, to what the destination has
+//! committed. It is reported promptly when it moved (not more often than every
+//! [`FeedbackClock::MIN_PAUSE`]), when the server asks, and by a timer of its own (promise 10): a
+//! third of `wal_sender_timeout`, so that neither a slow destination nor a full spool makes the
+//! server hang up.
 //!
-//! COMMIT PREPARED does not bring the rows again, so `--ack applied` also waits for prepared transactions ([`Held`]). Broken,
+//! COMMIT PREPARED does not bring the rows again, so `--ack applied` also waits for prepared
+//! transactions ([`Held`]). Broken,
 //! `it::operation::with_ack_applied_a_prepared_transaction_outlives_the_data_directory` fails.
 //!
-//! Promise 1 broken, `it::durability::a_position_is_acknowledged_only_once_it_is_synced_in_the_spool` fails, and
+//! Promise 1 broken,
+//! `it::durability::a_position_is_acknowledged_only_once_it_is_synced_in_the_spool` fails, and
 //! `it::power::what_was_acknowledged_survives_a_loss_of_power` where a disk may be mounted.
 
 use std::collections::VecDeque;
@@ -26,7 +30,8 @@ pub enum Ack {
     /// Durable in the spool: an outage of the destination never fills the source's disk.
     #[default]
     Spooled,
-    /// Committed at the destination (and durable in the spool): for those whose data directory is disposable.
+    /// Committed at the destination (and durable in the spool): for those whose data directory is
+    /// disposable.
     Applied,
 }
 
@@ -39,18 +44,19 @@ pub struct Acknowledgement {
 }
 
 impl Acknowledgement {
-    /// What may be said. `received` is the position up to which everything has been received; `minimum` is what the slot has
-    /// confirmed already (a flush before it says nothing).
+    /// What may be said. `received` is the position up to which everything has been received;
+    /// `minimum` is what the slot has confirmed already (a flush before it says nothing).
     ///
-    /// Nothing that was committed up to `complete_to` waits to be applied, so it is applied, although an idle destination's
-    /// checkpoint follows only now and then: `replay_lsn` at the server reaches the durable end. Left out,
-    /// `it::observe::on_an_idle_database_no_lag_stays` fails. It is never *flushed* by that: under `--ack applied` the checkpoint
-    /// alone counts.
+    /// Nothing that was committed up to `complete_to` waits to be applied, so it is applied,
+    /// although an idle destination's checkpoint follows only now and then: `replay_lsn` at the
+    /// server reaches the durable end. Left out, `it::observe::on_an_idle_database_no_lag_stays`
+    /// fails. It is never *flushed* by that: under `--ack applied` the checkpoint alone counts.
     #[must_use]
     pub fn new(ack: Ack, received: Lsn, durable: DurableLsn, checkpoint: Reached, complete_to: Lsn) -> Self {
         let durable = durable.lsn();
         let applied = match checkpoint {
-            // Inside a transaction nothing new is finished; the transaction before it was reported when it was.
+            // Inside a transaction nothing new is finished; the transaction before it was reported
+            // when it was.
             Reached::Known(Some(position)) if position.is_end() => position.commit_end.min(durable),
             _ => Lsn::ZERO,
         };
@@ -61,7 +67,8 @@ impl Acknowledgement {
         Self { write: received.max(flush), flush, apply: applied.max(complete_to).min(flush) }
     }
 
-    /// Never less than what was reported before: a checkpoint inside a transaction reports what was known ahead of it.
+    /// Never less than what was reported before: a checkpoint inside a transaction reports what was
+    /// known ahead of it.
     #[must_use]
     pub fn not_below(self, before: Self) -> Self {
         Self {
@@ -77,8 +84,8 @@ impl Acknowledgement {
         Self { flush: self.flush.min(limit), apply: self.apply.min(limit), ..self }
     }
 
-    /// Says nothing behind `limit`, not even that it was received: PostgreSQL answers with its own position only where
-    /// that is not known here.
+    /// Says nothing behind `limit`, not even that it was received: PostgreSQL answers with its own
+    /// position only where that is not known here.
     #[must_use]
     pub(crate) fn only(self, limit: Lsn) -> Self {
         Self { write: self.write.min(limit), ..self.not_behind(limit) }
@@ -103,8 +110,9 @@ impl Acknowledgement {
     }
 }
 
-/// Where prepared transactions hold the acknowledgement back under `--ack applied`. PostgreSQL sends a PREPARE again only
-/// while nothing behind its beginning was acknowledged, so it is held until its COMMIT PREPARED is applied.
+/// Where prepared transactions hold the acknowledgement back under `--ack applied`. PostgreSQL
+/// sends a PREPARE again only while nothing behind its beginning was acknowledged, so it is held
+/// until its COMMIT PREPARED is applied.
 #[derive(Debug)]
 pub(crate) struct Held {
     /// What the server had confirmed when the session began: it cannot be taken back.
@@ -114,10 +122,12 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// More than these are kept two in one: memory stays bounded, and too much is held back at most.
+    /// More than these are kept two in one: memory stays bounded, and too much is held back at
+    /// most.
     const LIMIT: usize = 4096;
 
-    /// Whatever an earlier session held lies behind `confirmed`, and its COMMIT PREPARED, if it came, before `durable`.
+    /// Whatever an earlier session held lies behind `confirmed`, and its COMMIT PREPARED, if it
+    /// came, before `durable`.
     pub(crate) fn new(confirmed: Lsn, durable: Lsn) -> Self {
         Self { confirmed, decided: VecDeque::from([(confirmed, durable)]) }
     }
@@ -135,8 +145,8 @@ impl Held {
         self.decided.push_back((prepared, end));
     }
 
-    /// Up to where may be acknowledged. `applied` is the destination's, `undecided` where the oldest transaction was prepared
-    /// that waits for its COMMIT PREPARED.
+    /// Up to where may be acknowledged. `applied` is the destination's, `undecided` where the
+    /// oldest transaction was prepared that waits for its COMMIT PREPARED.
     pub(crate) fn limit(&mut self, applied: Lsn, undecided: Option<Lsn>) -> Lsn {
         while self.decided.front().is_some_and(|(_, end)| *end <= applied) {
             self.decided.pop_front();

@@ -1,18 +1,22 @@
 //! From messages to the spool: which transaction a frame belongs to.
 //!
-//! A message of an unstreamed transaction stands between BEGIN and COMMIT and carries no xid; one of a streamed transaction stands between
-//! STREAM START and STREAM STOP and carries the xid of its (sub)transaction behind the tag. That state is kept here, and nothing
-//! else: rows are copied into the spool's intake as they are, without that xid.
+//! A message of an unstreamed transaction stands between BEGIN and COMMIT and carries no xid; one
+//! of a streamed transaction stands between STREAM START and STREAM STOP and carries the xid of its
+//! (sub)transaction behind the tag. That state is kept here, and nothing else: rows are copied into
+//! the spool's intake as they are, without that xid.
 //!
-//! **A streamed transaction that changes its tables.** The catalogue is asked from another session, which sees the change only when
-//! it has committed. A relation that is not in the catalogue as it was announced ends the session at once, and one that is not
-//! the same any more when its transaction commits ends it before that commit is taken: the transaction is asked for again with
+//! **A streamed transaction that changes its tables.** The catalogue is asked from another session,
+//! which sees the change only when it has committed. A relation that is not in the catalogue as it
+//! was announced ends the session at once, and one that is not the same any more when its
+//! transaction commits ends it before that commit is taken: the transaction is asked for again with
 //! streaming off. What was executed of it early is rolled back; nothing of it was ever committed.
 //!
-//! A message that is out of place is an error: the server and this state machine no longer agree, and going on would be a guess.
+//! A message that is out of place is an error: the server and this state machine no longer agree,
+//! and going on would be a guess.
 //!
 //! Promise 9 (nothing is skipped in silence) broken,
-//! `source::frames::tests::a_message_that_is_unknown_or_out_of_place_is_an_error_that_says_where` fails.
+//! `source::frames::tests::a_message_that_is_unknown_or_out_of_place_is_an_error_that_says_where`
+//! fails.
 
 use std::collections::HashMap;
 
@@ -36,12 +40,14 @@ use crate::spool::{Commit, Intake, Prepare, Skip, Spool};
 pub(crate) enum Step {
     /// Nothing more.
     Done,
-    /// A transaction has ended; everything up to here has been received. With the time of its commit.
+    /// A transaction has ended; everything up to here has been received. With the time of its
+    /// commit.
     Ended(Lsn, PgTimestamp),
     /// A relation is new: ask the catalogue, then call [`Frames::described`].
     Describe(Description),
-    /// A transaction commits of which the catalogue was asked while it was open: ask again, then take the message again. Another
-    /// answer means that it changed its tables, and has to come unstreamed.
+    /// A transaction commits of which the catalogue was asked while it was open: ask again, then
+    /// take the message again. Another answer means that it changed its tables, and has to come
+    /// unstreamed.
     AskAgain(Vec<Early>),
 }
 
@@ -64,7 +70,8 @@ pub(crate) struct Early {
 }
 
 impl Early {
-    /// Whether this later answer is the same. The file changes with a TRUNCATE, which is in the stream.
+    /// Whether this later answer is the same. The file changes with a TRUNCATE, which is in the
+    /// stream.
     pub(crate) fn holds(&self, later: &Catalogue) -> bool {
         let early = &self.catalogue;
         (early.found, &early.columns, &early.primary_key) == (later.found, &later.columns, &later.primary_key)
@@ -95,13 +102,14 @@ pub(crate) struct Frames {
     origins: HashMap<Xid, String>,
     /// Names of types that are not built in.
     types: HashMap<u32, (String, String)>,
-    /// Relations whose version names columns that may have been dropped before its rows or behind them, and how much of the log
-    /// there was when the catalogue was asked.
+    /// Relations whose version names columns that may have been dropped before its rows or behind
+    /// them, and how much of the log there was when the catalogue was asked.
     doubts: HashMap<u32, (Lsn, RelationRecord)>,
     /// What was asked while streamed transactions were open.
     early: HashMap<Xid, Vec<Early>>,
     notices: Notices,
-    /// Where transactions were prepared and where their COMMIT PREPARED ends, until the reader takes them.
+    /// Where transactions were prepared and where their COMMIT PREPARED ends, until the reader
+    /// takes them.
     pub(crate) decided: Vec<(Lsn, Lsn)>,
     /// Relations described since the last BEGIN.
     described: u64,
@@ -334,7 +342,8 @@ impl Frames {
         let mut reader = FrameReader::new(frame);
         reader.tag(b'R')?;
         let oid = reader.u32()?;
-        // The same bytes do not mean the same table: a column that was dropped and added again has another number.
+        // The same bytes do not mean the same table: a column that was dropped and added again has
+        // another number.
         let first = !self.notices.knows(oid);
         let asker = match (&self.open, self.stream) {
             (_, Some(xid)) => Asker { xid, committed: false, first },
@@ -345,8 +354,8 @@ impl Frames {
         Ok(Step::Describe(Description { oid, stream: self.stream, asker, frame: frame.to_vec(), lsn }))
     }
 
-    /// The catalogue's answer. `false`: a streamed transaction that is still open changed the relation, which the catalogue does not
-    /// show before it commits; it has to come unstreamed.
+    /// The catalogue's answer. `false`: a streamed transaction that is still open changed the
+    /// relation, which the catalogue does not show before it commits; it has to come unstreamed.
     pub(crate) fn described(
         &mut self,
         intake: &mut Intake,
@@ -377,7 +386,8 @@ impl Frames {
         let known = intake.knows_relation(&frame);
         if let Some(known) = &known {
             if catalogue.found {
-                // Whether the table had rows *before the first one was seen* was said when it was first seen.
+                // Whether the table had rows *before the first one was seen* was said when it was
+                // first seen.
                 catalogue.estimated_rows = known.catalogue.estimated_rows;
             } else {
                 // It is gone by now: what was known then is better than nothing.
@@ -395,8 +405,9 @@ impl Frames {
         Ok(true)
     }
 
-    /// A row under a description that came before the catalogue's answer, of a transaction that committed behind it: had the table
-    /// changed in between, another description would have come. So whatever was dropped was dropped before.
+    /// A row under a description that came before the catalogue's answer, of a transaction that
+    /// committed behind it: had the table changed in between, another description would have come.
+    /// So whatever was dropped was dropped before.
     fn dispel(&mut self, intake: &mut Intake, end: Lsn, oids: &[u32]) -> Result<(), SourceError> {
         for oid in oids {
             if self.doubts.get(oid).is_some_and(|(asked, _)| *asked < end)

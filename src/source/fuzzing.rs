@@ -19,8 +19,8 @@ use crate::position::{Lsn, Xid};
 use crate::secret::Secret;
 use crate::spool::{ChunkRead, Spool, SpoolOptions, SpoolReader};
 
-/// What a connection string says stays the same when it is written for libpq and read again, and the password that is read is not in
-/// what is shown.
+/// What a connection string says stays the same when it is written for libpq and read again, and
+/// the password that is read is not in what is shown.
 pub(crate) fn connection_strings(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let shown = Secret::new(text).redacted();
@@ -60,8 +60,8 @@ pub(crate) fn frames(data: &[u8]) {
     }
 }
 
-/// Messages of one session into a spool: whatever they are, what comes out of it reads, is in order, and is no more than what went in;
-/// and it is the same after it is opened again.
+/// Messages of one session into a spool: whatever they are, what comes out of it reads, is in
+/// order, and is no more than what went in; and it is the same after it is opened again.
 pub(crate) fn intake(data: &[u8]) {
     let directory = directory();
     let options = || SpoolOptions { headroom_bytes: 0, segment_bytes: 1 << 20, ..SpoolOptions::new(directory.path()) };

@@ -1,4 +1,5 @@
-//! The comparisons of promise 7: four positions that must fit together at every connect, or something is missing.
+//! The comparisons of promise 7: four positions that must fit together at every connect, or
+//! something is missing.
 //!
 //! | | |
 //! |---|---|
@@ -7,19 +8,23 @@
 //! | C | the destination's checkpoint |
 //! | S | the server's flush position |
 //!
-//! F ≤ D (else commits between D and F are gone), D ≤ S and C ≤ S (else the source went back, and PostgreSQL would leave out
-//! the commits that it makes again up to there, without a word), and C not behind what the spool still keeps. C > D is
-//! legal: a transaction may be committed at the destination while the spool's sync is under way.
+//! F ≤ D (else commits between D and F are gone), D ≤ S and C ≤ S (else the source went back, and
+//! PostgreSQL would leave out the commits that it makes again up to there, without a word), and C
+//! not behind what the spool still keeps. C > D is legal: a transaction may be committed at the
+//! destination while the spool's sync is under way.
 //!
-//! An *empty* spool (no identity in it) has no D. With a checkpoint at the destination the spool was lost, and C stands in for
-//! D: F ≤ C, so everything behind C is sent again. With neither it is the first run, and the slot's own position begins it.
+//! An *empty* spool (no identity in it) has no D. With a checkpoint at the destination the spool
+//! was lost, and C stands in for D: F ≤ C, so everything behind C is sent again. With neither it is
+//! the first run, and the slot's own position begins it.
 //!
 //! Positions do not tell a source that was restored and ran past all of them: that is `history.rs`.
 //!
-//! A slot that is missing, was invalidated, or cannot be decoded any more is the same gap, found before the comparison.
+//! A slot that is missing, was invalidated, or cannot be decoded any more is the same gap, found
+//! before the comparison.
 //!
-//! It is a pure function, so that every case is a test here; that the reader calls it at every connect is tested against servers.
-//! Broken, `it::refusals::a_recreated_slot_is_a_gap_that_names_both_lsns` or
+//! It is a pure function, so that every case is a test here; that the reader calls it at every
+//! connect is tested against servers. Broken,
+//! `it::refusals::a_recreated_slot_is_a_gap_that_names_both_lsns` or
 //! `it::refusals::a_source_restored_from_an_older_image_is_a_gap` fails.
 
 use std::fmt;
@@ -282,7 +287,8 @@ pub fn check(positions: &Positions) -> Result<(), Gap> {
             if durable.is_some() {
                 return check_kept(checkpoint, released);
             }
-            // A transaction in whose middle the checkpoint stands must be sent again: its COMMIT has to lie behind F.
+            // A transaction in whose middle the checkpoint stands must be sent again: its COMMIT
+            // has to lie behind F.
             let sent_again = if checkpoint.is_end() {
                 confirmed <= checkpoint.commit_end
             } else {
@@ -293,7 +299,8 @@ pub fn check(positions: &Positions) -> Result<(), Gap> {
     }
 }
 
-/// C against what the spool has deleted: a finished transaction may be gone, one that is half applied may not.
+/// C against what the spool has deleted: a finished transaction may be gone, one that is half
+/// applied may not.
 fn check_kept(checkpoint: Position, released: Lsn) -> Result<(), Gap> {
     let kept = if checkpoint.is_end() { checkpoint.commit_end >= released } else { checkpoint.commit_end > released };
     if kept { Ok(()) } else { Err(Gap::DestinationBehindSpool { checkpoint, released }) }

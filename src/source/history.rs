@@ -1,13 +1,15 @@
 //! Promise 14: the source's history is still the one that was followed.
 //!
-//! A source that was restored from an older image and ran on has other commits at positions that are known, and neither
-//! slot nor server can tell. So a session starts at the slot's own position instead of the spool's durable end, and while
-//! commits come again, every one of them must be known by its end, its transaction and its time, and every known one must
-//! come. Until that is done nothing is acknowledged behind what was compared: else the slot would stand at the durable end
-//! at the next start, where nothing comes again.
+//! A source that was restored from an older image and ran on has other commits at positions that
+//! are known, and neither slot nor server can tell. So a session starts at the slot's own position
+//! instead of the spool's durable end, and while commits come again, every one of them must be
+//! known by its end, its transaction and its time, and every known one must come. Until that is
+//! done nothing is acknowledged behind what was compared: else the slot would stand at the durable
+//! end at the next start, where nothing comes again.
 //!
-//! PostgreSQL sends a commit when its commit record begins at or behind the position that was asked for. It sends no
-//! transaction that has no rows for the publications, but one that it streams or prepares: these prove nothing.
+//! PostgreSQL sends a commit when its commit record begins at or behind the position that was asked
+//! for. It sends no transaction that has no rows for the publications, but one that it streams or
+//! prepares: these prove nothing.
 //!
 //! [`History`] decides and does nothing else. Broken,
 //! `it::restored::a_source_restored_from_an_older_image_that_ran_on_is_a_gap` fails.
@@ -88,7 +90,8 @@ impl History {
         }
     }
 
-    /// A commit came. `twophase`: as COMMIT PREPARED, whose rows may have come in an earlier session.
+    /// A commit came. `twophase`: as COMMIT PREPARED, whose rows may have come in an earlier
+    /// session.
     pub(crate) fn committed(&mut self, commit: &Commit, twophase: bool) -> Result<(), Gap> {
         if self.is_done() {
             return Ok(());
@@ -124,7 +127,8 @@ impl History {
         Ok(())
     }
 
-    /// Whether an unknown transaction is of another history: it has rows that the source would have sent before.
+    /// Whether an unknown transaction is of another history: it has rows that the source would have
+    /// sent before.
     fn proves(&self, xid: Xid, twophase: bool) -> bool {
         !self.uncertain.contains(&xid) && (self.with_rows.contains(&xid) || twophase && !self.prepared.contains(&xid))
     }

@@ -1,8 +1,9 @@
 //! Promise 6: a spool is bound to one source, and refuses every other.
 //!
-//! A higher timeline of the same system is what a promoted standby has; it is accepted when its history left the old timeline
-//! at or after everything that was seen, and recorded. Everything else is refused, because the same names elsewhere mean
-//! other rows: `pg2any source adopt` is the explicit way to say otherwise.
+//! A higher timeline of the same system is what a promoted standby has; it is accepted when its
+//! history left the old timeline at or after everything that was seen, and recorded. Everything
+//! else is refused, because the same names elsewhere mean other rows: `pg2any source adopt` is the
+//! explicit way to say otherwise.
 //!
 //! Broken, `it::refusals::another_cluster_behind_the_same_names_is_refused` fails.
 
@@ -87,7 +88,8 @@ pub(crate) fn recreated(old: &Publication, new_oid: u32) -> String {
     )
 }
 
-/// Whether a timeline's history allows going on from timeline `from` with everything up to `seen` received.
+/// Whether a timeline's history allows going on from timeline `from` with everything up to `seen`
+/// received.
 ///
 /// The history has a line `timeline <tab> switch point <tab> reason` for each ancestor.
 ///
@@ -110,7 +112,8 @@ pub fn check_history(history: &str, from: u32, to: u32, seen: Lsn) -> Result<(),
     }
 }
 
-/// Compares with whom the destination's checkpoint belongs to, where the spool is empty and cannot say.
+/// Compares with whom the destination's checkpoint belongs to, where the spool is empty and cannot
+/// say.
 ///
 /// # Errors
 ///

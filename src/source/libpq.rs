@@ -5,18 +5,18 @@
 //! wrapper was used before. It waited for the socket after one `PQconsumeInput`, but libpq stops
 //! reading when *its* buffer is full and enlarges that buffer only at the next `PQgetCopyData`. So
 //! bytes stayed in the socket, the wake-up was edge-triggered and used up, and with a full TCP
-//! window no further one came: 3 of 12 rows of 50 KB to 10 MB into an idle stream never arrived. The
-//! wrapper does not show its socket, its connection or the server's notices, so no code above it
-//! could mend that.
+//! window no further one came: 3 of 12 rows of 50 KB to 10 MB into an idle stream never arrived.
+//! The wrapper does not show its socket, its connection or the server's notices, so no code above
+//! it could mend that.
 //!
 //! **The rule.** [`PgConnection::next`] answers `None` only when libpq has no whole message and the
 //! kernel has no byte. Plain connections ask the kernel (`poll`). Under TLS or GSS decrypted bytes
 //! may wait in the library: a record holds at most 16 KiB and each `PQconsumeInput` has room for
 //! 8 KiB at least, so [`ENCRYPTED_READS`] reads in a row without a message empty it.
 //!
-//! **Unsafe code.** All of it is in this file. The need is measured above. Each block says why it is
-//! sound; throughout, `self.raw` is not null and open until `drop`, and `&mut self` (or a call that
-//! libpq documents as read-only) keeps two calls from running at once.
+//! **Unsafe code.** All of it is in this file. The need is measured above. Each block says why it
+//! is sound; throughout, `self.raw` is not null and open until `drop`, and `&mut self` (or a call
+//! that libpq documents as read-only) keeps two calls from running at once.
 //!
 //! Covered by: `it::liveness`.
 
@@ -132,8 +132,8 @@ impl PgConnection {
         duplicate.map_err(|cause| ServerError::local(cause.to_string()))
     }
 
-    /// After START_REPLICATION: no later call waits for the socket, of which this returns a handle to
-    /// wait with. Must run where a tokio runtime is entered.
+    /// After START_REPLICATION: no later call waits for the socket, of which this returns a handle
+    /// to wait with. Must run where a tokio runtime is entered.
     pub(crate) fn begin_stream(&mut self) -> Result<AsyncFd<OwnedFd>, ServerError> {
         // SAFETY: sets a field, and sends what is queued.
         if unsafe { pq_sys::PQsetnonblocking(self.raw.as_ptr(), 1) } != 0 {
@@ -209,8 +209,8 @@ impl PgConnection {
         }
     }
 
-    /// Queues a message for the server, and sends as much as the socket takes. What is left goes out
-    /// with a later call or read. Does not wait.
+    /// Queues a message for the server, and sends as much as the socket takes. What is left goes
+    /// out with a later call or read. Does not wait.
     pub(crate) fn send(&mut self, message: &[u8]) -> Result<(), ServerError> {
         let length = c_int::try_from(message.len()).map_err(|_| ServerError::local("a message too long"))?;
         // SAFETY: libpq copies `length` bytes.
@@ -276,7 +276,8 @@ impl PgResult {
     /// A value's bytes; `None` for NULL, and outside the result.
     pub(crate) fn get_bytes(&self, row: i32, column: i32) -> Option<&[u8]> {
         let result = self.0.as_ptr();
-        // SAFETY: the indexes are checked first; the bytes live as long as the result, so as `self`.
+        // SAFETY: the indexes are checked first; the bytes live as long as the result, so as
+        // `self`.
         unsafe {
             let inside = (0..self.ntuples()).contains(&row) && (0..pq_sys::PQnfields(result)).contains(&column);
             if !inside || pq_sys::PQgetisnull(result, row, column) != 0 {
@@ -304,8 +305,8 @@ fn is_readable(socket: &OwnedFd) -> bool {
 
 /// libpq's call-back for notices.
 extern "C" fn receive_notice(notices: *mut c_void, result: *const PGresult) {
-    // SAFETY: `notices` is the address that `connect` gave, alive until the connection is closed; the
-    // result is libpq's and valid during this call.
+    // SAFETY: `notices` is the address that `connect` gave, alive until the connection is closed;
+    // the result is libpq's and valid during this call.
     unsafe {
         let notices = &*notices.cast_const().cast::<Mutex<Vec<Notice>>>();
         let notice = Notice {

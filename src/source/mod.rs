@@ -1,15 +1,19 @@
-//! The source: reads PostgreSQL's logical replication stream into the spool, and tells PostgreSQL what is durable.
+//! The source: reads PostgreSQL's logical replication stream into the spool, and tells PostgreSQL
+//! what is durable.
 //!
-//! **Promises.** Nothing is acknowledged that is not durable in the spool (`feedback.rs`). The spool only ever holds one source's
-//! changes (`identity.rs`), without a gap (`gap.rs`, `slot.rs`: the four comparisons at every connect, a slot that is never made
-//! twice). Values are printed under pinned session settings (`connection.rs`). Nothing that arrives is left out in silence
+//! **Promises.** Nothing is acknowledged that is not durable in the spool (`feedback.rs`). The
+//! spool only ever holds one source's changes (`identity.rs`), without a gap (`gap.rs`, `slot.rs`:
+//! the four comparisons at every connect, a slot that is never made twice). Values are printed
+//! under pinned session settings (`connection.rs`). Nothing that arrives is left out in silence
 //! (`frames.rs`, `protocol.rs`). Feedback goes on whatever else waits (`link.rs`).
 //!
-//! **How.** One thread with a runtime of its own runs [`run`]; libpq's blocking calls happen on helper threads (`catalog_client.rs`). libpq
-//! is called through `libpq.rs`, which also says why no published wrapper stands in between.
+//! **How.** One thread with a runtime of its own runs [`run`]; libpq's blocking calls happen on
+//! helper threads (`catalog_client.rs`). libpq is called through `libpq.rs`, which also says why no
+//! published wrapper stands in between.
 //!
-//! Whatever a later attempt can cure (the network, a restarting server, a slot that its last walsender still holds) is tried
-//! again for ever, with growing pauses; everything else ends [`run`] with an error that says what to do.
+//! Whatever a later attempt can cure (the network, a restarting server, a slot that its last
+//! walsender still holds) is tried again for ever, with growing pauses; everything else ends
+//! [`run`] with an error that says what to do.
 
 mod acceptance;
 mod admin;

@@ -19,7 +19,8 @@ pub enum Origin {
     None,
 }
 
-/// What to do when what is published changed between two looks: rows that were committed meanwhile may never come.
+/// What to do when what is published changed between two looks: rows that were committed meanwhile
+/// may never come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnPublicationChange {
     /// Warn, naming both positions, and go on.
@@ -40,10 +41,12 @@ pub struct SourceOptions {
     pub publications: Vec<String>,
     /// `None`: the newest that the server speaks.
     pub protocol_version: Option<u32>,
-    /// Large transactions are sent while they run (needs protocol 2). It is `streaming 'on'`, never `parallel`: that adds only
-    /// positions to aborts, and nothing here is decided by an abort's position.
+    /// Large transactions are sent while they run (needs protocol 2). It is `streaming 'on'`, never
+    /// `parallel`: that adds only positions to aborts, and nothing here is decided by an abort's
+    /// position.
     pub streaming: bool,
-    /// Prepared transactions are sent at PREPARE. What an existing slot does is followed, this setting can only switch it on.
+    /// Prepared transactions are sent at PREPARE. What an existing slot does is followed, this
+    /// setting can only switch it on.
     pub two_phase: bool,
     /// Which changes.
     pub origin: Origin,
@@ -55,9 +58,11 @@ pub struct SourceOptions {
     pub create_slot: bool,
     /// The gap that may be passed over.
     pub accept_gap: Option<GapRange>,
-    /// The longest time between two status updates (a third of `wal_sender_timeout` if that is shorter).
+    /// The longest time between two status updates (a third of `wal_sender_timeout` if that is
+    /// shorter).
     pub status_interval: Duration,
-    /// How long the stream may stand still, with bytes at the socket, before a new connection is made.
+    /// How long the stream may stand still, with bytes at the socket, before a new connection is
+    /// made.
     pub stall_timeout: Duration,
     /// How often the publications are looked at while streaming.
     pub publication_check_interval: Duration,

@@ -1,5 +1,6 @@
-//! What `pg2any check` finds out about a source before the first run: everything that a run would stop at, and what it would not
-//! tell until it is too late. Changes nothing, and needs no more rights than a run.
+//! What `pg2any check` finds out about a source before the first run: everything that a run would
+//! stop at, and what it would not tell until it is too late. Changes nothing, and needs no more
+//! rights than a run.
 //!
 //! Each question is asked for itself, so that one refusal does not hide the others.
 //!
@@ -133,7 +134,8 @@ fn wal_level(
     Ok(findings)
 }
 
-/// A pooler hands a session to others, which replication does not survive. It shows by its own address at the server.
+/// A pooler hands a session to others, which replication does not survive. It shows by its own
+/// address at the server.
 fn between(connection: &mut Connection, _: &SourceOptions, _: DestinationType) -> Result<Vec<Finding>, SourceError> {
     let theirs = connection.one(
         DOING,
@@ -302,7 +304,8 @@ fn identities(
     }])
 }
 
-/// An unchanged TOASTed value is not sent, so an event of a change lacks it; a row in a table just keeps it.
+/// An unchanged TOASTed value is not sent, so an event of a change lacks it; a row in a table just
+/// keeps it.
 fn toast(
     connection: &mut Connection,
     options: &SourceOptions,

@@ -1,8 +1,9 @@
-//! The streaming protocol around the frames: what the walsender wraps them in, the messages that are about transactions, and
-//! the status update that goes back.
+//! The streaming protocol around the frames: what the walsender wraps them in, the messages that
+//! are about transactions, and the status update that goes back.
 //!
-//! Rows stay bytes here: of an I, U, D or T message only the xid is looked at, which a streamed transaction puts behind the
-//! tag and which the spool does not keep. Byte layouts are on the variants; integers are big-endian, texts end with a NUL.
+//! Rows stay bytes here: of an I, U, D or T message only the xid is looked at, which a streamed
+//! transaction puts behind the tag and which the spool does not keep. Byte layouts are on the
+//! variants; integers are big-endian, texts end with a NUL.
 
 use bytes::Bytes;
 
@@ -12,8 +13,9 @@ use crate::position::{Lsn, PgTimestamp, Xid};
 /// What the walsender sends inside the COPY stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Envelope {
-    /// `'w' | start u64 | end u64 | sent i64 | message`. In logical replication both positions are the message's own (0 for
-    /// all but the last of several messages at one place): they do not tell how far ahead the server is.
+    /// `'w' | start u64 | end u64 | sent i64 | message`. In logical replication both positions are
+    /// the message's own (0 for all but the last of several messages at one place): they do not
+    /// tell how far ahead the server is.
     Data {
         /// Where in the WAL the message belongs.
         start: Lsn,
@@ -22,7 +24,8 @@ pub enum Envelope {
         /// The pgoutput message.
         message: Bytes,
     },
-    /// `'k' | end u64 | sent i64 | reply u8`: everything up to `end` has been decoded, and what is published of it was sent.
+    /// `'k' | end u64 | sent i64 | reply u8`: everything up to `end` has been decoded, and what is
+    /// published of it was sent.
     Keepalive {
         /// How far the server has come with sending.
         end: Lsn,
@@ -81,7 +84,8 @@ pub enum Message<'a> {
         /// The transaction.
         xid: Xid,
     },
-    /// `'C' | flags u8 | lsn u64 | end u64 | time i64`; the transaction is the one that BEGIN named.
+    /// `'C' | flags u8 | lsn u64 | end u64 | time i64`; the transaction is the one that BEGIN
+    /// named.
     Commit {
         /// Where the COMMIT record begins.
         lsn: Lsn,
@@ -139,8 +143,8 @@ pub enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a message; `streamed` says whether it came between StreamStart and StreamStop. `Ok(None)` for a first byte that no
-    /// message of protocol 1 to 4 has.
+    /// Reads a message; `streamed` says whether it came between StreamStart and StreamStop.
+    /// `Ok(None)` for a first byte that no message of protocol 1 to 4 has.
     ///
     /// # Errors
     ///
@@ -222,8 +226,8 @@ fn prepared<'a>(reader: &mut FrameReader<'a>) -> Result<(Ending, &'a str), Decod
     Ok((Ending { xid, lsn, end, time }, reader.text()?))
 }
 
-/// A streamed frame taken apart: the xid of its (sub)transaction, and the frame as an unstreamed one would be, written into
-/// `scratch`.
+/// A streamed frame taken apart: the xid of its (sub)transaction, and the frame as an unstreamed
+/// one would be, written into `scratch`.
 ///
 /// # Errors
 ///

@@ -1,15 +1,18 @@
 //! Whether what decides which rows are sent is still what it was at the last look.
 //!
-//! PostgreSQL decodes every change under the publications as they were at that change, and says nothing when they change: with
-//! `publish = 'insert'` for a while the UPDATEs of that while never come, and PostgreSQL 18 leaves out what was committed
-//! while a publication had another name. Undone, only the row versions (`xmin`) in the catalogue are others. They are compared at
-//! every connect and every few seconds beside the stream, and kept in the spool: a change between two looks is a warning that
-//! names both positions, or a stop ([`OnPublicationChange`]).
+//! PostgreSQL decodes every change under the publications as they were at that change, and says
+//! nothing when they change: with `publish = 'insert'` for a while the UPDATEs of that while never
+//! come, and PostgreSQL 18 leaves out what was committed while a publication had another name.
+//! Undone, only the row versions (`xmin`) in the catalogue are others. They are compared at every
+//! connect and every few seconds beside the stream, and kept in the spool: a change between two
+//! looks is a warning that names both positions, or a stop ([`OnPublicationChange`]).
 //!
-//! A publication that is missing, or another one under the name, is `session::check_publications`' matter, and after
-//! `source adopt` the rows are recorded anew.
+//! A publication that is missing, or another one under the name, is `session::check_publications`'
+//! matter, and after `source adopt` the rows are recorded anew.
 //!
-//! Broken, `it::publications::a_publication_that_was_narrowed_and_widened_again_is_announced_with_both_positions` fails.
+//! Broken,
+//! `it::publications::a_publication_that_was_narrowed_and_widened_again_is_announced_with_both_positions`
+//! fails.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +27,8 @@ use crate::position::Lsn;
 use crate::spool::{PublicationRow, Published, Spool};
 
 const DOING: &str = "looking up the publications";
-/// How much older than the last look the kept position may be: a restart then names a wider interval.
+/// How much older than the last look the kept position may be: a restart then names a wider
+/// interval.
 const KEPT_EVERY: Duration = Duration::from_secs(60);
 /// Changes that one message names.
 const NAMED: usize = 10;

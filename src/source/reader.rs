@@ -1,12 +1,15 @@
 //! One session: from the first connection attempt to its end.
 //!
-//! **Coalesced reads.** The walsender sends message by message, and waking for each costs both sides a context switch:
-//! twice the time and ten times the CPU for a backlog. So when messages come fast *and* the reader is behind (in the middle
-//! of a transaction, or the last commit was [`BEHIND`] old when it was sent, by the server's own clock), a reader that has
-//! emptied the socket lets [`COALESCE`] pass before it looks again (`window.rs`). When caught up it reads at once, so latency does not pay. (The
-//! server's WAL end in the message header cannot tell: in logical replication it is the message's own position.)
+//! **Coalesced reads.** The walsender sends message by message, and waking for each costs both
+//! sides a context switch: twice the time and ten times the CPU for a backlog. So when messages
+//! come fast *and* the reader is behind (in the middle of a transaction, or the last commit was
+//! [`BEHIND`] old when it was sent, by the server's own clock), a reader that has emptied the
+//! socket lets [`COALESCE`] pass before it looks again (`window.rs`). When caught up it reads at
+//! once, so latency does not pay. (The server's WAL end in the message header cannot tell: in
+//! logical replication it is the message's own position.)
 //!
-//! Everything that the socket holds is read before the spool's intake is flushed: that makes groups for the writer.
+//! Everything that the socket holds is read before the spool's intake is flushed: that makes groups
+//! for the writer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +56,8 @@ pub(crate) struct Reader {
     pub(crate) progress: Arc<Progress>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) intake: Intake,
-    /// Streaming stays off until this position is durable: a streamed transaction was larger than the quota.
+    /// Streaming stays off until this position is durable: a streamed transaction was larger than
+    /// the quota.
     pub(crate) unstreamed_until: Option<Lsn>,
     /// Whether a stream was opened since this was last cleared.
     pub(crate) streamed: bool,
@@ -151,7 +155,8 @@ impl Reader {
         }
         let mut unsaid = DriftWarnings::default();
         unsaid.look(&mut connection, &self.spool)?;
-        // Not at the durable end: what comes again shows whether this is the history that was followed.
+        // Not at the durable end: what comes again shows whether this is the history that was
+        // followed.
         let known = self.spool.known_commits();
         let start = history::start(slot.confirmed, &known);
         let history = History::new(slot.confirmed, known, self.intake.seen(), options.origin);
@@ -218,7 +223,8 @@ impl Reader {
                 std::thread::sleep(COALESCE);
                 None
             } else {
-                // Inside a transaction it is not handed over: waiting for that moment would not wait at all.
+                // Inside a transaction it is not handed over: waiting for that moment would not
+                // wait at all.
                 let keepalive = reception.keepalive.filter(|_| reception.frames.at_boundary());
                 let keepalive_due = keepalive.map(|_| reception.keepalive_at + KEEPALIVE_PAUSE);
                 reception.link.next(keepalive_due).await?

@@ -1,7 +1,8 @@
 //! The open stream, and the feedback that never stops while it is open.
 //!
-//! [`ReplicationStream::run_with_feedback`] waits for something (room in the spool, an answer from the catalogue, more bytes) and goes on sending
-//! status updates meanwhile (promise 10). Everything in the reader that waits, waits through it.
+//! [`ReplicationStream::run_with_feedback`] waits for something (room in the spool, an answer from
+//! the catalogue, more bytes) and goes on sending status updates meanwhile (promise 10). Everything
+//! in the reader that waits, waits through it.
 //!
 //! Broken, `it::operation::at_the_disk_quota_reading_pauses_feedback_goes_on_and_all_arrives` or
 //! `it::operation::an_idle_run_reports_at_its_own_interval` fails.
@@ -262,7 +263,8 @@ impl ReplicationStream {
         }
     }
 
-    /// Looks whether the session has to end, or a status update is due, and sends it; for a reader that does not wait.
+    /// Looks whether the session has to end, or a status update is due, and sends it; for a reader
+    /// that does not wait.
     pub(crate) async fn feedback_if_due(&mut self) -> Result<(), Interrupt> {
         if let Ok(error) = self.watcher.trouble.try_recv() {
             return Err(error.into());

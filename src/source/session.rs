@@ -1,13 +1,16 @@
-//! From a connection string to a stream that may be started: everything that is compared, pinned and created on the way.
+//! From a connection string to a stream that may be started: everything that is compared, pinned
+//! and created on the way.
 //!
-//! The order matters. Settings are pinned before anything is read; the publications are looked up before a slot is made (a
-//! slot that is older than its publication cannot be read); the slot's identity and positions are compared before
-//! START_REPLICATION, because PostgreSQL accepts any start position without a word.
+//! The order matters. Settings are pinned before anything is read; the publications are looked up
+//! before a slot is made (a slot that is older than its publication cannot be read); the slot's
+//! identity and positions are compared before START_REPLICATION, because PostgreSQL accepts any
+//! start position without a word.
 //!
-//! **A kill between two steps of the first run** leaves one of these, and each is taken up where it is:
-//! a slot without a bound spool (it still stands where it was made: it is used); a baseline in the spool without an identity (the
-//! slot must not be ahead of it); an identity (every later run). The baseline, the slot's own position, is made durable
-//! *before* the identity, so that a bound spool always has a durable end to compare with.
+//! **A kill between two steps of the first run** leaves one of these, and each is taken up where it
+//! is: a slot without a bound spool (it still stands where it was made: it is used); a baseline in
+//! the spool without an identity (the slot must not be ahead of it); an identity (every later run).
+//! The baseline, the slot's own position, is made durable *before* the identity, so that a bound
+//! spool always has a durable end to compare with.
 
 use std::time::Duration;
 
@@ -40,9 +43,11 @@ pub(crate) struct Prepared {
     pub(crate) connection: Connection,
     pub(crate) facts: Facts,
     pub(crate) slot: SlotState,
-    /// To be written into the spool before the stream starts: it is not bound yet, or the timeline is new.
+    /// To be written into the spool before the stream starts: it is not bound yet, or the timeline
+    /// is new.
     pub(crate) bind: bool,
-    /// To be made durable before that: the spool has no position yet, or a gap behind it was accepted.
+    /// To be made durable before that: the spool has no position yet, or a gap behind it was
+    /// accepted.
     pub(crate) baseline: Option<Lsn>,
     pub(crate) protocol: u32,
     pub(crate) watch: Watch,
@@ -181,7 +186,8 @@ pub(crate) fn prepare(
     let has_position = end > Lsn::ZERO;
     let durable = (bound.is_some() || has_position).then_some(end);
 
-    // Who it is, before its slot is looked at: another server's slot of the same name proves nothing.
+    // Who it is, before its slot is looked at: another server's slot of the same name proves
+    // nothing.
     let mut bind = bound.is_none();
     for (_, destination) in destinations.iter().filter(|_| bound.is_none()) {
         if let (Some(owner), Reached::Known(Some(position))) = (&destination.source, destination.reached) {
@@ -260,8 +266,9 @@ pub(crate) fn prepare(
     })
 }
 
-/// Where the slot is at the spool's end nothing comes again that could be compared (`history.rs`), so the server is asked
-/// about the last commit. Once transaction numbers have wrapped around, the number may be another one's: that proves nothing.
+/// Where the slot is at the spool's end nothing comes again that could be compared (`history.rs`),
+/// so the server is asked about the last commit. Once transaction numbers have wrapped around, the
+/// number may be another one's: that proves nothing.
 fn check_last_commit(connection: &mut Connection, spool: &Spool) -> Result<(), SourceError> {
     const DOING: &str = "asking about the last known commit";
     let Some(known) = spool.known_commits().commits.back().copied() else { return Ok(()) };
@@ -314,7 +321,8 @@ fn create_slot(connection: &mut Connection, options: &SourceOptions) -> Result<S
     })
 }
 
-/// How many published tables have rows, and the names of some. An ordinary table has no partition tree. One that was never analysed has rows if it has pages.
+/// How many published tables have rows, and the names of some. An ordinary table has no partition
+/// tree. One that was never analysed has rows if it has pages.
 pub(super) fn tables_with_rows(connection: &mut Connection, names: &[String]) -> Result<(i64, String), SourceError> {
     const NAMED: i64 = 10;
     let names = names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");

@@ -1,10 +1,12 @@
 //! The replication slot: looked at before every START_REPLICATION, created on the first run only.
 //!
-//! The *first run* is: no identity in the spool, nothing durable in it, and no checkpoint at the destination. A slot that exists then is used as
-//! it is (made by `pg2any slot create`, or by a run that was killed before it could bind the spool: such a slot still
-//! stands where it was created, so nothing is lost). One that was used before looks the same, so the position that it starts
-//! from is a warning (`it::gaps::a_first_run_on_a_used_slot_says_the_position_that_it_starts_from`). On any later run a
-//! missing slot is a gap and is never created again.
+//! The *first run* is: no identity in the spool, nothing durable in it, and no checkpoint at the
+//! destination. A slot that exists then is used as it is (made by `pg2any slot create`, or by a run
+//! that was killed before it could bind the spool: such a slot still stands where it was created,
+//! so nothing is lost). One that was used before looks the same, so the position that it starts
+//! from is a warning
+//! (`it::gaps::a_first_run_on_a_used_slot_says_the_position_that_it_starts_from`). On any later run
+//! a missing slot is a gap and is never created again.
 
 use super::connection::{Connection, identifier, literal};
 use super::error::SourceError;
@@ -99,8 +101,8 @@ pub(crate) fn check(state: &SlotState, slot: &str, database: &str, behind: Known
     Ok(())
 }
 
-/// Whether nobody reads from the slot. After a crash its last walsender may live on for a while; and while one does, the slot's
-/// position still moves, so that comparing it would prove nothing.
+/// Whether nobody reads from the slot. After a crash its last walsender may live on for a while;
+/// and while one does, the slot's position still moves, so that comparing it would prove nothing.
 pub(crate) fn check_idle(state: &SlotState, slot: &str) -> Result<(), SourceError> {
     match state.active_pid {
         None => Ok(()),
@@ -137,7 +139,8 @@ pub(crate) fn check_room(connection: &mut Connection) -> Result<(), SourceError>
 pub struct CreatedSlot {
     /// Everything committed after this is sent.
     pub consistent: Lsn,
-    /// The exported snapshot's name: exactly what was committed before, valid while the connection lives.
+    /// The exported snapshot's name: exactly what was committed before, valid while the connection
+    /// lives.
     pub snapshot: Option<String>,
 }
 
@@ -155,7 +158,8 @@ pub(crate) fn create(
             "Slots that are carried over to standbys come with PostgreSQL 17: leave --failover out",
         ));
     }
-    // The keyword form is understood by every version from 14 on; the parenthesised one came with 15.
+    // The keyword form is understood by every version from 14 on; the parenthesised one came with
+    // 15.
     let sql = if failover {
         format!(
             "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT '{}', TWO_PHASE {two_phase}, FAILOVER true)",

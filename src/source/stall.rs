@@ -1,11 +1,11 @@
 //! The reader's watchdog: bytes that have arrived are read, or something is wrong.
 //!
 //! Whatever makes the reader wait has a name ([`Wait`]). A stream that stands still for
-//! `stall_timeout` is judged by that name. Waiting for the next message with bytes at the socket has
-//! no explanation, and an answer that the catalogue owes for so long will not come: both end the
-//! session, and a new connection begins at the last durable position. Waiting for the spool's disk is
-//! reported and goes on, since a new connection would find the same disk; a pause for room reports
-//! itself.
+//! `stall_timeout` is judged by that name. Waiting for the next message with bytes at the socket
+//! has no explanation, and an answer that the catalogue owes for so long will not come: both end
+//! the session, and a new connection begins at the last durable position. Waiting for the spool's
+//! disk is reported and goes on, since a new connection would find the same disk; a pause for room
+//! reports itself.
 //!
 //! Covered by: `it::liveness::a_reader_that_misses_its_wake_up_gets_a_new_connection`.
 

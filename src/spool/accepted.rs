@@ -1,4 +1,5 @@
-//! Gaps that somebody accepted: what was committed inside is not at the destination, and nobody may forget it.
+//! Gaps that somebody accepted: what was committed inside is not at the destination, and nobody may
+//! forget it.
 //!
 //! They are kept for the life of the data directory, shown by `inspect`, and logged at every start.
 

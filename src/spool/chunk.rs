@@ -8,9 +8,9 @@
 //! 3 relation mark               u8 = 3 | relation OID u32 | relation version u32
 //! ```
 //!
-//! A mark says which version the following frames of that relation are of. Each chunk repeats the marks that it needs,
-//! so it decodes without its predecessors. Frames are the bytes that PostgreSQL sent, without the xid that streamed frames
-//! carry behind their tag.
+//! A mark says which version the following frames of that relation are of. Each chunk repeats the
+//! marks that it needs, so it decodes without its predecessors. Frames are the bytes that
+//! PostgreSQL sent, without the xid that streamed frames carry behind their tag.
 //!
 //! As a value of a `data` keyspace, or behind a header in `pending`:
 //!
@@ -18,8 +18,9 @@
 //! version u8 = 1 | codec u8 (0 plain, 1 zstd) | raw length u32 LE | commands u32 LE | xxh3-64 u64 LE | payload
 //! ```
 //!
-//! The checksum covers the spool's salt, the ten bytes before it and the payload as stored. Level 1 keeps 0.30 of typical rows, level 3 the
-//! same at twice the time; 256 KiB is where a larger chunk stops being smaller per row.
+//! The checksum covers the spool's salt, the ten bytes before it and the payload as stored. Level 1
+//! keeps 0.30 of typical rows, level 3 the same at twice the time; 256 KiB is where a larger chunk
+//! stops being smaller per row.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -196,8 +197,8 @@ impl Chunk {
 
     /// The surviving commands in order.
     ///
-    /// The chunk's checksum was right, so an odd record can only be an error of the writer: iteration ends there, and
-    /// [`Chunk::check`] says so.
+    /// The chunk's checksum was right, so an odd record can only be an error of the writer:
+    /// iteration ends there, and [`Chunk::check`] says so.
     pub fn commands(&self) -> impl Iterator<Item = ChunkCommand> + '_ {
         let mut marks: SmallVec<[(u32, RelationVersion); 8]> = SmallVec::new();
         let mut last = (0, RelationVersion(0));
@@ -240,7 +241,8 @@ impl Chunk {
         })
     }
 
-    /// Whether every record of the chunk reads, and how many commands there are, aborted ones included.
+    /// Whether every record of the chunk reads, and how many commands there are, aborted ones
+    /// included.
     ///
     /// # Errors
     ///

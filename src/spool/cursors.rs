@@ -1,5 +1,6 @@
-//! Where the appliers are, as far as they said: what every one of them has applied is released. The destination's checkpoint is the
-//! truth; a cursor is a hint that is written with one of the next groups.
+//! Where the appliers are, as far as they said: what every one of them has applied is released. The
+//! destination's checkpoint is the truth; a cursor is a hint that is written with one of the next
+//! groups.
 
 use std::collections::BTreeMap;
 

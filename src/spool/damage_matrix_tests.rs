@@ -1,8 +1,10 @@
-//! Every kind of file × every kind of damage, over a spool with acknowledged transactions: nothing is missing in silence.
+//! Every kind of file × every kind of damage, over a spool with acknowledged transactions: nothing
+//! is missing in silence.
 //!
-//! What may happen: everything comes out; or an error says what is lost and what to do, and the files that could still help are left
-//! as they are; or the spool says that it ends earlier than what was acknowledged (the comparison with the slot's position at the next
-//! connect is then a gap, an error that `it::gaps` covers), and has everything up to there.
+//! What may happen: everything comes out; or an error says what is lost and what to do, and the
+//! files that could still help are left as they are; or the spool says that it ends earlier than
+//! what was acknowledged (the comparison with the slot's position at the next connect is then a
+//! gap, an error that `it::gaps` covers), and has everything up to there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -28,7 +30,8 @@ fn options(directory: &Path) -> SpoolOptions {
     SpoolOptions { headroom_bytes: 0, segment_bytes: 40 << 10, inline_bytes: 600, ..SpoolOptions::new(directory) }
 }
 
-/// A spool with transactions of every kind, in tables and in the journal, as `kill -9` leaves it; `salt` tells two of them apart.
+/// A spool with transactions of every kind, in tables and in the journal, as `kill -9` leaves it;
+/// `salt` tells two of them apart.
 fn build(salt: &str) -> (Image, Rows) {
     let directory = tempfile::tempdir().unwrap();
     let spool = Spool::open(options(directory.path())).unwrap();
@@ -178,8 +181,9 @@ fn judge(image: &Image) -> Option<String> {
     }
 }
 
-/// The tables of the keyspaces that are there from the first: what the engine leaves of them when it opens the spool as it was. A segment
-/// that the engine finds no way to may be one whose removal had begun; the engine ends that.
+/// The tables of the keyspaces that are there from the first: what the engine leaves of them when
+/// it opens the spool as it was. A segment that the engine finds no way to may be one whose removal
+/// had begun; the engine ends that.
 static TABLES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
     let directory = write_image(&SPOOL.0);
     read_all(directory.path()).unwrap();

@@ -9,7 +9,8 @@ use super::tests::{block_on, frames, put, wait_durable};
 use super::*;
 use crate::position::Lsn;
 
-/// A directory as `kill -9` leaves it, with a group for each of so many small transactions, that end at 100, 200, …
+/// A directory as `kill -9` leaves it, with a group for each of so many small transactions, that
+/// end at 100, 200, …
 fn crashed_with(transactions: u32) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let spool = Spool::open(SpoolOptions::new(directory.path())).unwrap();

@@ -1,13 +1,17 @@
-//! Commands that a destination refused for good and that were set aside by policy (`--on-refused-row set-aside`).
+//! Commands that a destination refused for good and that were set aside by policy
+//! (`--on-refused-row set-aside`).
 //!
-//! **Exactly once.** What lies here is not executed by the applier, ever: the entry is the decision. It is synced before the
-//! checkpoint passes its command, and only of a transaction that is synced itself, so whatever crashes, either the entry is here
-//! and the command is passed over when its transaction is applied again, or it is not and the command is refused again.
-//! A replay executes an entry in one destination transaction with a mark of it in the checkpoint ([`replay`](crate::apply::replay)),
-//! and only once the checkpoint has passed it. The entry stays for `--retain` after that: a destination that went back behind
-//! the replay has the older checkpoint, and gets the command again.
+//! **Exactly once.** What lies here is not executed by the applier, ever: the entry is the
+//! decision. It is synced before the checkpoint passes its command, and only of a transaction that
+//! is synced itself, so whatever crashes, either the entry is here and the command is passed over
+//! when its transaction is applied again, or it is not and the command is refused again. A replay
+//! executes an entry in one destination transaction with a mark of it in the checkpoint
+//! ([`replay`](crate::apply::replay)), and only once the checkpoint has passed it. The entry stays
+//! for `--retain` after that: a destination that went back behind the replay has the older
+//! checkpoint, and gets the command again.
 //!
-//! An entry has all that its command needs, since its transaction and its relation's version are released as others are.
+//! An entry has all that its command needs, since its transaction and its relation's version are
+//! released as others are.
 //!
 //! Covered by: `it::poison`.
 
@@ -89,7 +93,8 @@ impl Spool {
         self::after(&self.core.store, cursor, after)
     }
 
-    /// Sets a row's command aside, and syncs; `false` where it is none of a single row. Its transaction must be durable.
+    /// Sets a row's command aside, and syncs; `false` where it is none of a single row. Its
+    /// transaction must be durable.
     ///
     /// # Errors
     ///

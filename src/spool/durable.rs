@@ -1,5 +1,5 @@
-//! An LSN up to which everything is fsynced, and the only places where one is made: the sync, and the opening of what an earlier
-//! process has synced.
+//! An LSN up to which everything is fsynced, and the only places where one is made: the sync, and
+//! the opening of what an earlier process has synced.
 
 use fjall::PersistMode;
 use tokio::sync::watch;
@@ -9,7 +9,8 @@ use super::layout::Store;
 use crate::failpoint;
 use crate::position::Lsn;
 
-/// An LSN up to which everything is fsynced: what is acknowledged to PostgreSQL must be of this type.
+/// An LSN up to which everything is fsynced: what is acknowledged to PostgreSQL must be of this
+/// type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DurableLsn(Lsn);
 
@@ -26,7 +27,8 @@ pub(crate) fn opened(durable: Lsn) -> watch::Sender<DurableLsn> {
     watch::Sender::new(DurableLsn(durable))
 }
 
-/// Syncs everything that was written to the store, `end` and what precedes it among it, and says so.
+/// Syncs everything that was written to the store, `end` and what precedes it among it, and says
+/// so.
 pub(crate) fn sync(store: &Store, end: Lsn, durable: &watch::Sender<DurableLsn>) -> Result<(), SpoolError> {
     store.db.persist(PersistMode::SyncData).map_err(SpoolError::store("syncing"))?;
     failpoint::pass("spool.synced").map_err(SpoolError::failpoint("after a sync"))?;

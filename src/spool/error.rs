@@ -9,7 +9,8 @@ use crate::position::{Lsn, Position, Xid};
 /// What is left to do where bytes are gone.
 const RESTORE: &str = "Run `pg2any inspect verify` for the extent, and restore the disk or start with an empty data directory and a destination that is loaded anew";
 
-/// A failure of the spool. Only damage ([`SpoolError::is_damage`]) loses what was acknowledged to PostgreSQL.
+/// A failure of the spool. Only damage ([`SpoolError::is_damage`]) loses what was acknowledged to
+/// PostgreSQL.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpoolError {
@@ -40,7 +41,8 @@ pub enum SpoolError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The storage engine failed. After a failed write or sync nothing more may be written until the process starts again.
+    /// The storage engine failed. After a failed write or sync nothing more may be written until
+    /// the process starts again.
     #[error(
         "the spool's storage engine failed while {doing}: {source}. If the disk is full, free some space; then start again: what was acknowledged to PostgreSQL was synced before"
     )]
@@ -107,7 +109,8 @@ pub enum SpoolError {
         /// Behind which position.
         after: Position,
     },
-    /// The journal has an unreadable place with whole batches behind it, or one that the engine would never open.
+    /// The journal has an unreadable place with whole batches behind it, or one that the engine
+    /// would never open.
     #[error("{}", describe_journal_damage(path, *offset, *from, *to, *sealed))]
     JournalDamaged {
         /// The journal file.
@@ -220,7 +223,8 @@ impl SpoolError {
         self
     }
 
-    /// Whether files do not hold what was written to them: nothing but another copy of them brings it back.
+    /// Whether files do not hold what was written to them: nothing but another copy of them brings
+    /// it back.
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         matches!(
@@ -243,8 +247,8 @@ impl SpoolError {
     }
 }
 
-/// Whether the engine says that its files are not what they were; the rest are failures of the moment: a full disk, too many open
-/// files, an earlier failure.
+/// Whether the engine says that its files are not what they were; the rest are failures of the
+/// moment: a full disk, too many open files, an earlier failure.
 fn is_damage(error: &fjall::Error) -> bool {
     use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
     match error {

@@ -1,10 +1,13 @@
-//! The files without which the engine would begin anew, looked at before it opens; nothing is changed here.
+//! The files without which the engine would begin anew, looked at before it opens; nothing is
+//! changed here.
 //!
-//! Where a marker is missing, the engine takes the store, or a keyspace of it, for one whose creation never ended: it makes it anew and
-//! erases what else lies there. That is right after a crash in the middle of a creation, and turns a lost file into the loss of all
-//! that the file would have led to. The store is created aside and renamed when it is whole, with all keyspaces but the
-//! segments, so of these a missing marker is always a loss. A segment without one may have been in the middle of its creation or
-//! of its removal; what is missed of it is an error when it is read.
+//! Where a marker is missing, the engine takes the store, or a keyspace of it, for one whose
+//! creation never ended: it makes it anew and erases what else lies there. That is right after a
+//! crash in the middle of a creation, and turns a lost file into the loss of all that the file
+//! would have led to. The store is created aside and renamed when it is whole, with all keyspaces
+//! but the segments, so of these a missing marker is always a loss. A segment without one may have
+//! been in the middle of its creation or of its removal; what is missed of it is an error when it
+//! is read.
 //!
 //! Covered by: `spool::damage_matrix_tests::any_file_removed_loses_nothing_in_silence`.
 

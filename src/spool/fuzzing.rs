@@ -1,4 +1,5 @@
-//! Fuzz targets: the values that are stored, the journals before they are opened, and what is asked of a spool.
+//! Fuzz targets: the values that are stored, the journals before they are opened, and what is asked
+//! of a spool.
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
@@ -76,8 +77,8 @@ fn reencoded<T: Serialize + DeserializeOwned + PartialEq + Debug>(fields: &[u8])
     assert_eq!(record::decode::<T>(HEADER_VERSION, "a value", &written).unwrap(), read);
 }
 
-/// Bytes as a journal, as they are or as the items of batches with the right checksum: the walk ends, and the part that it calls whole
-/// is whole when it stands alone.
+/// Bytes as a journal, as they are or as the items of batches with the right checksum: the walk
+/// ends, and the part that it calls whole is whole when it stands alone.
 pub(crate) fn journals(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let bytes = if kind % 2 == 0 { data.to_vec() } else { sealed_batches(data) };

@@ -55,8 +55,8 @@ impl Drop for Writing {
     }
 }
 
-/// The open spool; clones are handles to the same one. With the last handle, intake and reader gone it is written out,
-/// synced and unlocked.
+/// The open spool; clones are handles to the same one. With the last handle, intake and reader gone
+/// it is written out, synced and unlocked.
 #[derive(Clone)]
 pub struct Spool {
     pub(crate) core: Arc<Core>,
@@ -68,8 +68,8 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Locked`] while another process has it, [`SpoolError::JournalDamaged`] and [`SpoolError::Damaged`]
-    /// where bytes were lost, [`SpoolError::Version`] for a newer format.
+    /// [`SpoolError::Locked`] while another process has it, [`SpoolError::JournalDamaged`] and
+    /// [`SpoolError::Damaged`] where bytes were lost, [`SpoolError::Version`] for a newer format.
     pub fn open(options: SpoolOptions) -> Result<Self, SpoolError> {
         let lock_file = lock_directory(&options.directory)?;
         if !options.store_directory().exists() {
@@ -147,7 +147,8 @@ impl Spool {
         store.db.persist(fjall::PersistMode::SyncAll).map_err(SpoolError::store("syncing the identity"))
     }
 
-    /// Binds the spool to the source that continues the one it belongs to, which it keeps in mind; both at once, and syncs.
+    /// Binds the spool to the source that continues the one it belongs to, which it keeps in mind;
+    /// both at once, and syncs.
     ///
     /// # Errors
     ///
@@ -166,7 +167,8 @@ impl Spool {
         store.db.persist(fjall::PersistMode::SyncAll).map_err(SpoolError::store("syncing the identity"))
     }
 
-    /// The sources that were adopted away from: a destination's checkpoint of one of them is this spool's.
+    /// The sources that were adopted away from: a destination's checkpoint of one of them is this
+    /// spool's.
     ///
     /// # Errors
     ///
@@ -205,20 +207,20 @@ impl Spool {
         position.filter(|position| *position > Position::default())
     }
 
-    /// Keeps everything that is still there for an applier that has not come yet, until it says how far it is. Not kept
-    /// across a restart.
+    /// Keeps everything that is still there for an applier that has not come yet, until it says how
+    /// far it is. Not kept across a restart.
     pub fn hold(&self, cursor: &str) {
         lock(&self.core.cursors).positions.entry(cursor.to_owned()).or_default();
     }
 
-    /// Everything up to here is committed at the destination: becomes the cursor with one of the next groups, and is
-    /// released after the retention.
+    /// Everything up to here is committed at the destination: becomes the cursor with one of the
+    /// next groups, and is released after the retention.
     pub fn advance(&self, cursor: &str, position: Position) {
         lock(&self.core.cursors).set(cursor, position);
     }
 
-    /// The destination is at this position: what follows is kept for it, also when it went back or is new here. Returns up to
-    /// where everything was released before that.
+    /// The destination is at this position: what follows is kept for it, also when it went back or
+    /// is new here. Returns up to where everything was released before that.
     #[must_use]
     pub fn keep_after(&self, cursor: &str, position: Position) -> Lsn {
         let mut cursors = lock(&self.core.cursors);
@@ -229,7 +231,8 @@ impl Spool {
         Lsn(self.core.released.load(Ordering::Acquire))
     }
 
-    /// Forgets an applier that does not come back: what it has not applied is no longer kept for it.
+    /// Forgets an applier that does not come back: what it has not applied is no longer kept for
+    /// it.
     pub fn forget_cursor(&self, name: &str) {
         let mut cursors = lock(&self.core.cursors);
         cursors.positions.remove(name);
@@ -283,7 +286,8 @@ impl Spool {
         self.core.relations.newest(oid)
     }
 
-    /// The relation versions that are kept, oldest first, each with the latest file node of its table.
+    /// The relation versions that are kept, oldest first, each with the latest file node of its
+    /// table.
     pub(crate) fn relations(&self) -> Vec<(Arc<Relation>, u32)> {
         self.core.relations.all()
     }
@@ -308,19 +312,22 @@ impl Spool {
         Ok(parse_pending_key(&key).map(|(commit_end, _)| commit_end))
     }
 
-    /// Every transaction that ends up to here was applied and deleted; a destination that is older has a gap.
+    /// Every transaction that ends up to here was applied and deleted; a destination that is older
+    /// has a gap.
     #[must_use]
     pub fn released_up_to(&self) -> Lsn {
         Lsn(self.core.released.load(Ordering::Acquire))
     }
 
-    /// Tells when the writer failed. Nothing can be written any more then; the process must end and start again.
+    /// Tells when the writer failed. Nothing can be written any more then; the process must end and
+    /// start again.
     #[must_use]
     pub fn failure(&self) -> watch::Receiver<Option<Arc<SpoolError>>> {
         self.core.failure.subscribe()
     }
 
-    /// Writes out and syncs what was handed over, and ends the writer. Other handles can still read.
+    /// Writes out and syncs what was handed over, and ends the writer. Other handles can still
+    /// read.
     pub fn close(self) {
         self.writing.end();
     }
@@ -328,7 +335,8 @@ impl Spool {
 
 #[cfg(test)]
 impl Spool {
-    /// Ends the writer without writing or syncing what waits; the directory then is what `kill -9` leaves.
+    /// Ends the writer without writing or syncing what waits; the directory then is what `kill -9`
+    /// leaves.
     pub(crate) fn crash(&self) {
         self.core.queue.crash();
         self.writing.end();
@@ -349,8 +357,8 @@ pub(crate) fn lock_directory(directory: &std::path::Path) -> Result<File, SpoolE
     }
 }
 
-/// Makes a new store under another name and gives it its own when it is complete: the engine cannot open what a crash in the
-/// middle of its first start leaves.
+/// Makes a new store under another name and gives it its own when it is complete: the engine cannot
+/// open what a crash in the middle of its first start leaves.
 fn create_aside(options: &SpoolOptions) -> Result<(), SpoolError> {
     let (directory, store) = (&options.directory, options.store_directory());
     let aside = store.with_extension("new");
@@ -362,7 +370,8 @@ fn create_aside(options: &SpoolOptions) -> Result<(), SpoolError> {
     std::fs::rename(&aside, &store).map_err(SpoolError::io("naming the new store", &store))?;
     let sync = |path: &std::path::Path| File::open(path).and_then(|file| file.sync_all());
     sync(directory).map_err(SpoolError::io("syncing", directory))?;
-    // The directory may be new as well, and those that it lies in; one that cannot be read was not made by us.
+    // The directory may be new as well, and those that it lies in; one that cannot be read was not
+    // made by us.
     let path = directory.canonicalize().map_err(SpoolError::io("resolving", directory))?;
     path.ancestors().skip(1).for_each(|above| drop(sync(above)));
     Ok(())

@@ -113,13 +113,15 @@ pub struct PendingHeader {
     pub streamed: bool,
     /// Bytes of its chunks before compression.
     pub raw_bytes: u64,
-    /// Commands in its chunks, those of subtransactions that aborted after their chunk was written included.
+    /// Commands in its chunks, those of subtransactions that aborted after their chunk was written
+    /// included.
     pub commands: u64,
     /// Its chunks in the segments; none when the only chunk follows the header, or there is none.
     pub runs: Vec<Run>,
     /// Keys with aborted subtransactions whose commands are to be left out.
     pub aborted: Vec<AbortedRun>,
-    /// The bytes that every committed transaction up to this one takes in the spool, since it was made.
+    /// The bytes that every committed transaction up to this one takes in the spool, since it was
+    /// made.
     pub stored_total: u64,
 }
 
@@ -199,7 +201,8 @@ pub(crate) fn encode_pending(
     Ok(value)
 }
 
-/// Decodes a `pending` value: the header, and the bytes of the chunk behind it (empty when there is none).
+/// Decodes a `pending` value: the header, and the bytes of the chunk behind it (empty when there is
+/// none).
 pub(crate) fn decode_pending(commit_end: Lsn, value: &[u8]) -> Result<(PendingHeader, &[u8]), SpoolError> {
     let what = || format!("the header of the transaction that ends at {commit_end}");
     let cut = || SpoolError::damaged(what(), "the value is cut short");

@@ -10,7 +10,8 @@ use super::tests::{block_on, commit_at, insert, put, relation, wait_durable};
 use super::*;
 use crate::position::{Lsn, PgTimestamp, Position};
 
-/// Small, large, streamed with an aborted subtransaction, prepared, and open: one of each, the newest ends at 300.
+/// Small, large, streamed with an aborted subtransaction, prepared, and open: one of each, the
+/// newest ends at 300.
 fn fill(spool: &Spool) -> Intake {
     let mut intake = spool.intake().unwrap();
     put(&mut intake, 1, 100, &["a", "b"]);

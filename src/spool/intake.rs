@@ -1,11 +1,14 @@
-//! Where frames come in: which transaction each belongs to, what becomes of it at its end, and what is wanted at all.
+//! Where frames come in: which transaction each belongs to, what becomes of it at its end, and what
+//! is wanted at all.
 //!
-//! [`Intake::append`] copies a frame into its transaction's buffer (`open.rs`) and nothing more; everything that waits or
-//! locks is in [`Intake::flush`], once for all that the socket held. Open buffers are bounded together: with many
-//! interleaved transactions the largest is made into a chunk before it is full.
+//! [`Intake::append`] copies a frame into its transaction's buffer (`open.rs`) and nothing more;
+//! everything that waits or locks is in [`Intake::flush`], once for all that the socket held. Open
+//! buffers are bounded together: with many interleaved transactions the largest is made into a
+//! chunk before it is full.
 //!
 //! Promise 5 (a rollback leaves nothing) broken,
-//! `it::delivery::siblings_of_a_rolled_back_savepoint_survive_in_a_streamed_transaction` fails; promise 8 (bounded memory),
+//! `it::delivery::siblings_of_a_rolled_back_savepoint_survive_in_a_streamed_transaction` fails;
+//! promise 8 (bounded memory),
 //! `it::limits::memory_grows_neither_with_a_transaction_nor_with_a_backlog`.
 
 use std::collections::HashMap;
@@ -89,8 +92,8 @@ impl Intake {
         }
     }
 
-    /// A new session: drops what was open (PostgreSQL sends it again) and forgets which relations were described. Prepared
-    /// transactions stay.
+    /// A new session: drops what was open (PostgreSQL sends it again) and forgets which relations
+    /// were described. Prepared transactions stay.
     pub fn reconnected(&mut self) {
         self.skipping = None;
         self.session.clear();
@@ -122,7 +125,8 @@ impl Intake {
     ///
     /// # Errors
     ///
-    /// [`SpoolError::UnknownTransaction`] when it is not the first piece and the others did not come in this session.
+    /// [`SpoolError::UnknownTransaction`] when it is not the first piece and the others did not
+    /// come in this session.
     pub fn stream_start(&mut self, xid: Xid, first: bool) -> Result<(), SpoolError> {
         self.park();
         match self.others.remove(&xid) {
@@ -144,15 +148,18 @@ impl Intake {
         self.park();
     }
 
-    /// A relation was described; `stream_xid` is the streamed (top-level) transaction that it came in.
+    /// A relation was described; `stream_xid` is the streamed (top-level) transaction that it came
+    /// in.
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Decode`] when the frame is no Relation message, [`SpoolError::UnknownTransaction`].
+    /// [`SpoolError::Decode`] when the frame is no Relation message,
+    /// [`SpoolError::UnknownTransaction`].
     pub fn relation(&mut self, stream_xid: Option<Xid>, record: RelationRecord) -> Result<(), SpoolError> {
         let (relation, value) = self.spool.core.relations.learn(record)?;
         if let Some(value) = value {
-            // At once, not with the next flush: the number is taken, and must be stored whatever becomes of this intake.
+            // At once, not with the next flush: the number is taken, and must be stored whatever
+            // becomes of this intake.
             self.spool.core.queue.push([Operation::Relation { key: relation_key(relation.version), value }]);
         }
         self.retiring.settled = false;
@@ -168,7 +175,8 @@ impl Intake {
         Ok(())
     }
 
-    /// The newest stored description with exactly this frame: with it, the catalogue need not be asked.
+    /// The newest stored description with exactly this frame: with it, the catalogue need not be
+    /// asked.
     #[must_use]
     pub fn knows_relation(&self, frame: &[u8]) -> Option<RelationRecord> {
         self.spool.core.relations.with_frame(frame)
@@ -222,7 +230,8 @@ impl Intake {
             None
         };
         let operation = if open.chunks == 0 && inline.is_none() {
-            // Nothing of it survived or was published: its place in history is all there is to keep.
+            // Nothing of it survived or was published: its place in history is all there is to
+            // keep.
             Operation::Progress { end: commit.commit_end }
         } else {
             let bytes =
@@ -363,9 +372,11 @@ impl Intake {
         }
     }
 
-    /// A keepalive's WAL end: everything that ends up to it was sent before. Durable once all of that is.
+    /// A keepalive's WAL end: everything that ends up to it was sent before. Durable once all of
+    /// that is.
     pub fn keepalive(&mut self, wal_end: Lsn) {
-        // In the middle of a transaction it says nothing new, and must never make its own commit look old.
+        // In the middle of a transaction it says nothing new, and must never make its own commit
+        // look old.
         if self.current.is_some() || self.skipping.is_some() || wal_end <= self.seen {
             return;
         }
@@ -389,7 +400,8 @@ impl Intake {
         self.outgoing_bytes
     }
 
-    /// Hands what was gathered to the writer and the readers; waits while too much is on its way. Cancel safe.
+    /// Hands what was gathered to the writer and the readers; waits while too much is on its way.
+    /// Cancel safe.
     ///
     /// # Errors
     ///
@@ -436,7 +448,8 @@ impl Intake {
         });
     }
 
-    /// Says which relation versions are of no more use here. What prepared transactions use is not known.
+    /// Says which relation versions are of no more use here. What prepared transactions use is not
+    /// known.
     fn retire(&mut self) {
         let opened = self.current.iter().chain(self.others.values());
         let used = opened.flat_map(|open| open.layer.versions().chain(open.used.iter().copied()));

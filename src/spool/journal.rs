@@ -1,8 +1,9 @@
 //! A walk over the engine's journals that changes nothing, before the engine opens them.
 //!
-//! On opening, the engine cuts a journal at its first unreadable byte and goes on as if nothing had been there. That is right for
-//! the torn end that a crash leaves, and wrong for a defect in the middle: synced, acknowledged transactions behind it would be
-//! gone without a word. So the difference is made here. A torn end (nothing whole behind it, in the newest journal) is left to
+//! On opening, the engine cuts a journal at its first unreadable byte and goes on as if nothing had
+//! been there. That is right for the torn end that a crash leaves, and wrong for a defect in the
+//! middle: synced, acknowledged transactions behind it would be gone without a word. So the
+//! difference is made here. A torn end (nothing whole behind it, in the newest journal) is left to
 //! the engine; everything else refuses to open and names what is affected.
 //!
 //! A journal is a run of batches (integers little-endian), at first filled up to 64 MiB with zeros:
@@ -289,7 +290,8 @@ fn read_to_last_byte(file: &mut File) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// Whether a whole batch begins anywhere behind the first byte, and the durable end that the last one records.
+/// Whether a whole batch begins anywhere behind the first byte, and the durable end that the last
+/// one records.
 fn whole_batches_in(rest: &[u8]) -> (bool, Option<Lsn>) {
     let (mut found, mut durable) = (false, None);
     let mut at = 1;

@@ -1,11 +1,11 @@
 //! The last commits that were received, for longer than their rows are kept.
 //!
-//! Positions alone do not tell whether the source's history is still the one that was followed: a source that was restored
-//! from an older image and ran on has other commits at the same positions. So the reader compares the commits that come
-//! again with these (`source/history.rs`).
+//! Positions alone do not tell whether the source's history is still the one that was followed: a
+//! source that was restored from an older image and ran on has other commits at the same positions.
+//! So the reader compares the commits that come again with these (`source/history.rs`).
 //!
-//! They are in memory. On disk each is in its `pending` header, and what is released from there goes into one value of
-//! `meta` in the same batch.
+//! They are in memory. On disk each is in its `pending` header, and what is released from there
+//! goes into one value of `meta` in the same batch.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,8 @@ use crate::position::{Lsn, PgTimestamp, Xid};
 
 /// Commits that are kept.
 const LIMIT: usize = 2048;
-/// Raw bytes of all of them: what is compared has to be sent again. The newest is kept whatever its size.
+/// Raw bytes of all of them: what is compared has to be sent again. The newest is kept whatever its
+/// size.
 const LIMIT_BYTES: u64 = 64 << 20;
 
 /// A commit that was received.
@@ -33,7 +34,8 @@ pub struct KnownCommit {
     pub xid: Xid,
     /// When, by the source's clock.
     pub commit_time: PgTimestamp,
-    /// Rows of it certainly survived its subtransactions, so the source sends it whenever it is asked.
+    /// Rows of it certainly survived its subtransactions, so the source sends it whenever it is
+    /// asked.
     pub has_rows: bool,
     /// It was itself replicated.
     pub has_origin: bool,

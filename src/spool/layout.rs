@@ -19,9 +19,9 @@
 //! | `cursors` | the applier's name | [`Position`](crate::Position) |
 //! | `dead_letters` | the applier's name, 0u8, commit end u64 BE, command u64 BE | [`DeadLetter`](super::DeadLetter) |
 //!
-//! Small transactions live in their `pending` entry whole: with a header and a chunk in three places they cost three keys
-//! to write and three to delete; measured with one key each, 100 000 transactions/s are written, synced, applied and deleted
-//! at a write amplification of 1.13.
+//! Small transactions live in their `pending` entry whole: with a header and a chunk in three
+//! places they cost three keys to write and three to delete; measured with one key each, 100 000
+//! transactions/s are written, synced, applied and deleted at a write amplification of 1.13.
 
 use std::path::Path;
 
@@ -51,13 +51,15 @@ const DATA_PREFIX: &str = "data-";
 const MIB: u64 = 1 << 20;
 /// Blocks are read again seldom; what is read again soon is in memory.
 const CACHE_BYTES: u64 = 4 * MIB;
-/// The engine keeps the files of a dropped segment open, and their room taken, until others push them out of this cache:
-/// with its default of hundreds, gigabytes. Chunks are read in order, so few files are read at a time.
+/// The engine keeps the files of a dropped segment open, and their room taken, until others push
+/// them out of this cache: with its default of hundreds, gigabytes. Chunks are read in order, so
+/// few files are read at a time.
 const CACHED_FILES: usize = 16;
-/// The smallest that the engine takes. The journal keeps dead bytes until every keyspace was flushed: with the default of
-/// 512 MiB, 2 M small transactions took 14.5 s to open.
+/// The smallest that the engine takes. The journal keeps dead bytes until every keyspace was
+/// flushed: with the default of 512 MiB, 2 M small transactions took 14.5 s to open.
 pub(crate) const JOURNAL_BYTES: u64 = 64 * MIB;
-/// Up to four more of them wait for the disk when small transactions come fast: this is most of the process's memory then.
+/// Up to four more of them wait for the disk when small transactions come fast: this is most of the
+/// process's memory then.
 const PENDING_MEMTABLE_BYTES: u64 = 6 * MIB;
 
 /// The open database.
@@ -69,8 +71,8 @@ pub(crate) struct Store {
     pub(crate) pending: Keyspace,
     pub(crate) cursors: Keyspace,
     pub(crate) dead_letters: Keyspace,
-    /// Begins the checksums of chunks: those of another spool, under the same keys, do not match. 0 where it is lost, which no
-    /// chunk's was made with.
+    /// Begins the checksums of chunks: those of another spool, under the same keys, do not match. 0
+    /// where it is lost, which no chunk's was made with.
     pub(crate) salt: u64,
 }
 
@@ -119,7 +121,8 @@ impl Store {
 
     /// Opens or creates the keyspace of a segment that is sealed at `limit` bytes.
     pub(crate) fn segment(&self, number: u32, limit: u64) -> Result<Keyspace, SpoolError> {
-        // The engine cuts its journal only when it flushes: a segment that fits into its memtable would never make it.
+        // The engine cuts its journal only when it flushes: a segment that fits into its memtable
+        // would never make it.
         let memtable = (limit / 4).clamp(MIB / 4, 8 * MIB);
         self.db
             .keyspace(&segment_name(number), || {

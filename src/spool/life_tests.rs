@@ -1,4 +1,5 @@
-//! How long things stay: retention, segments, the quota, prepared transactions, aborted subtransactions.
+//! How long things stay: retention, segments, the quota, prepared transactions, aborted
+//! subtransactions.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,23 +1,27 @@
-//! What the writer does between groups: releases applied transactions, drops drained segments, makes the next one ahead of
-//! need, and says when reception has to pause.
+//! What the writer does between groups: releases applied transactions, drops drained segments,
+//! makes the next one ahead of need, and says when reception has to pause.
 //!
-//! Applied transactions stay for the retention, bounded by bytes, so that a destination that went back (a failover, a restored
-//! backup) is continued from its own checkpoint. Then their `pending` entries are deleted, oldest first. A segment is dropped
-//! only after the cursor and those deletes are synced: after a crash nothing refers to what is gone.
+//! Applied transactions stay for the retention, bounded by bytes, so that a destination that went
+//! back (a failover, a restored backup) is continued from its own checkpoint. Then their `pending`
+//! entries are deleted, oldest first. A segment is dropped only after the cursor and those deletes
+//! are synced: after a crash nothing refers to what is gone.
 //!
 //! Let go of too early (before the destination has synced it, or before the deletes are),
 //! `it::power::nothing_leaves_the_spool_before_the_destination_has_synced_it` or
 //! `it::power::with_ack_applied_what_was_acknowledged_survives_a_loss_of_power` fails.
 //!
-//! The engine ignores its own memory and disk limits, and any failed write leaves it unusable, a full disk too. So bytes
-//! are counted here, and reception pauses while there is still room for the journals, the memtables and a segment.
+//! The engine ignores its own memory and disk limits, and any failed write leaves it unusable, a
+//! full disk too. So bytes are counted here, and reception pauses while there is still room for the
+//! journals, the memtables and a segment.
 //!
-//! A pause ends by what is applied. Where only transactions without a COMMIT are left, it would never end: the reader then
-//! drops the open ones and asks for them unstreamed, and stops where that cannot help (a PREPARE was acknowledged: its rows
-//! do not come again).
+//! A pause ends by what is applied. Where only transactions without a COMMIT are left, it would
+//! never end: the reader then drops the open ones and asks for them unstreamed, and stops where
+//! that cannot help (a PREPARE was acknowledged: its rows do not come again).
 //!
-//! Promise 8 (bounded disk) broken, `it::operation::at_the_disk_quota_reading_pauses_feedback_goes_on_and_all_arrives` or
-//! `it::limits::reading_pauses_before_the_disk_under_the_spool_is_full` fails; a pause without an end,
+//! Promise 8 (bounded disk) broken,
+//! `it::operation::at_the_disk_quota_reading_pauses_feedback_goes_on_and_all_arrives` or
+//! `it::limits::reading_pauses_before_the_disk_under_the_spool_is_full` fails; a pause without an
+//! end,
 //! `it::limits::a_transaction_larger_than_the_free_disk_is_asked_for_unstreamed_and_then_named` or
 //! `it::limits::a_prepared_transaction_above_the_quota_stops_and_is_named`.
 
@@ -215,8 +219,9 @@ impl Writer {
         store.db.delete_keyspace(keyspace).map_err(SpoolError::store("dropping a segment"))
     }
 
-    /// Where room is short. A sealed journal stays until every keyspace was flushed behind it, and so long it holds the files
-    /// of dropped segments; while reception pauses nothing is written that would flush them.
+    /// Where room is short. A sealed journal stays until every keyspace was flushed behind it, and
+    /// so long it holds the files of dropped segments; while reception pauses nothing is written
+    /// that would flush them.
     fn let_journals_go(&mut self) -> Result<(), SpoolError> {
         let store = &self.core.store;
         if !self.under_pressure() || store.db.journal_count() < 2 || self.maintenance.flushed.elapsed() < FLUSH_INTERVAL
@@ -267,7 +272,8 @@ impl Writer {
                 Pressure::short(reason, self.unfinished())
             }
             _ if missing > 0 => {
-                // Other programs may fill the disk; then dropping what is held would not make the room.
+                // Other programs may fill the disk; then dropping what is held would not make the
+                // room.
                 let ours = held >= missing && since.is_some_and(|since| since.elapsed() >= FLUSHED);
                 let directory = options.directory.display();
                 let reason = format!(
@@ -285,7 +291,8 @@ impl Writer {
         }
     }
 
-    /// The transactions without a COMMIT, when the spool holds nothing else; none while room is being made.
+    /// The transactions without a COMMIT, when the spool holds nothing else; none while room is
+    /// being made.
     fn unfinished(&self) -> Vec<Unfinished> {
         let recent = lock(&self.core.recent);
         let open = recent.open.values().map(|transaction| (transaction.id, unfinished(transaction, None)));

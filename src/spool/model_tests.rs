@@ -1,5 +1,6 @@
-//! Random histories, against a model in memory: what was committed comes out, in order, once, whole, and nothing else, through
-//! crashes and restarts. PostgreSQL is played by the model: after a reconnect it sends again what ends after the durable end.
+//! Random histories, against a model in memory: what was committed comes out, in order, once,
+//! whole, and nothing else, through crashes and restarts. PostgreSQL is played by the model: after
+//! a reconnect it sends again what ends after the durable end.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

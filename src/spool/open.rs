@@ -1,8 +1,10 @@
-//! One open transaction while it is received: the buffer that its commands gather in until they are a chunk.
+//! One open transaction while it is received: the buffer that its commands gather in until they are
+//! a chunk.
 //!
-//! Commands of a subtransaction that aborts before its chunk is made are simply left out of it. Only those that are in a
-//! chunk already need a note beside the chunks, so that the million subtransactions of a loop with an EXCEPTION clause
-//! leave no trace when their rows lie in one buffer.
+//! Commands of a subtransaction that aborts before its chunk is made are simply left out of it.
+//! Only those that are in a chunk already need a note beside the chunks, so that the million
+//! subtransactions of a loop with an EXCEPTION clause leave no trace when their rows lie in one
+//! buffer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +21,8 @@ use super::state::Shared;
 use crate::change::{RelationVersion, relation_oids};
 use crate::position::Xid;
 
-/// Raw bytes at which a chunk is full (few in unit tests, so that small histories have many chunks).
+/// Raw bytes at which a chunk is full (few in unit tests, so that small histories have many
+/// chunks).
 pub(crate) const CHUNK_BYTES: usize = if cfg!(test) { 2 << 10 } else { 256 << 10 };
 /// Raw bytes of a partial chunk that are worth handing to a reader who waits for them.
 const FOLLOWED_BYTES: usize = CHUNK_BYTES / 4;
@@ -78,7 +81,8 @@ impl Open {
         self.buffer.len() >= FOLLOWED_BYTES && self.shared.followed.load(Ordering::Relaxed)
     }
 
-    /// Adds a command; `session` has what was described outside of streams, `subxid` is what a streamed frame carries.
+    /// Adds a command; `session` has what was described outside of streams, `subxid` is what a
+    /// streamed frame carries.
     #[inline]
     pub(crate) fn push(&mut self, session: &Descriptions, subxid: Option<Xid>, frame: &[u8]) -> Result<(), SpoolError> {
         let known = match frame {
@@ -109,7 +113,8 @@ impl Open {
         self.last_oid = 0;
     }
 
-    /// Leaves a subtransaction out; `true` where chunks were made with commands of it, which need a note.
+    /// Leaves a subtransaction out; `true` where chunks were made with commands of it, which need a
+    /// note.
     pub(crate) fn abort_sub(&mut self, subxid: Xid) -> bool {
         if self.in_buffer.contains(subxid) {
             self.aborted_in_buffer.insert(subxid);

@@ -20,14 +20,15 @@ pub struct SpoolOptions {
     pub inline_bytes: usize,
     /// Limit for the bytes held; `None` is no limit but the disk's.
     pub quota_bytes: Option<u64>,
-    /// Free bytes on the file system below which reception pauses, so that the engine never meets a full disk: at least
-    /// [`SpoolOptions::least_headroom`].
+    /// Free bytes on the file system below which reception pauses, so that the engine never meets a
+    /// full disk: at least [`SpoolOptions::least_headroom`].
     pub headroom_bytes: u64,
     /// How long an applied transaction stays, for a destination that goes back.
     pub retain: Duration,
     /// How many bytes of applied transactions stay at most.
     pub retain_bytes: u64,
-    /// How many recent small transactions stay in memory, so that an applier that keeps up reads no disk.
+    /// How many recent small transactions stay in memory, so that an applier that keeps up reads no
+    /// disk.
     pub recent_transactions: usize,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
@@ -51,8 +52,8 @@ impl SpoolOptions {
         }
     }
 
-    /// What a pause of reception needs to be free, in bytes: until it takes hold, a journal fills up, and so do a segment and the
-    /// next one.
+    /// What a pause of reception needs to be free, in bytes: until it takes hold, a journal fills
+    /// up, and so do a segment and the next one.
     #[must_use]
     pub const fn least_headroom(segment_bytes: u64) -> u64 {
         JOURNAL_BYTES.saturating_add(segment_bytes.saturating_mul(2))

@@ -17,7 +17,8 @@ pub enum Pressure {
     NothingAppliable {
         /// The largest of them.
         largest: Unfinished,
-        /// Whether some are open: PostgreSQL sends those again when they are dropped, and never the prepared ones.
+        /// Whether some are open: PostgreSQL sends those again when they are dropped, and never the
+        /// prepared ones.
         open: bool,
         /// What is short.
         reason: String,
@@ -44,7 +45,8 @@ impl std::fmt::Display for Unfinished {
 }
 
 impl Pressure {
-    /// What follows where room is short; `unfinished` are transactions without a COMMIT, when nothing else could make room.
+    /// What follows where room is short; `unfinished` are transactions without a COMMIT, when
+    /// nothing else could make room.
     pub(crate) fn short(reason: String, unfinished: Vec<Unfinished>) -> Self {
         let open = unfinished.iter().any(|transaction| transaction.gid.is_none());
         match unfinished.into_iter().max() {

@@ -1,8 +1,9 @@
-//! What is replicated lies in the spool, so the spool is its owner's alone, whatever its surroundings are.
+//! What is replicated lies in the spool, so the spool is its owner's alone, whatever its
+//! surroundings are.
 //!
-//! The data directory may be somebody else's to arrange, a volume or a service manager's, so it is judged and left as it
-//! is; `spool/` below it is ours, and is made 0700 at every opening. Left open,
-//! `it::cli::the_spool_is_its_owners_alone_whatever_the_data_directory_is` fails.
+//! The data directory may be somebody else's to arrange, a volume or a service manager's, so it is
+//! judged and left as it is; `spool/` below it is ours, and is made 0700 at every opening. Left
+//! open, `it::cli::the_spool_is_its_owners_alone_whatever_the_data_directory_is` fails.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

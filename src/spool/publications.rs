@@ -1,7 +1,8 @@
 //! What decides which rows PostgreSQL sends, as it was when it was last looked at.
 //!
-//! The stream does not say that a publication was narrowed, renamed or emptied for a while, and nothing is left of it once it
-//! is undone but new row versions in the catalogue. So these are kept through restarts; `source/publications.rs` compares them.
+//! The stream does not say that a publication was narrowed, renamed or emptied for a while, and
+//! nothing is left of it once it is undone but new row versions in the catalogue. So these are kept
+//! through restarts; `source/publications.rs` compares them.
 
 use std::collections::BTreeMap;
 

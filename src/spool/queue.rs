@@ -1,4 +1,5 @@
-//! The way from the intake to the writer: bounded by bytes, so that reception waits for the disk instead of filling the memory.
+//! The way from the intake to the writer: bounded by bytes, so that reception waits for the disk
+//! instead of filling the memory.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

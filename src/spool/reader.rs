@@ -1,10 +1,13 @@
-//! The way out: committed transactions in commit order, from memory while the applier keeps up, else from `pending`.
+//! The way out: committed transactions in commit order, from memory while the applier keeps up,
+//! else from `pending`.
 //!
-//! `pending` is always read from where the reader is, never from its start: tombstones of applied transactions lie there, and
-//! walking over half a million of them takes 250 ms. The numbers of transactions that are handed out one after the other are
-//! contiguous; a hole is an error, never skipped.
+//! `pending` is always read from where the reader is, never from its start: tombstones of applied
+//! transactions lie there, and walking over half a million of them takes 250 ms. The numbers of
+//! transactions that are handed out one after the other are contiguous; a hole is an error, never
+//! skipped.
 //!
-//! Promise 2 (commit order) broken, `spool::model_tests::what_was_committed_comes_out_once_in_order_and_whole` fails.
+//! Promise 2 (commit order) broken,
+//! `spool::model_tests::what_was_committed_comes_out_once_in_order_and_whole` fails.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -57,8 +60,8 @@ impl SpoolReader {
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Released`] when the position lies before what is kept, [`SpoolError::SequenceGap`],
-    /// [`SpoolError::Damaged`], [`SpoolError::Store`].
+    /// [`SpoolError::Released`] when the position lies before what is kept,
+    /// [`SpoolError::SequenceGap`], [`SpoolError::Damaged`], [`SpoolError::Store`].
     pub fn try_next(&mut self) -> Result<Option<Transaction>, SpoolError> {
         let next = match self.page.pop_front() {
             Some(next) => Some(next),
@@ -127,8 +130,9 @@ impl SpoolReader {
         Ok(())
     }
 
-    /// A transaction that may be executed before its COMMIT is here: the one that is being received whole, else the oldest
-    /// streamed one; never one that was or will be prepared. Worth asking for when [`SpoolReader::try_next`] has nothing.
+    /// A transaction that may be executed before its COMMIT is here: the one that is being received
+    /// whole, else the oldest streamed one; never one that was or will be prepared. Worth asking
+    /// for when [`SpoolReader::try_next`] has nothing.
     #[must_use]
     pub fn try_open(&mut self) -> Option<Transaction> {
         let recent = lock(&self.spool.core.recent);

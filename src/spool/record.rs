@@ -4,8 +4,8 @@
 //! version u8 | xxh3-64 u64 LE of (version, fields) | fields (MessagePack, a struct is an array)
 //! ```
 //!
-//! The engine has checksums of its own for its blocks; these are ours, so that a value that was lost, swapped or cut
-//! above that level is seen as well.
+//! The engine has checksums of its own for its blocks; these are ours, so that a value that was
+//! lost, swapped or cut above that level is seen as well.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

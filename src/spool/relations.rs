@@ -1,12 +1,16 @@
-//! The versions of the relations that kept rows, or rows to come, are of: in memory and in the `relations` keyspace.
+//! The versions of the relations that kept rows, or rows to come, are of: in memory and in the
+//! `relations` keyspace.
 //!
-//! A version is a Relation frame and the catalogue's answer to it. TRUNCATE, VACUUM FULL and CLUSTER give a table another file
-//! and change nothing else, and may come every minute: then the newest version stays, and the latest file node is kept beside
-//! it. What a version's `catalogue.file_node` says is the first node of its line: a later version that has the latest node of
-//! an earlier one has that one's first node too, so equal nodes go on meaning *not rewritten by a change of shape*.
+//! A version is a Relation frame and the catalogue's answer to it. TRUNCATE, VACUUM FULL and
+//! CLUSTER give a table another file and change nothing else, and may come every minute: then the
+//! newest version stays, and the latest file node is kept beside it. What a version's
+//! `catalogue.file_node` says is the first node of its line: a later version that has the latest
+//! node of an earlier one has that one's first node too, so equal nodes go on meaning *not
+//! rewritten by a change of shape*.
 //!
-//! The newest version of each relation is kept. An older one goes once the intake has no use for it and every transaction
-//! that may have rows of it was released. Numbers are never used twice, and the numbers of what is kept have holes.
+//! The newest version of each relation is kept. An older one goes once the intake has no use for it
+//! and every transaction that may have rows of it was released. Numbers are never used twice, and
+//! the numbers of what is kept have holes.
 //!
 //! Not kept bounded, `it::limits::relation_versions_do_not_pile_up` fails.
 
@@ -125,8 +129,8 @@ impl Relations {
         lock(&self.known).versions.values().map(|entry| (Arc::clone(&entry.relation), entry.file_node)).collect()
     }
 
-    /// No row that ends behind `seen` will be of a version that is not the newest and not among these. `false`: there are
-    /// such that are used still.
+    /// No row that ends behind `seen` will be of a version that is not the newest and not among
+    /// these. `false`: there are such that are used still.
     fn retire(&self, used: &HashSet<RelationVersion>, seen: Lsn) -> bool {
         let Known { versions, newest, .. } = &mut *lock(&self.known);
         let mut all = true;
@@ -239,7 +243,8 @@ impl Retiring {
 }
 
 impl Writer {
-    /// Deletes the versions that nothing kept needs: behind the deletes of the transactions that needed them.
+    /// Deletes the versions that nothing kept needs: behind the deletes of the transactions that
+    /// needed them.
     pub(crate) fn drop_relations(&self) -> Result<(), SpoolError> {
         let unused = self.core.relations.drop_unused(&self.progress);
         if unused.is_empty() {

@@ -1,9 +1,10 @@
 //! `pg2any repair`: makes a spool open again whose newest journal does not read to its end.
 //!
-//! A power loss can leave the unsynced end of a journal out of order: a batch with its checksum wrong, or a hole with whole
-//! batches behind it. Nothing of it was acknowledged to PostgreSQL, so cutting it off loses nothing: PostgreSQL sends it again,
-//! and the comparisons at the next connect say so if it cannot. The same cut after a failing disk loses what was
-//! acknowledged; those comparisons then stop with a gap. What is cut is kept aside.
+//! A power loss can leave the unsynced end of a journal out of order: a batch with its checksum
+//! wrong, or a hole with whole batches behind it. Nothing of it was acknowledged to PostgreSQL, so
+//! cutting it off loses nothing: PostgreSQL sends it again, and the comparisons at the next connect
+//! say so if it cannot. The same cut after a failing disk loses what was acknowledged; those
+//! comparisons then stop with a gap. What is cut is kept aside.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -36,8 +37,8 @@ pub struct Repair {
 ///
 /// # Errors
 ///
-/// [`SpoolError::Locked`] while a process uses the directory, [`SpoolError::JournalDamaged`] when an older journal is damaged
-/// (cutting it would leave a hole), [`SpoolError::Io`].
+/// [`SpoolError::Locked`] while a process uses the directory, [`SpoolError::JournalDamaged`] when
+/// an older journal is damaged (cutting it would leave a hole), [`SpoolError::Io`].
 pub fn repair(directory: &Path) -> Result<Option<Repair>, SpoolError> {
     let _lock = lock_directory(directory)?;
     let store = SpoolOptions::new(directory).store_directory();

@@ -1,12 +1,13 @@
 //! The `data-<n>` keyspaces: where chunks go, and when a whole segment can be dropped.
 //!
-//! Point deletes give no disk back while nothing is compacted; dropping a keyspace unlinks its files at once. So chunks go
-//! to segments of some size, and a segment is dropped when nothing refers to it: no open or prepared transaction, and no
-//! committed one that was not released. For this each segment keeps the highest commit end that refers to it (updated in the
-//! batch of the commit), so that opening need not read `pending`.
+//! Point deletes give no disk back while nothing is compacted; dropping a keyspace unlinks its
+//! files at once. So chunks go to segments of some size, and a segment is dropped when nothing
+//! refers to it: no open or prepared transaction, and no committed one that was not released. For
+//! this each segment keeps the highest commit end that refers to it (updated in the batch of the
+//! commit), so that opening need not read `pending`.
 //!
-//! Chunks that are written before their COMMIT have segments of their own: one old open transaction would else pin the
-//! committed data of its whole life.
+//! Chunks that are written before their COMMIT have segments of their own: one old open transaction
+//! would else pin the committed data of its whole life.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -188,7 +189,8 @@ impl Segments {
         self.by_number.values().map(|segment| segment.record.stored_bytes).sum()
     }
 
-    /// Segments that nothing refers to. One that still takes chunks is among them when it holds at least `worth` bytes.
+    /// Segments that nothing refers to. One that still takes chunks is among them when it holds at
+    /// least `worth` bytes.
     pub(crate) fn drained(&self, released: Lsn, worth: u64) -> Vec<u32> {
         let drained = |segment: &Segment| {
             segment.open.is_empty()

@@ -1,9 +1,10 @@
 //! Which relation version a row is of, as the walsender thinks that we know it.
 //!
-//! pgoutput remembers for its session which relations it has described. Inside a streamed transaction it describes each
-//! again, and counts that as known to everybody only when the transaction commits. So there is a map for the session, and a
-//! layer over it for each streamed transaction that is merged at the commit. A description that came later wins: an older
-//! layer that commits late must not bring an older version back.
+//! pgoutput remembers for its session which relations it has described. Inside a streamed
+//! transaction it describes each again, and counts that as known to everybody only when the
+//! transaction commits. So there is a map for the session, and a layer over it for each streamed
+//! transaction that is merged at the commit. A description that came later wins: an older layer
+//! that commits late must not bring an older version back.
 
 use std::collections::HashMap;
 

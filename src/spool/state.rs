@@ -1,8 +1,10 @@
-//! What the intake, the writer and the readers share in memory: the newest transactions, the queue between them.
+//! What the intake, the writer and the readers share in memory: the newest transactions, the queue
+//! between them.
 //!
-//! A transaction's chunks are visible to a reader from the moment they are handed to the writer, and stay in memory at least
-//! until they are written: nobody waits for the disk but the acknowledgement. Locks are taken in the order
-//! [`RecentTransactions`], [`Transaction`](Shared), queue, and none is held while the disk is touched.
+//! A transaction's chunks are visible to a reader from the moment they are handed to the writer,
+//! and stay in memory at least until they are written: nobody waits for the disk but the
+//! acknowledgement. Locks are taken in the order [`RecentTransactions`], [`Transaction`](Shared),
+//! queue, and none is held while the disk is touched.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +18,8 @@ use super::lock;
 use super::queue::Operation;
 use crate::position::{Lsn, Position, Xid};
 
-/// Bytes of recent chunks, and of recent small transactions, that stay in memory after they are written.
+/// Bytes of recent chunks, and of recent small transactions, that stay in memory after they are
+/// written.
 const CACHE_BYTES: usize = 8 << 20;
 
 #[derive(Clone, Debug)]
@@ -111,7 +114,8 @@ pub(crate) struct RecentCommit {
 
 /// What is in memory of the newest transactions.
 pub(crate) struct RecentTransactions {
-    /// Transactions whose COMMIT has not been handed over, of which chunks have; by our number, so oldest first.
+    /// Transactions whose COMMIT has not been handed over, of which chunks have; by our number, so
+    /// oldest first.
     pub(crate) open: BTreeMap<u64, Arc<Shared>>,
     /// The newest committed transactions without a hole, oldest first.
     pub(crate) commits: VecDeque<RecentCommit>,
@@ -165,7 +169,8 @@ impl RecentTransactions {
         }
     }
 
-    /// The next committed transaction: by its number when the one before is known, else the first behind a position.
+    /// The next committed transaction: by its number when the one before is known, else the first
+    /// behind a position.
     pub(crate) fn next_commit(&self, sequence: Option<u64>, after: Position) -> Option<&RecentCommit> {
         let front = self.commits.front()?;
         let index = match sequence {

@@ -18,7 +18,8 @@ use crate::position::Xid;
 pub enum TransactionState {
     /// Its COMMIT has not come.
     Open {
-        /// Aborts of its subtransactions so far: when it grows, work that was done early may have to be undone.
+        /// Aborts of its subtransactions so far: when it grows, work that was done early may have
+        /// to be undone.
         aborts: u64,
     },
     /// It committed.
@@ -57,7 +58,8 @@ impl Transaction {
         self.shared.xid
     }
 
-    /// Whether both are one and the same: an xid comes again when a transaction is sent anew after a reconnect.
+    /// Whether both are one and the same: an xid comes again when a transaction is sent anew after
+    /// a reconnect.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
@@ -75,7 +77,8 @@ impl Transaction {
         lock(&self.shared.inner).raw_bytes
     }
 
-    /// How many commands it has; known when it committed and no command in its chunks was aborted later.
+    /// How many commands it has; known when it committed and no command in its chunks was aborted
+    /// later.
     #[must_use]
     pub fn command_count(&self) -> Option<u64> {
         let inner = lock(&self.shared.inner);
@@ -83,8 +86,8 @@ impl Transaction {
         (exact && matches!(inner.phase, Phase::Committed(_))).then_some(inner.commands)
     }
 
-    /// How many of its subtransactions were rolled back after a reader may have seen their commands; as long as the number
-    /// stays, what was read of it stays true.
+    /// How many of its subtransactions were rolled back after a reader may have seen their
+    /// commands; as long as the number stays, what was read of it stays true.
     #[must_use]
     pub fn aborts(&self) -> u64 {
         lock(&self.shared.inner).aborts

@@ -1,12 +1,16 @@
-//! The writer: takes all that waits, writes it as one batch, syncs once, and says how far everything is durable.
+//! The writer: takes all that waits, writes it as one batch, syncs once, and says how far
+//! everything is durable.
 //!
-//! Natural group commit: while a sync takes its milliseconds the next group gathers. Timers on top of it were measured and
-//! bought nothing. A group without an end of a transaction is not synced: nobody waits for it.
+//! Natural group commit: while a sync takes its milliseconds the next group gathers. Timers on top
+//! of it were measured and bought nothing. A group without an end of a transaction is not synced:
+//! nobody waits for it.
 //!
-//! Any failed write, sync or background flush leaves the engine unusable, and the outcome of the batch unknown: the failure is
-//! published and the thread ends. Nothing was acknowledged that is not on the disk, so a restart goes on from there.
+//! Any failed write, sync or background flush leaves the engine unusable, and the outcome of the
+//! batch unknown: the failure is published and the thread ends. Nothing was acknowledged that is
+//! not on the disk, so a restart goes on from there.
 //!
-//! Promise 1 broken here (a sync that is none), `it::power::what_was_acknowledged_survives_a_loss_of_power` fails.
+//! Promise 1 broken here (a sync that is none),
+//! `it::power::what_was_acknowledged_survives_a_loss_of_power` fails.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -86,7 +90,8 @@ impl Writer {
         }
     }
 
-    /// A full disk may meet the engine's own threads first; the writer then hears only that the store is unusable.
+    /// A full disk may meet the engine's own threads first; the writer then hears only that the
+    /// store is unusable.
     fn explained(&self, error: SpoolError) -> SpoolError {
         match self.free_bytes() {
             Ok(free) if matches!(error, SpoolError::Store { .. }) && free < FULL_BYTES => {

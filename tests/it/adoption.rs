@@ -1,4 +1,5 @@
-//! `source adopt`: another cluster continues the one that the data directory was filled from, and the destination goes along.
+//! `source adopt`: another cluster continues the one that the data directory was filled from, and
+//! the destination goes along.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -53,8 +54,9 @@ fn adopt(pipeline: &Pipeline) {
     }
 }
 
-/// The old cluster by `pg_upgrade` into a new one, which has a system identifier of its own (the version stays the same: a
-/// distribution's server may write dumps that another build does not read).
+/// The old cluster by `pg_upgrade` into a new one, which has a system identifier of its own (the
+/// version stays the same: a distribution's server may write dumps that another build does not
+/// read).
 fn upgraded(old: &Server) -> Server {
     let mut new = Server::own(old.version, &[]).unwrap();
     new.stop("fast");
@@ -138,7 +140,8 @@ on_each_server! {
 
     fn a_disposable_data_directory_is_not_filled_from_another_cluster(server) {
         let Some((_old, mut pipeline)) = left_behind(server.version, TABLE) else { return };
-        // The second run would have named the source at its start; the first one does with its commit.
+        // The second run would have named the source at its start; the first one does with its
+        // commit.
         std::fs::remove_dir_all(pipeline.data()).unwrap();
         let new = restored(server.version, TABLE);
         let mut client = new.connect("postgres");

@@ -1,7 +1,9 @@
-//! An Apache Kafka broker for the tests: one process in KRaft mode on 127.0.0.1 and free ports, with a data directory of its own.
+//! An Apache Kafka broker for the tests: one process in KRaft mode on 127.0.0.1 and free ports,
+//! with a data directory of its own.
 //!
-//! `PG2ANY_TEST_KAFKA_LIBS` names the directory with its jars, else `.tools` is looked into (`scripts/lib.sh`, `need_kafka`).
-//! Without them every test here is skipped with a message that no output capture swallows; with `PG2ANY_TEST_REQUIRE=all` they fail.
+//! `PG2ANY_TEST_KAFKA_LIBS` names the directory with its jars, else `.tools` is looked into
+//! (`scripts/lib.sh`, `need_kafka`). Without them every test here is skipped with a message that no
+//! output capture swallows; with `PG2ANY_TEST_REQUIRE=all` they fail.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -26,7 +28,8 @@ use crate::filesystem::Filesystem;
 use crate::process::Process;
 use crate::server::{free_port, skip};
 
-/// Users of the guarded listener, one that may do everything and one that may do what it was allowed; the password as an address has it.
+/// Users of the guarded listener, one that may do everything and one that may do what it was
+/// allowed; the password as an address has it.
 pub const USER: &str = "shop";
 pub const CLERK: &str = "clerk";
 pub const PASSWORD: &str = "p%40ss";
@@ -45,7 +48,8 @@ pub struct Broker {
     libraries: PathBuf,
 }
 
-/// A record as a reader sees it: partition, key, and the event without its schema (`None`: a tombstone).
+/// A record as a reader sees it: partition, key, and the event without its schema (`None`: a
+/// tombstone).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub partition: i32,
@@ -103,7 +107,8 @@ impl Broker {
         Self::cluster(1)?.pop()
     }
 
-    /// Several brokers with three replicas of everything, as far as there are so many; one may be missing.
+    /// Several brokers with three replicas of everything, as far as there are so many; one may be
+    /// missing.
     pub fn cluster(size: u16) -> Option<Vec<Self>> {
         let brokers = Self::prepared(size)?;
         brokers.iter().for_each(Self::format);
@@ -112,7 +117,8 @@ impl Broker {
         Some(brokers)
     }
 
-    /// One whose data are on a disk of so many megabytes; `None`, said loudly, where there cannot be one.
+    /// One whose data are on a disk of so many megabytes; `None`, said loudly, where there cannot
+    /// be one.
     pub fn on_a_small_disk(megabytes: u32) -> Option<(Self, Filesystem)> {
         let broker = Self::prepared(1)?.pop()?;
         let disk = Filesystem::in_memory(&broker.process.directory.join("data"), megabytes)?;
@@ -209,7 +215,8 @@ impl Broker {
         self.process.kill();
     }
 
-    /// The guarded listener, with a user and a password; and what a client needs beside it, without the certificate and with it.
+    /// The guarded listener, with a user and a password; and what a client needs beside it, without
+    /// the certificate and with it.
     pub fn guarded_uri(&self, user: &str, password: &str, prefix: &str) -> (String, String, String) {
         let of = |name: &str| self.process.directory.join(name).display().to_string();
         let uri = format!("kafka://{user}:{password}@127.0.0.1:{}/{prefix}", self.guarded);
@@ -219,8 +226,8 @@ impl Broker {
         (uri, ca, certified)
     }
 
-    /// Lets the user `clerk` do these: a kind of resource (2 topic, 5 transactional id), what its name begins with, an operation
-    /// (3 read, 4 write). The client has no call for that.
+    /// Lets the user `clerk` do these: a kind of resource (2 topic, 5 transactional id), what its
+    /// name begins with, an operation (3 read, 4 write). The client has no call for that.
     pub fn allow(&self, rights: &[(u8, &str, u8)]) {
         let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
         // CreateAcls, version 1; correlation 1.
@@ -302,7 +309,8 @@ impl Broker {
         consumer.fetch_metadata(Some(topic), PATIENCE).is_ok_and(|found| !found.topics()[0].partitions().is_empty())
     }
 
-    /// Everything that a `read_committed` reader sees in a topic, each partition in its order; nothing when there is none.
+    /// Everything that a `read_committed` reader sees in a topic, each partition in its order;
+    /// nothing when there is none.
     pub fn events(&self, topic: &str) -> Vec<Event> {
         let bare = |mut value: Value| if value.get("payload").is_some() { value["payload"].take() } else { value };
         let records = self.records(topic).into_iter();
@@ -327,7 +335,8 @@ fn reader(brokers: &str) -> ClientConfig {
     config
 }
 
-/// Everything that a `read_committed` reader of these brokers sees in a topic. A key that is no JSON, like the checkpoint's, counts as none.
+/// Everything that a `read_committed` reader of these brokers sees in a topic. A key that is no
+/// JSON, like the checkpoint's, counts as none.
 pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
     let consumer: BaseConsumer = reader(brokers).create().unwrap();
     let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return Vec::new() };

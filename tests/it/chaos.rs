@@ -1,9 +1,11 @@
-//! Everything that can happen to a pipeline, at random and several things at once, round after round, under traffic: kills at any
-//! moment, at any failpoint and while it recovers; freezes, and a second process on the same directory meanwhile; a network that is cut,
-//! stalls or is slow; a source that restarts or crashes; a broker that is killed. Afterwards source and destination are equal row for
-//! row, the commits are in their order, and nothing is there twice.
+//! Everything that can happen to a pipeline, at random and several things at once, round after
+//! round, under traffic: kills at any moment, at any failpoint and while it recovers; freezes, and
+//! a second process on the same directory meanwhile; a network that is cut, stalls or is slow; a
+//! source that restarts or crashes; a broker that is killed. Afterwards source and destination are
+//! equal row for row, the commits are in their order, and nothing is there twice.
 //!
-//! `scripts/chaos.sh` runs it for longer. A seed decides which fault comes when; what the machine makes of that differs from run to run.
+//! `scripts/chaos.sh` runs it for longer. A seed decides which fault comes when; what the machine
+//! makes of that differs from run to run.
 
 use std::fmt::Display;
 use std::os::unix::process::ExitStatusExt;
@@ -392,7 +394,8 @@ fn run<T: Target>(
     let mut rows = 0;
     while plan.goes_on(world.counts.rounds) {
         world.round();
-        // A difference is easier to understand close to its cause, but looking takes longer than a round.
+        // A difference is easier to understand close to its cause, but looking takes longer than a
+        // round.
         if world.counts.rounds.is_multiple_of(10) {
             rows = world.look();
             say(&report(&name, &world.counts, rows));

@@ -1,4 +1,5 @@
-//! `pg2any check` and `pg2any slot`: what is wrong is found before the first run, and nothing is changed by looking.
+//! `pg2any check` and `pg2any slot`: what is wrong is found before the first run, and nothing is
+//! changed by looking.
 
 use std::time::{Duration, Instant};
 

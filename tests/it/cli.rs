@@ -1,4 +1,5 @@
-//! The command line's manners: bad input, exit codes, signals, what is seen of secrets. Most need no server.
+//! The command line's manners: bad input, exit codes, signals, what is seen of secrets. Most need
+//! no server.
 
 use std::time::Duration;
 

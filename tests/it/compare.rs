@@ -1,5 +1,6 @@
-//! PostgreSQL's tables against the destination's, row by row: what SQLite holds is converted back to PostgreSQL's text by
-//! the documented inverse and compared byte by byte with what PostgreSQL prints.
+//! PostgreSQL's tables against the destination's, row by row: what SQLite holds is converted back
+//! to PostgreSQL's text by the documented inverse and compared byte by byte with what PostgreSQL
+//! prints.
 
 use std::collections::BTreeMap;
 
@@ -107,8 +108,8 @@ pub fn column_list(table: &Table) -> String {
     table.columns.iter().map(|(name, _)| quote(name)).collect::<Vec<_>>().join(", ")
 }
 
-/// The source's rows, sorted. The simple protocol prints with the output functions, as replication does; a cast to text
-/// does not (`true` for `t`).
+/// The source's rows, sorted. The simple protocol prints with the output functions, as replication
+/// does; a cast to text does not (`true` for `t`).
 pub fn source_rows(client: &mut Client, table: &Table) -> Vec<TextRow> {
     let filter = table.filter.as_ref().map_or(String::new(), |filter| format!(" WHERE {filter}"));
     let sql = format!("SELECT {} FROM {}.{}{filter}", column_list(table), quote(&table.schema), quote(&table.name));
@@ -146,7 +147,8 @@ pub fn destination_rows(connection: &Connection, table: &Table) -> Result<Vec<Te
     Ok(rows)
 }
 
-/// What differs, in words; `None` when every published table is equal. A table that the source has empty may be missing.
+/// What differs, in words; `None` when every published table is equal. A table that the source has
+/// empty may be missing.
 pub fn difference(database: &Database, pipeline: &Pipeline) -> Option<String> {
     let mut client = pinned(database);
     let tables = published(&mut client, &database.name);

@@ -1,4 +1,5 @@
-//! How the source is reached: TLS, unix sockets, names, secrets. libpq does the work; that what a user writes gets there is ours.
+//! How the source is reached: TLS, unix sockets, names, secrets. libpq does the work; that what a
+//! user writes gets there is ours.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +35,8 @@ pub fn certificates(directory: &Path) {
     }
 }
 
-/// A server that asks `secure` for TLS and a password, and `certified` for a certificate; its files, and a pipeline from it.
+/// A server that asks `secure` for TLS and a password, and `certified` for a certificate; its
+/// files, and a pipeline from it.
 pub fn guarded() -> Option<(Server, tempfile::TempDir, Pipeline)> {
     let server = Server::own(Version::V15, &[])?;
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! A kill -9 at any instant costs nothing but time: after the next start everything is there, once, in order.
+//! A kill -9 at any instant costs nothing but time: after the next start everything is there, once,
+//! in order.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
@@ -48,7 +49,8 @@ pub fn failpoints(is_wanted: fn(&str) -> bool) -> BTreeSet<String> {
 pub fn killed_at(server: &'static Server, set: &dyn Fn(&mut Pipeline), failpoint: &str) -> bool {
     let mut database = Database::streaming(server);
     database.execute(TABLES);
-    // Half of the runs meet a slot that has been there before, with transactions waiting in it; the others create it.
+    // Half of the runs meet a slot that has been there before, with transactions waiting in it; the
+    // others create it.
     let slot_before = !failpoint.starts_with("source.") || !failpoint.contains("slot");
     if slot_before {
         database.create_slot_with(true);

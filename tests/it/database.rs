@@ -120,8 +120,8 @@ impl Database {
         self.server.connect(&self.name)
     }
 
-    /// Commits a row into table `mark` and returns its number: when the destination has it, it has everything that was
-    /// committed before.
+    /// Commits a row into table `mark` and returns its number: when the destination has it, it has
+    /// everything that was committed before.
     pub fn mark(&mut self) -> i64 {
         self.marks += 1;
         self.client.execute("INSERT INTO mark VALUES ($1)", &[&self.marks]).unwrap();
@@ -139,7 +139,8 @@ impl Database {
         self.query(&sql).first().map(|row| row.get::<_, Option<String>>(0).unwrap_or_default())
     }
 
-    /// Polls until nobody reads from the slot: the server notices a closed connection a moment later.
+    /// Polls until nobody reads from the slot: the server notices a closed connection a moment
+    /// later.
     #[track_caller]
     pub fn until_slot_is_left(&mut self) {
         let deadline = std::time::Instant::now() + crate::driver::PATIENCE;
@@ -166,7 +167,8 @@ impl Drop for Database {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        // A prepared transaction would keep the database, and every later slot of this server, waiting for ever.
+        // A prepared transaction would keep the database, and every later slot of this server,
+        // waiting for ever.
         if let Ok(mut client) = Client::connect(&self.server.url(name), postgres::NoTls) {
             let prepared = client.query("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()", &[]);
             for row in prepared.unwrap_or_default() {

@@ -1,4 +1,5 @@
-//! What PostgreSQL commits arrives, in the order of the commits, whatever way the protocol sends it.
+//! What PostgreSQL commits arrives, in the order of the commits, whatever way the protocol sends
+//! it.
 
 use crate::compare::assert_equal;
 use crate::database::Database;
@@ -407,7 +408,8 @@ on_each_server! {
         running.until("the slot has moved past another database's writes", || {
             database.slot(&format!("confirmed_flush_lsn >= '{end}'::pg_lsn")).as_deref() == Some("true")
         });
-        // What was acknowledged is known to the spool: no false alarm at the next start. (A shutdown would record it by itself.)
+        // What was acknowledged is known to the spool: no false alarm at the next start. (A
+        // shutdown would record it by itself.)
         running.kill();
         database.execute("INSERT INTO t VALUES (1, 'x')");
         pipeline.catch_up();

@@ -17,7 +17,8 @@ use crate::target::Target;
 /// Built with `PG2ANY_TEST_PATIENT` set it is ten times as long, for a server that is slow.
 pub const PATIENCE: Duration = Duration::from_secs(if option_env!("PG2ANY_TEST_PATIENT").is_some() { 600 } else { 60 });
 
-/// `PG2ANY_TEST_SPLIT`: the split limit of every run that sets no other, so that whole suites resume inside transactions.
+/// `PG2ANY_TEST_SPLIT`: the split limit of every run that sets no other, so that whole suites
+/// resume inside transactions.
 pub fn split() -> Option<String> {
     std::env::var("PG2ANY_TEST_SPLIT").ok().filter(|commands| !commands.is_empty())
 }
@@ -368,8 +369,8 @@ impl Running {
         });
     }
 
-    /// Polls until it streams from the slot: from here on everything that is committed arrives. A slot is active while it is
-    /// made as well, and has no position then.
+    /// Polls until it streams from the slot: from here on everything that is committed arrives. A
+    /// slot is active while it is made as well, and has no position then.
     #[track_caller]
     pub fn until_streaming(&mut self, database: &mut Database) {
         let has_begun = "active AND confirmed_flush_lsn IS NOT NULL";

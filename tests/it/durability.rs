@@ -1,4 +1,5 @@
-//! What must wait for the spool's sync does wait for it: the sync is made slow, and who is ahead of it shows.
+//! What must wait for the spool's sync does wait for it: the sync is made slow, and who is ahead of
+//! it shows.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! Events, field by field beside those that Debezium's connector emitted for the same statements.
 //!
-//! `tests/it/debezium` holds what Debezium 3.6 wrote into Kafka: `nos` without schemas, `sch` with them (a schema is repeated only where it
-//! changed), `alt`, `alu` and `amu` under other handling modes. What differs is a row of the table in `docs/kafka.md`, and nothing else
-//! may.
+//! `tests/it/debezium` holds what Debezium 3.6 wrote into Kafka: `nos` without schemas, `sch` with
+//! them (a schema is repeated only where it changed), `alt`, `alu` and `amu` under other handling
+//! modes. What differs is a row of the table in `docs/kafka.md`, and nothing else may.
 
 use std::collections::HashMap;
 
@@ -76,7 +76,8 @@ const CHANGES: &[&str] = &[
     "INSERT INTO evolve_t VALUES (99, 'end')",
 ];
 
-/// What differs, by the beginning of its row in `docs/kafka.md`: in which cases, where in the value, and what is there.
+/// What differs, by the beginning of its row in `docs/kafka.md`: in which cases, where in the
+/// value, and what is there.
 const DIFFERENCES: &[(&str, &str, &[&str], &str)] = &[
     ("infinite dates and timestamps", "insert_nan_infinity", &["/after/c_date", "/after/c_ts"], "null"),
     ("`NaN` as a string", "insert_nan_infinity", &["/after/c_num102", "/after/c_num"], "\"NaN\""),
@@ -181,7 +182,8 @@ fn compare(group: &str, prefix: &str, broker: &Broker, differences: &[usize]) {
             serde_json::from_str(&value.to_string().replace(&format!("\"{group}."), &format!("\"{prefix}."))).unwrap()
         };
         let is_transaction = of_sample.ends_with(".transaction");
-        // The samples have one of the transactions; cases that were left out are passed over here too.
+        // The samples have one of the transactions; cases that were left out are passed over here
+        // too.
         let record = queue
             .find(|record| {
                 let found = record.value.as_ref().map(payload);

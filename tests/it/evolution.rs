@@ -1,5 +1,6 @@
-//! The property test of schema changes: random DDL between random rows. Where the pipeline keeps up, every change that can be
-//! followed is followed and the tables are equal, whether it is killed now and then or not. Where it lags behind, and the catalogue it asks is newer than the rows,
+//! The property test of schema changes: random DDL between random rows. Where the pipeline keeps
+//! up, every change that can be followed is followed and the tables are equal, whether it is killed
+//! now and then or not. Where it lags behind, and the catalogue it asks is newer than the rows,
 //! either they are equal or it stops and says so: never a silent difference.
 
 use std::time::Duration;
@@ -78,7 +79,8 @@ struct Evolution {
     names: u64,
     next: i64,
     identity: Identity,
-    /// A column was replaced by one of its name and type: of that, rows and catalogue may say too little.
+    /// A column was replaced by one of its name and type: of that, rows and catalogue may say too
+    /// little.
     replaced: bool,
 }
 
@@ -224,7 +226,8 @@ impl Evolution {
         format!("SAVEPOINT s; ALTER TABLE t ADD never int DEFAULT 1; UPDATE t SET never = 5; {rows}; ROLLBACK TO s")
     }
 
-    /// A transaction, and whether it makes two changes: of the shape between them the catalogue is asked too late.
+    /// A transaction, and whether it makes two changes: of the shape between them the catalogue is
+    /// asked too late.
     fn step(&mut self) -> (String, bool) {
         let draw = self.random.below(5);
         let sql = match draw {

@@ -1,4 +1,5 @@
-//! A standby is promoted: its timeline continues the old one, or left it too early, and its slot exists, or does not.
+//! A standby is promoted: its timeline continues the old one, or left it too early, and its slot
+//! exists, or does not.
 
 use crate::driver::Pipeline;
 use crate::refusals::{GAP, lsns, stops};
@@ -107,8 +108,9 @@ fn a_promoted_standby_with_a_failover_slot_is_continued() {
         [("primary_conninfo", upstream.as_str()), ("primary_slot_name", "standby"), ("hot_standby_feedback", "on")];
     let standby = standby(&primary, &settings);
     let mut there = standby.connect("postgres");
-    // The slot's catalogue horizon moves with the records of running transactions only, which the server writes of its
-    // own accord now and then; the standby takes the slot once that horizon is its own next transaction.
+    // The slot's catalogue horizon moves with the records of running transactions only, which the
+    // server writes of its own accord now and then; the standby takes the slot once that horizon is
+    // its own next transaction.
     until("the slot is on the standby", || {
         primary.connect("postgres").batch_execute("SELECT pg_log_standby_snapshot()").unwrap();
         pipeline.catch_up();

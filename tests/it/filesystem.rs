@@ -52,8 +52,9 @@ impl Drop for Filesystem {
     }
 }
 
-/// A disk (ext4 in a file) whose power can be cut: a kill keeps what was written and not synced, as the kernel has it; a cut
-/// loses it. The mount options are those that lose the most: names appear at a sync alone, a rename syncs nothing.
+/// A disk (ext4 in a file) whose power can be cut: a kill keeps what was written and not synced, as
+/// the kernel has it; a cut loses it. The mount options are those that lose the most: names appear
+/// at a sync alone, a rename syncs nothing.
 pub struct Disk {
     mounted: Option<Filesystem>,
     directory: PathBuf,
@@ -92,7 +93,8 @@ impl Disk {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// The power is back: the filesystem has what its journal has. Everybody who used it must be gone.
+    /// The power is back: the filesystem has what its journal has. Everybody who used it must be
+    /// gone.
     pub fn restart(&mut self) {
         self.mounted.take().expect("it is mounted").unmount();
         self.mounted = Self::mount(&self.directory, self.image.path());

@@ -1,4 +1,5 @@
-//! What is missing for good, and what only looks like it: a gap that is accepted, WAL that is gone, a slot that stands elsewhere.
+//! What is missing for good, and what only looks like it: a gap that is accepted, WAL that is gone,
+//! a slot that stands elsewhere.
 
 use crate::database::Database;
 use crate::driver::{PATIENCE, Pipeline};
@@ -66,7 +67,8 @@ on_each_server! {
     }
 
     fn a_lost_data_directory_is_no_gap_when_the_source_wrote_only_what_is_of_no_interest(server) {
-        // Its own: other tests would write between the last checkpoint and the last acknowledgement.
+        // Its own: other tests would write between the last checkpoint and the last
+        // acknowledgement.
         let Some(own) = Server::own(server.version, &[]) else { return };
         let mut client = own.connect("postgres");
         client.batch_execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE n (id int); CREATE PUBLICATION p FOR TABLE t").unwrap();

@@ -1,4 +1,5 @@
-//! Kafka as the destination, with a real broker and a `read_committed` reader: nothing lost, nothing doubled, nothing reordered.
+//! Kafka as the destination, with a real broker and a `read_committed` reader: nothing lost,
+//! nothing doubled, nothing reordered.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::process::ExitStatusExt;
@@ -79,7 +80,8 @@ fn by_transaction(broker: &Broker, prefix: &str) -> HashMap<String, usize> {
     counts
 }
 
-/// The failpoints of the destination, and which passing: the first checkpoint is the epoch alone, the second has changes before it.
+/// The failpoints of the destination, and which passing: the first checkpoint is the epoch alone,
+/// the second has changes before it.
 pub const FAILPOINTS: &[(&str, u32)] = &[
     ("kafka.initialised", 1),
     ("kafka.epoch_written", 1),

@@ -1,4 +1,5 @@
-//! What brokers and the way to them can do to the Kafka destination; and what is set by policy for records that do not fit.
+//! What brokers and the way to them can do to the Kafka destination; and what is set by policy for
+//! records that do not fit.
 
 use std::time::Duration;
 

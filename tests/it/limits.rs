@@ -13,7 +13,8 @@ const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
 const LOG: &str = "CREATE TABLE t (id int, v text); ALTER TABLE t REPLICA IDENTITY FULL";
 const DISK_FULL: i32 = 6;
 
-/// Another program's lock on the destination; nothing is applied and nothing released while it lasts.
+/// Another program's lock on the destination; nothing is applied and nothing released while it
+/// lasts.
 fn lock(pipeline: &Pipeline) -> rusqlite::Connection {
     let locker = rusqlite::Connection::open(pipeline.file()).unwrap();
     locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -237,7 +238,8 @@ on_each_server! {
     fn a_failure_inside_the_first_transaction_names_the_command_that_comes_first_at_the_source(server) {
         let (mut database, pipeline) = arrange(server, &format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"));
         pipeline.own("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT CHECK (length(v) <= 3))");
-        // By their keys they come the other way round, which is how a batch without a failure is executed.
+        // By their keys they come the other way round, which is how a batch without a failure is
+        // executed.
         database.execute(
             "BEGIN; INSERT INTO t SELECT g, CASE WHEN g IN (150, 100) THEN 'abcd' ELSE 'x' END FROM generate_series(200, 1, -1) g;
              INSERT INTO u VALUES (1); COMMIT",

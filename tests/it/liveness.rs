@@ -1,4 +1,5 @@
-//! What has arrived at the socket is read at once, whatever its size and the way it came (promise 13).
+//! What has arrived at the socket is read at once, whatever its size and the way it came (promise
+//! 13).
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +11,8 @@ use crate::random::Random;
 
 /// A row's way from its commit to the destination.
 const AT_ONCE: Duration = Duration::from_secs(2);
-/// A row that was not read at once waited for ever; one that a busy machine delays is seldom, and does not wait so long.
+/// A row that was not read at once waited for ever; one that a busy machine delays is seldom, and
+/// does not wait so long.
 const STALLED: Duration = Duration::from_secs(10);
 /// What a row of 100 MB needs beside that to be written, decoded and stored in a debug build.
 const PER_MEGABYTE: Duration = Duration::from_millis(150);
@@ -38,7 +40,8 @@ fn rows_into_silence(database: &mut Database, pipeline: &Pipeline, running: &mut
     assert!(late.len() <= sizes.len() / 20, "{late:?}: {}", running.said());
 }
 
-/// Sizes from 1 KB to 10 MB, every order of magnitude as often as the others; a huge one, and a small one after it.
+/// Sizes from 1 KB to 10 MB, every order of magnitude as often as the others; a huge one, and a
+/// small one after it.
 fn sizes(count: usize, huge: Option<usize>) -> Vec<usize> {
     let mut random = Random::new(0x11);
     let ordinary = (0..count).map(|_| {
@@ -58,7 +61,8 @@ fn pipeline_over(database: &mut Database, source: &str) -> (Pipeline, Running) {
     (pipeline, running)
 }
 
-/// A port that leads to the server's, with a way of a millisecond: too far for the small receive window.
+/// A port that leads to the server's, with a way of a millisecond: too far for the small receive
+/// window.
 fn distant(to: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

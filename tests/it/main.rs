@@ -1,8 +1,8 @@
 //! Tests against real PostgreSQL servers, through the real binary.
 //!
-//! One binary, so that each PostgreSQL version is started once. A scenario runs on each of them (`on_each_server!`); it gets
-//! a database, a publication and a slot of its own. Nothing here sleeps in the hope that something has happened: it polls
-//! for it, with a deadline.
+//! One binary, so that each PostgreSQL version is started once. A scenario runs on each of them
+//! (`on_each_server!`); it gets a database, a publication and a slot of its own. Nothing here
+//! sleeps in the hope that something has happened: it polls for it, with a deadline.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

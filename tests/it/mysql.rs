@@ -1,5 +1,5 @@
-//! MySQL and MariaDB as the destination, with real servers: nothing lost, nothing doubled, nothing reordered, and a schema change
-//! that commits is continued after a kill.
+//! MySQL and MariaDB as the destination, with real servers: nothing lost, nothing doubled, nothing
+//! reordered, and a schema change that commits is continued after a kill.
 
 use crate::driver::Pipeline;
 use crate::relational;

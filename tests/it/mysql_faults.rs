@@ -1,5 +1,5 @@
-//! MySQL and MariaDB when something is in the way: encryption, another writer, a full disk, a server that refuses, restarts, or
-//! comes back older than it was.
+//! MySQL and MariaDB when something is in the way: encryption, another writer, a full disk, a
+//! server that refuses, restarts, or comes back older than it was.
 
 use std::time::Duration;
 
@@ -103,7 +103,8 @@ on_each_mysql! {
         mysql.own_file(&directory);
         let mut running = pipeline.start();
         running.until_caught_up(&pipeline, &mut database);
-        // Long values: MariaDB 10.11 ends itself when it has to split a page of short rows and there is no room.
+        // Long values: MariaDB 10.11 ends itself when it has to split a page of short rows and
+        // there is no room.
         database.execute("INSERT INTO t SELECT g, repeat('x', 10000) FROM generate_series(1, 6000) g");
         running.until_said("Make room on the server's disk");
         assert_eq!(pipeline.lines("SELECT count(*) FROM t"), ["0"]);

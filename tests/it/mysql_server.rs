@@ -1,9 +1,11 @@
-//! MySQL and MariaDB servers for the tests: each kind once per test process, on 127.0.0.1 and a free port, with a data directory of
-//! its own, never as root; ended by a watchdog as PostgreSQL's are (`server`).
+//! MySQL and MariaDB servers for the tests: each kind once per test process, on 127.0.0.1 and a
+//! free port, with a data directory of its own, never as root; ended by a watchdog as PostgreSQL's
+//! are (`server`).
 //!
-//! Where they are: `PG2ANY_TEST_MARIADB_BIN`, else `/usr/sbin`; `PG2ANY_TEST_MYSQL_ROOT`, else `.tools/mysql-9.7` (`scripts/lib.sh`,
-//! `need_mysql`), whose `mysqld` is started through the dynamic linker that lies beside it. MariaDB is required where nothing may be
-//! missing; without MySQL's packages its tests say loudly that they are skipped.
+//! Where they are: `PG2ANY_TEST_MARIADB_BIN`, else `/usr/sbin`; `PG2ANY_TEST_MYSQL_ROOT`, else
+//! `.tools/mysql-9.7` (`scripts/lib.sh`, `need_mysql`), whose `mysqld` is started through the
+//! dynamic linker that lies beside it. MariaDB is required where nothing may be missing; without
+//! MySQL's packages its tests say loudly that they are skipped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -225,7 +227,8 @@ impl MySqlServer {
         self.account.own(path).unwrap();
     }
 
-    /// The path of a file beside the data directory: `ca.crt`, `other.crt`, the certificate of an authority that is not the server's.
+    /// The path of a file beside the data directory: `ca.crt`, `other.crt`, the certificate of an
+    /// authority that is not the server's.
     pub fn file(&self, name: &str) -> String {
         self.process.directory.join(name).to_str().unwrap().to_owned()
     }

@@ -1,4 +1,5 @@
-//! What an operator sees of a running pipeline: metrics, readiness, the pages, `status`, and that each number is true.
+//! What an operator sees of a running pipeline: metrics, readiness, the pages, `status`, and that
+//! each number is true.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -278,8 +278,9 @@ on_each_server! {
         let (mut database, first) = arrange(server, TABLE);
         let mut running = first.start();
         running.until_caught_up(&first, &mut database);
-        // The host freezes; its replacement starts on a copy of the data directory and takes the checkpoint. It does not
-        // reach the source, so that nothing but the destination can tell the first that it was replaced.
+        // The host freezes; its replacement starts on a copy of the data directory and takes the
+        // checkpoint. It does not reach the source, so that nothing but the destination can tell
+        // the first that it was replaced.
         running.signal("STOP");
         let mut second = Pipeline::new(&database);
         second.set("CDC_DEST_URI", first.file().to_str().unwrap());
@@ -330,7 +331,8 @@ on_each_server! {
         locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
         pipeline.set("PG2ANY_DISK_QUOTA", "8MB").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1").set("PG2ANY_ENABLE_COMPRESSION", "false");
         let mut running = pipeline.start();
-        // Eight times the quota, and several times that with what PostgreSQL and the kernel have buffers for.
+        // Eight times the quota, and several times that with what PostgreSQL and the kernel have
+        // buffers for.
         for round in 0..64 {
             database.execute(&fill("t", round * 10_000 + 1, 5000));
         }

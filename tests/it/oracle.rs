@@ -1,8 +1,9 @@
-//! The property test: random schemas and histories, kill -9 at random moments, and PostgreSQL as the oracle. Afterwards every
-//! table is equal row by row and transactions were committed in their order.
+//! The property test: random schemas and histories, kill -9 at random moments, and PostgreSQL as
+//! the oracle. Afterwards every table is equal row by row and transactions were committed in their
+//! order.
 //!
-//! A failing seed is printed; `PG2ANY_TEST_SEED=<seed>` runs it alone, `PG2ANY_TEST_SEEDS=<n>` runs more of them and
-//! `PG2ANY_TEST_SPLIT_LIMIT=<n>` all of them with that split limit.
+//! A failing seed is printed; `PG2ANY_TEST_SEED=<seed>` runs it alone, `PG2ANY_TEST_SEEDS=<n>` runs
+//! more of them and `PG2ANY_TEST_SPLIT_LIMIT=<n>` all of them with that split limit.
 
 use std::time::Duration;
 
@@ -170,7 +171,8 @@ impl History {
     fn execute(&mut self, session: usize, sql: &str) -> bool {
         let session = &mut self.sessions[session];
         let Err(error) = session.client.batch_execute(sql) else { return true };
-        // A lock that is not there in time, a key that exists, a number out of range: part of the game. Others are mistakes here.
+        // A lock that is not there in time, a key that exists, a number out of range: part of the
+        // game. Others are mistakes here.
         let state = error.code().map_or("", |code| code.code());
         assert!(["55P03", "40P01"].contains(&state) || ["22", "23"].contains(&&state[..2]), "{error:?} in {sql}");
         if session.open && session.savepoints > 0 {

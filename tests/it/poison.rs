@@ -1,5 +1,5 @@
-//! A row that the destination refuses for good: it stops, or the row is set aside and the rest goes on, and is replayed once when the
-//! cause is gone, whatever crashes in between.
+//! A row that the destination refuses for good: it stops, or the row is set aside and the rest goes
+//! on, and is replayed once when the cause is gone, whatever crashes in between.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -13,7 +13,8 @@ const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
 const REFUSES: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT CHECK (v <> 'poison')) STRICT";
 const ROWS: &str = "SELECT id, v FROM t ORDER BY id";
 
-/// A pipeline into a table that refuses some rows, with a transaction that has such rows among others.
+/// A pipeline into a table that refuses some rows, with a transaction that has such rows among
+/// others.
 fn poisoned(server: &'static Server, policy: &str) -> (Database, Pipeline) {
     let (mut database, mut pipeline) = arrange(server, TABLE);
     pipeline.own(REFUSES);
@@ -95,7 +96,8 @@ on_each_server! {
             let (mut database, pipeline) = poisoned(server, "set-aside");
             let mut running = pipeline.start_with(&[("PG2ANY_FAILPOINTS", failpoint)], &[]);
             assert_eq!(running.wait(PATIENCE).signal(), Some(9), "{failpoint}: {}", running.said());
-            // Not the refusal but the entry decides, however the destination is now; and a replay leaves what was not passed.
+            // Not the refusal but the entry decides, however the destination is now; and a replay
+            // leaves what was not passed.
             cure(&pipeline);
             let (set_aside, (code, _, err)) = (letters(&pipeline).len(), pipeline.run(&["replay"]));
             assert_eq!(code, 0, "{failpoint}: {err}");

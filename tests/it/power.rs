@@ -1,8 +1,10 @@
-//! The power is cut: unlike a kill, this loses what was written and not synced, in the spool and at the destination.
+//! The power is cut: unlike a kill, this loses what was written and not synced, in the spool and at
+//! the destination.
 //!
-//! Data directory and destination lie on a disk whose power goes in the middle of traffic, round after round; PostgreSQL is
-//! elsewhere and goes on. Promise 1: what it was told is durable must then be there, and what the spool let go of must be at the
-//! destination: looked at on the disk itself, before the next start, and once more when all has arrived.
+//! Data directory and destination lie on a disk whose power goes in the middle of traffic, round
+//! after round; PostgreSQL is elsewhere and goes on. Promise 1: what it was told is durable must
+//! then be there, and what the spool let go of must be at the destination: looked at on the disk
+//! itself, before the next start, and once more when all has arrived.
 
 use std::time::Duration;
 
@@ -146,7 +148,8 @@ on_each_server! {
     }
 
     fn nothing_leaves_the_spool_before_the_destination_has_synced_it(server) {
-        // Half a second between the last row and the destination's COMMIT, in which the spool could let go of it.
+        // Half a second between the last row and the destination's COMMIT, in which the spool could
+        // let go of it.
         let pause = [("PG2ANY_FAILPOINTS", "sqlite.checkpoint_written=pause")];
         cut_again_and_again(server, &[&RELEASED_AT_ONCE[..], &pause].concat());
     }

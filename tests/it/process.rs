@@ -1,4 +1,5 @@
-//! A server that a test starts as a process: its directory, its port, and its end with the tests, however they end (`server` says why).
+//! A server that a test starts as a process: its directory, its port, and its end with the tests,
+//! however they end (`server` says why).
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Publications that change: what decides which rows are sent is compared, because the stream does not say that it changed.
+//! Publications that change: what decides which rows are sent is compared, because the stream does
+//! not say that it changed.
 
 use std::time::Duration;
 

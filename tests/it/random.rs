@@ -33,7 +33,8 @@ impl Random {
     }
 }
 
-/// Seeds to run: the one that `PG2ANY_TEST_SEED` names, else as many as `PG2ANY_TEST_SEEDS` says, from a fixed start.
+/// Seeds to run: the one that `PG2ANY_TEST_SEED` names, else as many as `PG2ANY_TEST_SEEDS` says,
+/// from a fixed start.
 pub fn seeds(usual: u64) -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("PG2ANY_TEST_SEED") {

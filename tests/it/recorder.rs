@@ -22,8 +22,8 @@ pub enum Call {
     Removed(PathBuf),
 }
 
-/// Runs this test of ours in a process of its own, with the root in `PG2ANY_TEST_RECORDED`, and records it with strace. `None`, said
-/// loudly, where that is not possible.
+/// Runs this test of ours in a process of its own, with the root in `PG2ANY_TEST_RECORDED`, and
+/// records it with strace. `None`, said loudly, where that is not possible.
 pub fn record(test: &str, root: &Path) -> Option<Vec<Call>> {
     let log = root.with_extension("log");
     let calls = "trace=open,openat,creat,write,pwrite64,writev,ftruncate,fsync,fdatasync,lseek,rename,renameat,renameat2,link,\

@@ -1,4 +1,5 @@
-//! Whatever would lose, double or mix up changes stops with an error that says what is wrong and what to do, and loses nothing.
+//! Whatever would lose, double or mix up changes stops with an error that says what is wrong and
+//! what to do, and loses nothing.
 
 use crate::compare::assert_equal;
 use crate::database::Database;
@@ -293,7 +294,8 @@ on_each_server! {
 
     fn an_update_of_a_table_without_a_usable_key_is_named(server) {
         let (mut database, pipeline) = arrange(server, TABLE);
-        // PostgreSQL refuses such an UPDATE unless the publication leaves updates out, so the table is published late.
+        // PostgreSQL refuses such an UPDATE unless the publication leaves updates out, so the table
+        // is published late.
         let name = database.name.clone();
         database.execute(&format!("DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE t"));
         database.execute("CREATE TABLE n (id int, v text); ALTER TABLE n REPLICA IDENTITY FULL");

@@ -1,4 +1,5 @@
-//! Scenarios for destinations that are servers with SQL: each is told how a pipeline is set to write there.
+//! Scenarios for destinations that are servers with SQL: each is told how a pipeline is set to
+//! write there.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -20,7 +21,8 @@ pub fn into(server: &'static Server, tables: &str, place: &'static impl Place) -
     (database, pipeline)
 }
 
-/// Changes of every kind, on tables of every identity. `spaces`: whether spaces at the end of a key count.
+/// Changes of every kind, on tables of every identity. `spaces`: whether spaces at the end of a key
+/// count.
 pub fn changes_of_every_kind(server: &'static Server, place: &'static impl Place, spaces: bool) {
     let (mut database, pipeline) = into(
         server,

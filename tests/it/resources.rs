@@ -1,4 +1,5 @@
-//! What it takes stays bounded: by a row among others, by savepoints, by tables, by hours of churn; and a server that is none gets nothing.
+//! What it takes stays bounded: by a row among others, by savepoints, by tables, by hours of churn;
+//! and a server that is none gets nothing.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

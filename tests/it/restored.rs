@@ -1,4 +1,5 @@
-//! The source's history: it came back from an older image and ran on, or it only crashed and sends what is known again.
+//! The source's history: it came back from an older image and ran on, or it only crashed and sends
+//! what is known again.
 
 use crate::driver::{PATIENCE, Pipeline};
 use crate::refusals::{GAP, lsns, stops};
@@ -12,7 +13,8 @@ fn url(server: &Server) -> String {
 
 fn execute(server: &Server, sql: &str) {
     let mut client = server.connect("postgres");
-    // One by one: COMMIT PREPARED may not be in a transaction block, and several statements at once are one.
+    // One by one: COMMIT PREPARED may not be in a transaction block, and several statements at once
+    // are one.
     for statement in sql.split(';') {
         client.batch_execute(statement).unwrap();
     }
@@ -47,7 +49,8 @@ fn run_on(server: &Server, end: &str) {
 
 on_each_server! {
     fn a_source_restored_from_an_older_image_that_ran_on_is_a_gap(server) {
-        // With nothing in common behind the slot's position, with commits in common, and where the old one had no row there.
+        // With nothing in common behind the slot's position, with commits in common, and where the
+        // old one had no row there.
         for (common, old) in [(0, 30), (20, 30), (20, 0)] {
             let Some((mut own, mut pipeline)) = delivered(server.version, &[], SLOT) else { return };
             for id in 100..100 + common {

@@ -1,12 +1,13 @@
-//! PostgreSQL servers for the tests: each version once per test process, on 127.0.0.1 and a free port, with a data
-//! directory of its own, never as root.
+//! PostgreSQL servers for the tests: each version once per test process, on 127.0.0.1 and a free
+//! port, with a data directory of its own, never as root.
 //!
-//! Statics are not dropped and a failed test may abort, so no destructor can be relied on to stop a server. A small shell
-//! waits for this process's end of a pipe to close, however the process ends, and then stops the server by its pid and removes
-//! its directory.
+//! Statics are not dropped and a failed test may abort, so no destructor can be relied on to stop a
+//! server. A small shell waits for this process's end of a pipe to close, however the process ends,
+//! and then stops the server by its pid and removes its directory.
 //!
-//! Where the binaries are: `PG2ANY_TEST_PG15_BIN` and `PG2ANY_TEST_PG18_BIN`, else the places of [`Version::candidates`]. A
-//! version that is not there is skipped with a message that no output capture swallows; with `PG2ANY_TEST_REQUIRE=all` it fails.
+//! Where the binaries are: `PG2ANY_TEST_PG15_BIN` and `PG2ANY_TEST_PG18_BIN`, else the places of
+//! [`Version::candidates`]. A version that is not there is skipped with a message that no output
+//! capture swallows; with `PG2ANY_TEST_REQUIRE=all` it fails.
 
 use std::fs;
 use std::io::Write;
@@ -105,7 +106,8 @@ impl Server {
         false
     }
 
-    /// A server of a test's own, for what would disturb the others; stopped with the process or by [`Server::stop`].
+    /// A server of a test's own, for what would disturb the others; stopped with the process or by
+    /// [`Server::stop`].
     pub fn own(version: Version, settings: &[(&str, &str)]) -> Option<Self> {
         Self::available(version).then(|| Self::start(version, settings).expect("the server starts"))
     }
@@ -155,7 +157,8 @@ impl Server {
     }
 
     pub fn configure(&self, settings: &[(&str, &str)]) -> Result<(), String> {
-        // Only pg2any is killed here, never PostgreSQL: its fsync would cost time and prove nothing.
+        // Only pg2any is killed here, never PostgreSQL: its fsync would cost time and prove
+        // nothing.
         let mut text = String::from(
             "listen_addresses = '127.0.0.1'\nwal_level = logical\nmax_connections = 200\nmax_wal_senders = 80\n\
              max_replication_slots = 200\nmax_prepared_transactions = 20\nfsync = off\nshared_buffers = 64MB\n\
@@ -170,7 +173,8 @@ impl Server {
         file.write_all(text.as_bytes()).map_err(|error| error.to_string())
     }
 
-    /// Starts the server on a free port; another process may take the port in between, so a few are tried.
+    /// Starts the server on a free port; another process may take the port in between, so a few are
+    /// tried.
     pub fn launch(&mut self) -> Result<(), String> {
         let mut last = String::new();
         for _ in 0..5 {
@@ -311,7 +315,8 @@ impl Account {
                 command
             }
         };
-        // The account cannot always enter our working directory; variables of ours must not reach its client programs.
+        // The account cannot always enter our working directory; variables of ours must not reach
+        // its client programs.
         command.current_dir("/");
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
@@ -321,7 +326,8 @@ impl Account {
         command
     }
 
-    /// The binaries, or a copy of them where the account cannot reach the originals (a checkout below a private home).
+    /// The binaries, or a copy of them where the account cannot reach the originals (a checkout
+    /// below a private home).
     fn reachable(&self, binaries: PathBuf, directory: &Path) -> Result<PathBuf, String> {
         let works = self.command(&binaries.join("postgres")).arg("--version").output();
         if works.is_ok_and(|output| output.status.success()) {
@@ -383,7 +389,8 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port()
 }
 
-/// Says once and loudly that tests are skipped because something is missing; fails where that is required and nothing may be.
+/// Says once and loudly that tests are skipped because something is missing; fails where that is
+/// required and nothing may be.
 pub fn skip(tests: &str, missing: &str, required: bool) {
     static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
     assert!(!required || std::env::var("PG2ANY_TEST_REQUIRE").as_deref() != Ok("all"), "{missing}");
@@ -394,7 +401,8 @@ pub fn skip(tests: &str, missing: &str, required: bool) {
     }
 }
 
-/// Whether tests may use failpoints. Without them a test says that it is skipped, and fails where nothing may be.
+/// Whether tests may use failpoints. Without them a test says that it is skipped, and fails where
+/// nothing may be.
 pub fn failpoints_are_built_in() -> bool {
     let built_in = cfg!(feature = "failpoints");
     if !built_in {
@@ -404,7 +412,8 @@ pub fn failpoints_are_built_in() -> bool {
     built_in
 }
 
-/// Makes a test of a scenario on each PostgreSQL version: `on_each_server!(fn a_sentence(server) { … })`.
+/// Makes a test of a scenario on each PostgreSQL version: `on_each_server!(fn a_sentence(server) {
+/// … })`.
 macro_rules! on_each_server {
     ($($(#[$meta:meta])* fn $name:ident($server:ident) $body:block)+) => {$(
         $(#[$meta])*

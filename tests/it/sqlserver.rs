@@ -1,4 +1,5 @@
-//! SQL Server as the destination, with a real server: nothing lost, nothing doubled, nothing reordered.
+//! SQL Server as the destination, with a real server: nothing lost, nothing doubled, nothing
+//! reordered.
 
 use crate::compare::assert_equal;
 use crate::driver::Pipeline;
@@ -35,8 +36,8 @@ on_sqlserver! {
         crate::oracle::run_all(server, 3, &set);
     }
 
-    // Babelfish 4.3 reads beyond a `decimal` of a bulk load, and cuts a microsecond from some times: with its sources unchanged
-    // this fails there.
+    // Babelfish 4.3 reads beyond a `decimal` of a bulk load, and cuts a microsecond from some
+    // times: with its sources unchanged this fails there.
     fn random_values_of_every_type_come_back_byte_by_byte(server, sqlserver) {
         let set = |pipeline: &mut Pipeline| {
             pipeline.write_to(sqlserver);

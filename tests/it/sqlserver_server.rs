@@ -1,8 +1,10 @@
-//! SQL Server for the tests, where `PG2ANY_TEST_SQLSERVER_URL` says: `sqlserver://user:password@host:port?…`, of a user who may make
-//! databases. No registry has the server, so nothing here starts it (`scripts/test_sqlserver.sh` does, in a container);
-//! without the variable its tests say loudly that they are skipped.
+//! SQL Server for the tests, where `PG2ANY_TEST_SQLSERVER_URL` says:
+//! `sqlserver://user:password@host:port?…`, of a user who may make databases. No registry has the
+//! server, so nothing here starts it (`scripts/test_sqlserver.sh` does, in a container); without
+//! the variable its tests say loudly that they are skipped.
 //!
-//! Babelfish, PostgreSQL's fork that speaks the protocol, runs them too. Where it differs from SQL Server is noted at the test that meets it.
+//! Babelfish, PostgreSQL's fork that speaks the protocol, runs them too. Where it differs from SQL
+//! Server is noted at the test that meets it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, Once};
@@ -17,7 +19,8 @@ use crate::server::say;
 
 const VARIABLE: &str = "PG2ANY_TEST_SQLSERVER_URL";
 
-/// Makes a test of a scenario on SQL Server, from one version of PostgreSQL: `on_sqlserver!(fn a_sentence(server, sqlserver) { … })`.
+/// Makes a test of a scenario on SQL Server, from one version of PostgreSQL: `on_sqlserver!(fn
+/// a_sentence(server, sqlserver) { … })`.
 macro_rules! on_sqlserver {
     ($($(#[$meta:meta])* fn $name:ident($server:ident, $sqlserver:ident) $body:block)+) => {$(
         $(#[$meta])*

@@ -1,12 +1,15 @@
-//! The power goes between any two system calls of the spool: what it had acknowledged by then is there, and nothing comes twice.
+//! The power goes between any two system calls of the spool: what it had acknowledged by then is
+//! there, and nothing comes twice.
 //!
-//! A scripted run is recorded with strace: each write, truncation, sync, creation, rename and removal, in its order, with what the run
-//! acknowledged in between. Then the disk is put together as it may look after each beginning of that record:
-//! what was synced is there, and of the rest each write is kept, torn or lost, in whatever order, and names appear as a journaling
-//! filesystem makes them, in order and up to somewhere. The spool is opened on it, as it is or after `repair`, and PostgreSQL sends what
-//! is not durable there.
+//! A scripted run is recorded with strace: each write, truncation, sync, creation, rename and
+//! removal, in its order, with what the run acknowledged in between. Then the disk is put together
+//! as it may look after each beginning of that record: what was synced is there, and of the rest
+//! each write is kept, torn or lost, in whatever order, and names appear as a journaling filesystem
+//! makes them, in order and up to somewhere. The spool is opened on it, as it is or after `repair`,
+//! and PostgreSQL sends what is not durable there.
 //!
-//! `PG2ANY_TEST_SEED=<seed>` shows one such disk again, `PG2ANY_TEST_SEEDS=<n>` looks at more of them.
+//! `PG2ANY_TEST_SEED=<seed>` shows one such disk again, `PG2ANY_TEST_SEEDS=<n>` looks at more of
+//! them.
 //!
 //! Promise 1 broken here (a sync that is none in `spool/writer.rs`), this test fails.
 
@@ -36,7 +39,8 @@ fn options(directory: &Path) -> SpoolOptions {
     }
 }
 
-/// The rows of the transaction with this number: few and small, or so many that they are chunks of a segment.
+/// The rows of the transaction with this number: few and small, or so many that they are chunks of
+/// a segment.
 fn rows(number: u32) -> Vec<Vec<u8>> {
     let (count, length) = if number.is_multiple_of(5) { (60, 2000) } else { (2, 50) };
     (0..count)
@@ -78,7 +82,8 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// The run that is recorded: transactions come, are acknowledged and applied; in the middle it ends and starts again.
+/// The run that is recorded: transactions come, are acknowledged and applied; in the middle it ends
+/// and starts again.
 fn scripted_run(root: &Path) {
     let runtime = runtime();
     let mark = |what: &str, value: u64| std::fs::write(root.join(MARKS), format!("{what} {value}")).unwrap();
@@ -246,7 +251,8 @@ impl DiskModel {
         self.since.push(self.names.clone());
     }
 
-    /// One of the disks that may be found after the power was cut now; without `random` everything arrived.
+    /// One of the disks that may be found after the power was cut now; without `random` everything
+    /// arrived.
     fn write(&self, random: &mut Option<Random>) -> tempfile::TempDir {
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let names = match random {
@@ -280,7 +286,8 @@ impl DiskModel {
     }
 }
 
-/// Opens what the power cut left, lets PostgreSQL send again, and reads what the applier has not applied.
+/// Opens what the power cut left, lets PostgreSQL send again, and reads what the applier has not
+/// applied.
 fn survives(disk: &DiskModel, random: &mut Option<Random>) {
     let root = disk.write(random);
     let data = root.path().join("data");

@@ -1,4 +1,5 @@
-//! Where a pipeline writes, as a test looks at it: rows of queries, and what is stored turned back into PostgreSQL's text.
+//! Where a pipeline writes, as a test looks at it: rows of queries, and what is stored turned back
+//! into PostgreSQL's text.
 
 use std::path::PathBuf;
 #[cfg(any(feature = "mysql", feature = "sqlserver"))]

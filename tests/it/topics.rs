@@ -1,8 +1,10 @@
-//! Topics as tables: their events are folded into rows again, so that PostgreSQL says whether they are those that it has.
+//! Topics as tables: their events are folded into rows again, so that PostgreSQL says whether they
+//! are those that it has.
 //!
-//! The events of a topic's partitions are put into one order as the documentation tells a reader to: by the transaction's commit
-//! (`source.lsn`), and inside of it by `transaction.total_order`. An unchanged value comes from the row before; after a change of the
-//! key from the deleted row that the header names.
+//! The events of a topic's partitions are put into one order as the documentation tells a reader
+//! to: by the transaction's commit (`source.lsn`), and inside of it by `transaction.total_order`.
+//! An unchanged value comes from the row before; after a change of the key from the deleted row
+//! that the header names.
 
 use std::collections::HashMap;
 
@@ -87,7 +89,8 @@ impl Topics {
     }
 }
 
-/// The rows of a topic of tables whose columns are texts and small numbers: columns with `|` between them, sorted.
+/// The rows of a topic of tables whose columns are texts and small numbers: columns with `|`
+/// between them, sorted.
 pub fn lines(broker: &Broker, topic: &str) -> Vec<String> {
     let rows = fold(in_order(changes(&broker.records(topic))));
     let field = |(_, value): (String, Option<String>)| value.unwrap_or_else(|| "NULL".to_owned());

@@ -1,4 +1,5 @@
-//! What happened to a table behind a backlog and is in no message: told from the catalogue, or a stop.
+//! What happened to a table behind a backlog and is in no message: told from the catalogue, or a
+//! stop.
 
 use crate::compare::assert_equal;
 use crate::delivery::arrange;

@@ -1,7 +1,9 @@
-//! Transactions whose order of commits is known, and an observer who looks at the destination all the while.
+//! Transactions whose order of commits is known, and an observer who looks at the destination all
+//! the while.
 //!
-//! Each transaction writes its name into `log` (no key, so that a doubled row shows) and a pair of rows into `left_half` and
-//! `right_half`. At every moment the destination must hold exactly the first so many transactions of that order, whole.
+//! Each transaction writes its name into `log` (no key, so that a doubled row shows) and a pair of
+//! rows into `left_half` and `right_half`. At every moment the destination must hold exactly the
+//! first so many transactions of that order, whole.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -147,8 +149,8 @@ impl Observer {
         Self { stop, thread: Some(thread) }
     }
 
-    /// Every look was at whole transactions, the first so many of this order. `whole` is false when a split limit lets
-    /// parts be seen; the order is checked all the same.
+    /// Every look was at whole transactions, the first so many of this order. `whole` is false when
+    /// a split limit lets parts be seen; the order is checked all the same.
     #[track_caller]
     pub fn check(mut self, order: &[String], whole: bool) -> usize {
         self.stop.store(true, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! Runs the ancestor as its own documentation does, configured by its environment variables; ended by a signal.
+//! Runs the ancestor as its own documentation does, configured by its environment variables; ended
+//! by a signal.
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -8,7 +8,8 @@ use super::*;
 use crate::change::built::{Built, UNCHANGED, delete, insert, table, truncate, update, update_from};
 use crate::position::{CommandIndex, Lsn};
 
-/// Tables whose keys are text, numbers, two columns, whose rows depend on others, and without a key.
+/// Tables whose keys are text, numbers, two columns, whose rows depend on others, and without a
+/// key.
 const TABLES: [&[&str]; 5] = [&["k"], &["k"], &["k", "l"], &["k"], &[]];
 
 fn keys(table: usize) -> Option<Key> {

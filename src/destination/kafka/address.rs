@@ -1,4 +1,5 @@
-//! The address: `kafka://[user:password@]host:port,host2:port/prefix?property=value&…`, or a bare list of brokers.
+//! The address: `kafka://[user:password@]host:port,host2:port/prefix?property=value&…`, or a bare
+//! list of brokers.
 //!
 //! Covered by: the tests below.
 

@@ -1,11 +1,13 @@
 //! The checkpoint: how far the topics are, and whose they are.
 //!
-//! A compacted topic `<prefix>.pg2any-checkpoint` of one partition; its records are keyed by the cursor's name, and the last
-//! one counts. It is written in the transaction of the records that it speaks of. It is read from its end backwards by
-//! absolute offsets, because compaction leaves the newest segment alone, and because reading from a named offset
-//! (`beginning`) takes half a second. So does waiting for the end with the default `fetch.wait.max.ms`.
+//! A compacted topic `<prefix>.pg2any-checkpoint` of one partition; its records are keyed by the
+//! cursor's name, and the last one counts. It is written in the transaction of the records that it
+//! speaks of. It is read from its end backwards by absolute offsets, because compaction leaves the
+//! newest segment alone, and because reading from a named offset (`beginning`) takes half a second.
+//! So does waiting for the end with the default `fetch.wait.max.ms`.
 //!
-//! Covered by: `it::kafka::a_kill_at_every_failpoint_of_the_kafka_destination_loses_and_doubles_nothing`.
+//! Covered by:
+//! `it::kafka::a_kill_at_every_failpoint_of_the_kafka_destination_loses_and_doubles_nothing`.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +61,8 @@ impl Reader {
             let mut config = base.clone();
             config.set("isolation.level", isolation).set("enable.partition.eof", "true");
             config.set("group.id", "pg2any-unused").set("enable.auto.commit", "false");
-            // The end of a partition is told by an empty answer, for which the broker waits half a second by default.
+            // The end of a partition is told by an empty answer, for which the broker waits half a
+            // second by default.
             config.set("fetch.wait.max.ms", "5");
             config
                 .create_with_context::<_, Consumer>(Reading)
@@ -73,7 +76,8 @@ impl Reader {
         &self.uncommitted
     }
 
-    /// Waits until no transaction is pending in the topic: what lies behind one is not readable yet.
+    /// Waits until no transaction is pending in the topic: what lies behind one is not readable
+    /// yet.
     pub(super) fn wait_until_settled(&self) -> Result<(), DestinationError> {
         let deadline = Instant::now() + self.timeout;
         let (_, end) = self.watermarks(&self.uncommitted)?;

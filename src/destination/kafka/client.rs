@@ -1,4 +1,5 @@
-//! What Kafka's clients are made with: the address, the user's properties, and what the promises need.
+//! What Kafka's clients are made with: the address, the user's properties, and what the promises
+//! need.
 
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use super::address::Address;
 use super::settings::{Delivery, KafkaSettings};
 
-/// A consumer's context. Two of the crate's errors are none here: the end of a partition is what a reader waits for; and a right
-/// to the group is not needed, because the client wants a group's name and nothing is read as one.
+/// A consumer's context. Two of the crate's errors are none here: the end of a partition is what a
+/// reader waits for; and a right to the group is not needed, because the client wants a group's
+/// name and nothing is read as one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading;
 
@@ -40,7 +42,8 @@ pub(super) fn base(address: &Address, settings: &KafkaSettings) -> ClientConfig 
     config
 }
 
-/// What the producer is made with. A batch has so many bytes at most, and a transaction is open for so long.
+/// What the producer is made with. A batch has so many bytes at most, and a transaction is open for
+/// so long.
 pub(super) fn producer(
     address: &Address,
     settings: &KafkaSettings,

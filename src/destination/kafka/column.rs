@@ -225,7 +225,8 @@ impl Kind {
         }
     }
 
-    /// What stands for NULL in a column that cannot be NULL and of which nothing is known: the row before a DELETE has its key only.
+    /// What stands for NULL in a column that cannot be NULL and of which nothing is known: the row
+    /// before a DELETE has its key only.
     pub(super) fn nothing(&self) -> &'static str {
         match self {
             Self::Boolean | Self::Bit => "false",

@@ -1,4 +1,5 @@
-//! Kafka in the documentation of values. It exists in every build, so that the documentation is the same.
+//! Kafka in the documentation of values. It exists in every build, so that the documentation is the
+//! same.
 
 use crate::destination::value::{DestinationColumn, Family, FamilyColumn};
 

@@ -1,7 +1,7 @@
 //! From a change to its records.
 //!
-//! What a relation version's events share is in its [`Template`], what a transaction's events share in [`Open`]; the rest goes from the
-//! frame's bytes into the record's buffer.
+//! What a relation version's events share is in its [`Template`], what a transaction's events share
+//! in [`Open`]; the rest goes from the frame's bytes into the record's buffer.
 //!
 //! Covered by: `it::events`, and
 //! `it::kafka::each_kind_of_change_arrives_in_order_in_the_topic_of_its_table`.

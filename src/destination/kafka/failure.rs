@@ -52,7 +52,8 @@ impl Marks {
     }
 }
 
-/// Decides. Authorisation first: it comes as fatal or abortable as well, and no new producer mends it.
+/// Decides. Authorisation first: it comes as fatal or abortable as well, and no new producer mends
+/// it.
 pub(super) const fn next(marks: Marks) -> Next {
     match marks {
         Marks {

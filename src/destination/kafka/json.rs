@@ -1,6 +1,7 @@
 //! JSON, written straight into a record's buffer.
 
-/// Writes a string. The bytes must be UTF-8 ([`std::str::from_utf8`] was asked where that is not known).
+/// Writes a string. The bytes must be UTF-8 ([`std::str::from_utf8`] was asked where that is not
+/// known).
 pub(super) fn string(out: &mut Vec<u8>, text: &[u8]) {
     out.reserve(text.len() + 2);
     out.push(b'"');

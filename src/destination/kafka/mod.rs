@@ -1,12 +1,14 @@
 //! Kafka: each change an event, in the topic of its table.
 //!
-//! Promised: records and checkpoint are one Kafka transaction, so a `read_committed` reader sees each change once and in
-//! order; a source transaction lies in one Kafka transaction (unless it is over the split limit or takes longer than the broker lets a
-//! transaction be open); a second instance ends the first, with the exit code of a fenced writer.
+//! Promised: records and checkpoint are one Kafka transaction, so a `read_committed` reader sees
+//! each change once and in order; a source transaction lies in one Kafka transaction (unless it is
+//! over the split limit or takes longer than the broker lets a transaction be open); a second
+//! instance ends the first, with the exit code of a fenced writer.
 //!
-//! The `transactional.id` is made of the checkpoint's address (prefix and cursor). So whoever writes to the same checkpoint
-//! fences the writer before it and ends what that one left open, in whichever process it runs; and which source the checkpoint
-//! belongs to is in its value. `_FENCED` comes from a second instance and from a transaction that was open for too long alike: the
+//! The `transactional.id` is made of the checkpoint's address (prefix and cursor). So whoever
+//! writes to the same checkpoint fences the writer before it and ends what that one left open, in
+//! whichever process it runs; and which source the checkpoint belongs to is in its value. `_FENCED`
+//! comes from a second instance and from a transaction that was open for too long alike: the
 //! checkpoint's epoch tells them apart.
 //!
 //! Covered by: `it::kafka`.

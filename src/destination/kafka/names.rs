@@ -3,9 +3,10 @@
 /// The longest name that a broker takes.
 const LONGEST: usize = 249;
 
-/// The topic of a table: `prefix.schema.table`. A byte that a topic's name cannot have, and a point inside a name, becomes `-` and
-/// its two hexadecimal digits, and so does a `-` that would look like such a one: no two tables have the same topic. `None` when that
-/// is longer than a broker takes.
+/// The topic of a table: `prefix.schema.table`. A byte that a topic's name cannot have, and a point
+/// inside a name, becomes `-` and its two hexadecimal digits, and so does a `-` that would look
+/// like such a one: no two tables have the same topic. `None` when that is longer than a broker
+/// takes.
 pub(super) fn of_table(prefix: &str, schema: &str, table: &str) -> Option<String> {
     let mut name = prefix.to_owned();
     for part in [schema, table] {

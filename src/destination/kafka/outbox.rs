@@ -1,4 +1,5 @@
-//! On the way to the producer: to which partitions a record goes, and what becomes of one that its topic does not take.
+//! On the way to the producer: to which partitions a record goes, and what becomes of one that its
+//! topic does not take.
 //!
 //! Covered by: `it::kafka::a_record_too_large_for_its_topic_stops_before_it_is_sent`,
 //! `it::kafka::a_record_too_large_for_its_topic_is_set_aside_by_policy`.

@@ -1,10 +1,11 @@
 //! The producer: transactions, sending, waiting.
 //!
-//! Promised: a record that was refused, or that the broker did not take, is never followed by a commit; a commit whose answer is
-//! missing is asked for again, never assumed.
+//! Promised: a record that was refused, or that the broker did not take, is never followed by a
+//! commit; a commit whose answer is missing is asked for again, never assumed.
 //!
-//! Relied on (measured): `commit_transaction` of the crate takes 100 ms while anything is in flight, so everything is in before it
-//! is called; `init_transactions` takes half a second unless a broker is connected, so metadata comes first.
+//! Relied on (measured): `commit_transaction` of the crate takes 100 ms while anything is in
+//! flight, so everything is in before it is called; `init_transactions` takes half a second unless
+//! a broker is connected, so metadata comes first.
 //!
 //! Covered by: `it::kafka`.
 
@@ -166,7 +167,8 @@ impl Producer {
         Ok(())
     }
 
-    /// Waits until the broker has everything; for ever, because giving up would not make it come sooner.
+    /// Waits until the broker has everything; for ever, because giving up would not make it come
+    /// sooner.
     fn drain(&self) -> Result<(), DestinationError> {
         let mut since = Instant::now();
         while self.inner.in_flight_count() > 0 {

@@ -1,6 +1,8 @@
-//! Kafka's settings. They exist in every build, so that a build without the driver knows their names.
+//! Kafka's settings. They exist in every build, so that a build without the driver knows their
+//! names.
 //!
-//! Every property of librdkafka may be given, in the address or with `--kafka-set`, but for those that would break a promise.
+//! Every property of librdkafka may be given, in the address or with `--kafka-set`, but for those
+//! that would break a promise.
 //!
 //! Covered by: the tests below.
 
@@ -11,10 +13,12 @@ use std::time::Duration;
 /// Whether records are part of transactions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Delivery {
-    /// Records and checkpoint in one Kafka transaction: a `read_committed` reader sees each change once.
+    /// Records and checkpoint in one Kafka transaction: a `read_committed` reader sees each change
+    /// once.
     #[default]
     ExactlyOnce,
-    /// No transactions, for brokers that have none: after a failure the changes since the last checkpoint come again.
+    /// No transactions, for brokers that have none: after a failure the changes since the last
+    /// checkpoint come again.
     AtLeastOnce,
 }
 
@@ -93,7 +97,8 @@ pub struct EventSettings {
     pub format: Format,
     /// Whether keys and values carry their schema.
     pub schemas: bool,
-    /// Whether events say which of their transaction they are, and the topic `prefix.transaction` when one begins and ends.
+    /// Whether events say which of their transaction they are, and the topic `prefix.transaction`
+    /// when one begins and ends.
     pub transactions: bool,
     /// Whether records have headers with position and transaction id.
     pub headers: bool,

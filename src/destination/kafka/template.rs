@@ -47,7 +47,8 @@ pub(super) struct Policy<'a> {
     pub(super) metrics: &'a crate::metrics::Metrics,
 }
 
-/// The columns that tell the table's rows apart, in the order of the primary key where they are its columns.
+/// The columns that tell the table's rows apart, in the order of the primary key where they are its
+/// columns.
 fn key_columns(relation: &Relation) -> Vec<usize> {
     let place = |name: &String| relation.columns.iter().position(|column| column.name == *name);
     let primary: Option<Vec<usize>> = relation.catalogue.primary_key.iter().map(place).collect();
@@ -149,7 +150,8 @@ impl Template {
         })
     }
 
-    /// Writes the key of a row; nothing when the table has none. What the row does not have is taken from `old`.
+    /// Writes the key of a row; nothing when the table has none. What the row does not have is
+    /// taken from `old`.
     pub(super) fn write_key(
         &self,
         row: &Row<'_>,

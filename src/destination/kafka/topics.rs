@@ -66,7 +66,8 @@ impl Topics {
         self.need_with(client, name, partitions, &config.into_iter().collect::<Vec<_>>()).await
     }
 
-    /// The checkpoint's topic: one partition, compacted, with segments small enough that compaction comes to them.
+    /// The checkpoint's topic: one partition, compacted, with segments small enough that compaction
+    /// comes to them.
     pub(super) async fn need_checkpoint(&mut self, client: &Consumer, name: &str) -> Result<Topic, DestinationError> {
         let config = [
             ("cleanup.policy", "compact"),
@@ -177,7 +178,8 @@ impl Topics {
         let answer = answers.and_then(|answers| answers.into_iter().next().transpose().map_err(KafkaError::AdminOp));
         let resource = match answer {
             Ok(resource) => resource,
-            // No right to ask, or a broker that has no answer. A record that a smaller topic does not take fails with its commit.
+            // No right to ask, or a broker that has no answer. A record that a smaller topic does
+            // not take fails with its commit.
             Err(error) if matches!(next(Marks::of(&error)), Next::Stop | Next::Again) => {
                 warn!(%error, "the broker does not say what topics take; {DEFAULT_LARGEST} bytes are assumed");
                 self.silent = true;

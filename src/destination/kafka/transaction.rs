@@ -1,4 +1,5 @@
-//! What events say of their transaction, rendered once for each: the source block around the table's name, and the counts.
+//! What events say of their transaction, rendered once for each: the source block around the
+//! table's name, and the counts.
 //!
 //! Covered by: `it::events`, and `it::kafka::a_transaction_in_parts_is_counted_through_a_restart`.
 
@@ -8,8 +9,8 @@ use super::json::quoted;
 use crate::change::TransactionInfo;
 use crate::position::{Lsn, PgTimestamp};
 
-/// How many events a transaction has had, in all and for each table. Kept beside the checkpoint of a transaction that is committed in
-/// parts.
+/// How many events a transaction has had, in all and for each table. Kept beside the checkpoint of
+/// a transaction that is committed in parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counts {
     total: u64,

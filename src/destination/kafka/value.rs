@@ -239,7 +239,8 @@ fn zulu(parts: &[&[u8]], out: &mut Vec<u8>) {
     out.extend_from_slice(b"Z\"");
 }
 
-/// `2024-02-29T13:14:15.123456Z`: PostgreSQL's text, in which only years outside of 1 to 9999 look different.
+/// `2024-02-29T13:14:15.123456Z`: PostgreSQL's text, in which only years outside of 1 to 9999 look
+/// different.
 fn iso(text: &[u8], date: Date, out: &mut Vec<u8>) {
     let place = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
     let clock = text.get(place + 1..).unwrap_or_default();

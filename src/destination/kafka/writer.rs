@@ -26,7 +26,8 @@ use crate::destination::{
 use crate::failpoint;
 use crate::position::Position;
 
-/// As long as brokers allow by default: what the last run left open is ended by the next at once, whatever this says.
+/// As long as brokers allow by default: what the last run left open is ended by the next at once,
+/// whatever this says.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// What is tried when the broker allows less.
 const SHORTER: [Duration; 3] = [Duration::from_secs(300), Duration::from_secs(60), Duration::from_secs(10)];
@@ -221,7 +222,8 @@ impl Heartbeat {
 #[async_trait]
 impl Destination for Kafka {
     fn capabilities(&self) -> Capabilities {
-        // A streamed transaction's commit time and LSN, which every event carries, are known at its commit only.
+        // A streamed transaction's commit time and LSN, which every event carries, are known at its
+        // commit only.
         let longest_transaction = self.is_transactional().then_some(self.timeout / 2);
         Capabilities { held_open: Duration::ZERO, longest_transaction, ..Capabilities::default() }
     }

@@ -1,8 +1,8 @@
 //! Where the server is: `mysql://user:password@host:port/database?ssl-mode=…`.
 //!
-//! Parameters: `ssl-mode` (`DISABLED`,
-//! `PREFERRED`, `REQUIRED`, `VERIFY_CA`, `VERIFY_IDENTITY`; `PREFERRED` by default), `ssl-ca`, `ssl-cert` and `ssl-key` (PEM
-//! files), `socket` (the path of a Unix socket, in place of host and port).
+//! Parameters: `ssl-mode` (`DISABLED`, `PREFERRED`, `REQUIRED`, `VERIFY_CA`, `VERIFY_IDENTITY`;
+//! `PREFERRED` by default), `ssl-ca`, `ssl-cert` and `ssl-key` (PEM files), `socket` (the path of a
+//! Unix socket, in place of host and port).
 //!
 //! Covered by: `destination::mysql::address::tests`.
 
@@ -102,7 +102,8 @@ impl Address {
         }
     }
 
-    /// As the driver takes it. What a session is set to is said after connecting, so that it can be read back.
+    /// As the driver takes it. What a session is set to is said after connecting, so that it can be
+    /// read back.
     pub fn options(&self) -> MySqlConnectOptions {
         let mode = match self.encryption {
             Encryption::Disabled => MySqlSslMode::Disabled,

@@ -1,11 +1,13 @@
 //! The checkpoint: how far the database is, and whose it is.
 //!
-//! `_pg2any_checkpoint` (`destination::checkpoint`) is an InnoDB table in the database of the URI, changed in the transaction of the
-//! data. Every writer raises the epoch when it connects, and moves the line
-//! only `WHERE` epoch and old position are what it knows, exactly one row: a writer that was frozen and replaced stops as fenced.
+//! `_pg2any_checkpoint` (`destination::checkpoint`) is an InnoDB table in the database of the URI,
+//! changed in the transaction of the data. Every writer raises the epoch when it connects, and
+//! moves the line only `WHERE` epoch and old position are what it knows, exactly one row: a writer
+//! that was frozen and replaced stops as fenced.
 //!
-//! A frozen writer may hold locks that its successor needs. So a writer holds a named lock of the server as long as it is connected, and who
-//! finds it held ends the connection of its holder: by then the epoch has been raised.
+//! A frozen writer may hold locks that its successor needs. So a writer holds a named lock of the
+//! server as long as it is connected, and who finds it held ends the connection of its holder: by
+//! then the epoch has been raised.
 //!
 //! Covered by: `it::mysql`, `it::mysql_faults`.
 
@@ -42,7 +44,8 @@ macro_rules! arguments {
 }
 pub(super) use arguments;
 
-/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the last epoch that this process may have written.
+/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the last epoch
+/// that this process may have written.
 pub(super) async fn take(
     session: &mut Session,
     options: &Options,
@@ -89,7 +92,8 @@ async fn take_inside(
     Ok(checkpoint)
 }
 
-/// Takes the named lock of the cursor's writer; who holds it has been fenced and is disconnected, so that its locks go.
+/// Takes the named lock of the cursor's writer; who holds it has been fenced and is disconnected,
+/// so that its locks go.
 async fn replace_writer(session: &mut Session, name: &str) -> Result<(), DestinationError> {
     // 64 characters are allowed.
     let lock = format!("'pg2any-{:016x}'", xxh3_64(name.as_bytes()));

@@ -1,7 +1,8 @@
 //! A session: connected, set, read back, and what the server is.
 //!
-//! Everything that changes what a statement does is set and read back: a server's or a user's default (or a proxy's) must not decide whether
-//! a value is cut. What endangers a promise and cannot be set by a session is a warning that says so, once for each process.
+//! Everything that changes what a statement does is set and read back: a server's or a user's
+//! default (or a proxy's) must not decide whether a value is cut. What endangers a promise and
+//! cannot be set by a session is a warning that says so, once for each process.
 //!
 //! Covered by: `it::mysql`, `it::mysql_faults`.
 
@@ -29,7 +30,8 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// The collation under which texts are equal when their bytes are: no folding, and no padding with spaces.
+    /// The collation under which texts are equal when their bytes are: no folding, and no padding
+    /// with spaces.
     #[must_use]
     pub const fn collation(self) -> &'static str {
         match self {
@@ -84,7 +86,8 @@ impl Session {
     pub async fn open(address: &Address, options: &Options) -> Result<Self, DestinationError> {
         let connecting = || format!("connecting to {} failed", address.place());
         let connect = address.options().statement_cache_capacity(STATEMENTS).disable_statement_logging();
-        // Who checks a certificate takes the process's provider, and a build with SQL Server has two to choose from. Chosen once.
+        // Who checks a certificate takes the process's provider, and a build with SQL Server has
+        // two to choose from. Chosen once.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let connected = tokio::time::timeout(options.connect_timeout, connect.connect()).await;
         let connection = connected
@@ -237,7 +240,8 @@ impl Session {
         done.map(|done| done.rows_affected()).doing(|| doing.to_owned())
     }
 
-    /// The same for what may take long (DDL, COMMIT): without a limit, and the watchdog is told that it works.
+    /// The same for what may take long (DDL, COMMIT): without a limit, and the watchdog is told
+    /// that it works.
     pub async fn run_long(
         &mut self,
         sql: &str,
@@ -270,7 +274,8 @@ impl Session {
         Ok(row.and_then(|row| row.into_iter().next().flatten()).unwrap_or_default())
     }
 
-    /// Executes a prepared statement within the time that a row statement has; how many rows were matched (not: changed).
+    /// Executes a prepared statement within the time that a row statement has; how many rows were
+    /// matched (not: changed).
     pub async fn execute(
         &mut self,
         sql: Arc<str>,
@@ -306,7 +311,8 @@ impl Session {
     }
 }
 
-/// Whether a server has what is used: row constructors of tables, renaming of columns, and a collation of bytes that does not pad.
+/// Whether a server has what is used: row constructors of tables, renaming of columns, and a
+/// collation of bytes that does not pad.
 fn is_supported(flavour: Flavour, version: &str) -> bool {
     let mut numbers = version.split(|byte: char| !byte.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));

@@ -1,6 +1,7 @@
-//! Rows that wait for their unique value ([`DeferredRows`](crate::destination::table::DeferredRows)), in a table of their own without
-//! constraints, `_pg2any_deferred_<oid>`. Because making a table commits, it is made when a table with a unique value
-//! beside its key is prepared, and stays.
+//! Rows that wait for their unique value
+//! ([`DeferredRows`](crate::destination::table::DeferredRows)), in a table of their own without
+//! constraints, `_pg2any_deferred_<oid>`. Because making a table commits, it is made when a table
+//! with a unique value beside its key is prepared, and stays.
 //!
 //! Covered by: `it::mysql`.
 

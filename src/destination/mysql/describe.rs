@@ -1,7 +1,7 @@
 //! Tables as the server has them, whoever made them.
 //!
-//! Each question reads one view of the information schema. A subquery on a second one, beside DDL of other sessions, was seen to
-//! crash MariaDB 10.11 (a segmentation fault inside the subquery).
+//! Each question reads one view of the information schema. A subquery on a second one, beside DDL
+//! of other sessions, was seen to crash MariaDB 10.11 (a segmentation fault inside the subquery).
 
 use std::collections::BTreeMap;
 
@@ -20,15 +20,16 @@ pub(super) struct MySqlTable {
 
 const READING: &str = "reading the columns of a table failed";
 
-/// The condition that finds a table in a view of the information schema, by the view's names for database and table.
+/// The condition that finds a table in a view of the information schema, by the view's names for
+/// database and table.
 fn is_table(name: &TableName, database: &str, table: &str) -> String {
     let schema = if name.schema.is_empty() { "database()".to_owned() } else { quote_text(&name.schema) };
     format!("{database} = {schema} AND {table} = {}", quote_text(&name.name))
 }
 
 impl MySqlTable {
-    /// Looks the table up; `None` when there is none. Of another engine than InnoDB it is refused: it would not be part of a
-    /// transaction.
+    /// Looks the table up; `None` when there is none. Of another engine than InnoDB it is refused:
+    /// it would not be part of a transaction.
     pub async fn read(session: &mut Session, name: &TableName) -> Result<Option<Self>, DestinationError> {
         let sql = format!(
             "SELECT table_type, engine, table_name FROM information_schema.tables WHERE {}",

@@ -1,8 +1,10 @@
-//! MySQL and MariaDB as a [`Dialect`]: names, declared types, and what a column of somebody else's table does to values.
+//! MySQL and MariaDB as a [`Dialect`]: names, declared types, and what a column of somebody else's
+//! table does to values.
 //!
-//! `public.t` is table `t` of the database that the URI names. A table of another schema is `schema.t` there, one name with a dot in it.
-//! A mapped schema goes to the database of its mapped name, which has to exist: pg2any makes tables, never databases.
-//! Names that begin with `_pg2any_` get a `~` in front. How names are kept apart: [`naming`](crate::destination::table::naming).
+//! `public.t` is table `t` of the database that the URI names. A table of another schema is
+//! `schema.t` there, one name with a dot in it. A mapped schema goes to the database of its mapped
+//! name, which has to exist: pg2any makes tables, never databases. Names that begin with `_pg2any_`
+//! get a `~` in front. How names are kept apart: [`naming`](crate::destination::table::naming).
 
 use super::value::{Form, decimal, declared, form};
 use crate::destination::SchemaMapping;
@@ -129,7 +131,8 @@ impl<'a> Declared<'a> {
     }
 }
 
-/// Whether every value of a family that fits comes out of such a column as it went in, and one that does not fit is refused.
+/// Whether every value of a family that fits comes out of such a column as it went in, and one that
+/// does not fit is refused.
 fn keeps(family: Family, declared: &str) -> bool {
     let declared = Declared::of(declared);
     let text = matches!(declared.name, "varchar" | "text" | "mediumtext" | "longtext");

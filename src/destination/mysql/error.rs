@@ -1,5 +1,6 @@
-//! What follows from a failure, by the server's error numbers: <https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html>
-//! and <https://mariadb.com/kb/en/mariadb-error-code-reference/>.
+//! What follows from a failure, by the server's error numbers:
+//! <https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html> and
+//! <https://mariadb.com/kb/en/mariadb-error-code-reference/>.
 //!
 //! Covered by: `destination::mysql::error::tests`.
 
@@ -18,7 +19,8 @@ pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
 /// What follows from an error with this number, and what to do about it.
 const fn verdict(number: u16) -> (FailureKind, &'static str) {
     match number {
-        // A lock, a deadlock, a change of a row that was read: the other writer will be gone. Galera: not ready, conflict.
+        // A lock, a deadlock, a change of a row that was read: the other writer will be gone.
+        // Galera: not ready, conflict.
         1205 | 1206 | 1213 | 1020 | 1047 | 3572 => (FailureKind::Retry, ""),
         1040 | 1203 | 1226 => (FailureKind::Retry, "Raise the server's limit of connections, or end other connections"),
         1021 | 1114 => (FailureKind::Retry, "Make room on the server's disk; writing goes on by itself"),

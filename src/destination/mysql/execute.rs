@@ -1,13 +1,17 @@
-//! Executes the groups of a batch: many rows a statement, of a few sizes, so that prepared statements are used again.
+//! Executes the groups of a batch: many rows a statement, of a few sizes, so that prepared
+//! statements are used again.
 //!
-//! Measured with a million rows of seven columns on MariaDB: prepared INSERTs of 500 to 2 000 rows write 200 000 rows/s, as fast as
-//! `LOAD DATA LOCAL`, which clamps and ignores. `ON DUPLICATE KEY UPDATE` is never used: it was seen to insert a row that was
-//! missing, and to change another one through a second unique key.
+//! Measured with a million rows of seven columns on MariaDB: prepared INSERTs of 500 to 2 000 rows
+//! write 200 000 rows/s, as fast as `LOAD DATA LOCAL`, which clamps and ignores. `ON DUPLICATE KEY
+//! UPDATE` is never used: it was seen to insert a row that was missing, and to change another one
+//! through a second unique key.
 //!
-//! Rows matched are compared with rows sent (`CLIENT_FOUND_ROWS`, so that a row that is there and equal counts). What fails in
-//! a statement of many rows is judged again row by row ([`Execution::InOrder`]), which names the one row.
+//! Rows matched are compared with rows sent (`CLIENT_FOUND_ROWS`, so that a row that is there and
+//! equal counts). What fails in a statement of many rows is judged again row by row
+//! ([`Execution::InOrder`]), which names the one row.
 //!
-//! Promise 9 broken, `it::mysql::an_update_that_finds_no_row_is_named_with_table_key_and_position` fails.
+//! Promise 9 broken, `it::mysql::an_update_that_finds_no_row_is_named_with_table_key_and_position`
+//! fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -362,8 +366,8 @@ impl Writer<'_> {
         self.settle(plan).await
     }
 
-    /// Whether a row of the table has the key. PostgreSQL never defers the check of a replica identity, so such a row is one that
-    /// the source does not have, and waiting would not help.
+    /// Whether a row of the table has the key. PostgreSQL never defers the check of a replica
+    /// identity, so such a row is one that the source does not have, and waiting would not help.
     async fn has_key(&mut self, plan: &Plan, row: &[Cell<'_>]) -> Result<bool, DestinationError> {
         let Matching::Key(key) = &plan.row.matching else { return Ok(false) };
         let mut arguments = MySqlArguments::default();

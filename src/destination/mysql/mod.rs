@@ -1,10 +1,11 @@
 //! MySQL and MariaDB as destinations.
 //!
-//! Promised: data and checkpoint commit in one InnoDB transaction (exactly once); a writer whose checkpoint was taken by another is
-//! fenced at its next transaction; rows matched are compared with rows sent; a schema change, which commits by itself, is
-//! continued after a crash (`steps`).
+//! Promised: data and checkpoint commit in one InnoDB transaction (exactly once); a writer whose
+//! checkpoint was taken by another is fenced at its next transaction; rows matched are compared
+//! with rows sent; a schema change, which commits by itself, is continued after a crash (`steps`).
 //!
-//! Relied on: InnoDB with `innodb_flush_log_at_trx_commit=1` (anything else is a warning), a session whose settings are ours.
+//! Relied on: InnoDB with `innodb_flush_log_at_trx_commit=1` (anything else is a warning), a
+//! session whose settings are ours.
 //!
 //! What happens at a crash between two moments of a transaction:
 //!

@@ -1,8 +1,9 @@
 //! How the rows of one relation version are written: the statements, and what is bound where.
 //!
-//! Many rows of an UPDATE or DELETE are a table of their own that is joined by the key. Its columns begin as those of the table
-//! itself (of which no row is taken), so that parameters are read as the table's types whatever the first row has in them: without
-//! that, MySQL takes a text of more than 64 KiB for too long, and MariaDB every text when the first row has NULL. Measured on both.
+//! Many rows of an UPDATE or DELETE are a table of their own that is joined by the key. Its columns
+//! begin as those of the table itself (of which no row is taken), so that parameters are read as
+//! the table's types whatever the first row has in them: without that, MySQL takes a text of more
+//! than 64 KiB for too long, and MariaDB every text when the first row has NULL. Measured on both.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -81,8 +82,8 @@ impl Plan {
         format!("INSERT INTO {table} ({}) VALUES {}", names.join(","), vec![row.as_str(); rows].join(","))
     }
 
-    /// `UPDATE` of so many rows; parameters: of each the columns that find it, then the ones that are set; of a single row first
-    /// those that are set.
+    /// `UPDATE` of so many rows; parameters: of each the columns that find it, then the ones that
+    /// are set; of a single row first those that are set.
     pub fn update_sql(&self, table: &str, set: &[usize], rows: usize) -> String {
         if rows > 1 {
             let assignments: Vec<String> =

@@ -1,5 +1,5 @@
-//! What is kept beside the tables, in the database of the URI: `_pg2any_tables`, one line a table with what is known as JSON, and
-//! `_pg2any_steps`, the steps of a schema change that is under way.
+//! What is kept beside the tables, in the database of the URI: `_pg2any_tables`, one line a table
+//! with what is known as JSON, and `_pg2any_steps`, the steps of a schema change that is under way.
 
 use serde::{Deserialize, Serialize};
 

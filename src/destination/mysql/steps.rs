@@ -14,8 +14,9 @@
 //!   ── the table fits; the first row of the new shape comes
 //! ```
 //!
-//! A step that changes rows (a fill, a conversion) commits them together with the note that it is done, so it is never done twice.
-//! Steps run outside of any position: whoever starts after a crash continues from the position before them.
+//! A step that changes rows (a fill, a conversion) commits them together with the note that it is
+//! done, so it is never done twice. Steps run outside of any position: whoever starts after a crash
+//! continues from the position before them.
 //!
 //! Covered by: `it::mysql`.
 

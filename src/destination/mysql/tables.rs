@@ -1,5 +1,6 @@
-//! The tables of the database: what is known of them, how the rows of each relation version are written, and which rows wait for a
-//! unique value. What a change of a table means is decided in [`table`](crate::destination::table).
+//! The tables of the database: what is known of them, how the rows of each relation version are
+//! written, and which rows wait for a unique value. What a change of a table means is decided in
+//! [`table`](crate::destination::table).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -98,7 +99,8 @@ impl Tables {
         self.plans.prepared(relation)
     }
 
-    /// Makes the table fit a version. `open` says whether a transaction is open; `executed` that it holds rows.
+    /// Makes the table fit a version. `open` says whether a transaction is open; `executed` that it
+    /// holds rows.
     pub async fn prepare(
         &mut self,
         session: &mut Session,
@@ -182,8 +184,8 @@ impl Tables {
         }
     }
 
-    /// See [`RowPlan::independent`](crate::destination::table::RowPlan::independent); nothing is independent where foreign keys are
-    /// in force, or the table has triggers.
+    /// See [`RowPlan::independent`](crate::destination::table::RowPlan::independent); nothing is
+    /// independent where foreign keys are in force, or the table has triggers.
     pub fn independent_key(&self, relation: &Relation) -> Option<Key> {
         let free = !self.options.enforce_constraints && !self.warned.contains(&relation.oid);
         self.plans.get(relation.version).filter(|_| free)?.row.independent.clone()

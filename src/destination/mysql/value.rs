@@ -1,8 +1,9 @@
 //! What a value becomes in MySQL and MariaDB, and the way back.
 //!
-//! A column has the type that holds every value of PostgreSQL's as it is, and text where there is none. In a key a text has a length
-//! that an index takes. Everything without a type of its own is PostgreSQL's text: `jsonb` and `json` too, because MySQL's `JSON`
-//! orders members anew and rounds numbers.
+//! A column has the type that holds every value of PostgreSQL's as it is, and text where there is
+//! none. In a key a text has a length that an index takes. Everything without a type of its own is
+//! PostgreSQL's text: `jsonb` and `json` too, because MySQL's `JSON` orders members anew and rounds
+//! numbers.
 //!
 //! Covered by: `destination::mysql::value::tests`, `it::mysql`.
 
@@ -36,7 +37,8 @@ pub(super) enum Form {
 /// The most digits of a `DECIMAL`, in total and behind the point.
 const DIGITS: (i32, i32) = (65, 30);
 
-/// Precision and scale of the `DECIMAL` that holds every value of a `numeric(p,s)`; `None` when there is none.
+/// Precision and scale of the `DECIMAL` that holds every value of a `numeric(p,s)`; `None` when
+/// there is none.
 pub(super) fn decimal(precision: u16, scale: i16) -> Option<(i32, i32)> {
     let (precision, scale) = (i32::from(precision), i32::from(scale));
     let decimal = if scale < 0 { (precision - scale, 0) } else { (precision.max(scale), scale) };
@@ -72,8 +74,9 @@ impl Form {
         )
     }
 
-    /// What a parameter is wrapped in where it is compared with a column: a text would be compared as a `DOUBLE`. Not that of a
-    /// `TIME`, which MySQL 9.7 casts from `24:00:00` to `00:00:00`: it is bound with all its digits.
+    /// What a parameter is wrapped in where it is compared with a column: a text would be compared
+    /// as a `DOUBLE`. Not that of a `TIME`, which MySQL 9.7 casts from `24:00:00` to `00:00:00`: it
+    /// is bound with all its digits.
     pub const fn compared(self) -> &'static str {
         match self {
             Self::Decimal => "CAST(? AS DECIMAL(65,30))",
@@ -85,10 +88,12 @@ impl Form {
     }
 }
 
-/// Characters (or bytes) of a key column whose type has no length of its own: three of them fit into InnoDB's 3072 bytes.
+/// Characters (or bytes) of a key column whose type has no length of its own: three of them fit
+/// into InnoDB's 3072 bytes.
 const KEY_LENGTH: i32 = 255;
 
-/// The declared type of a column, as the server prints it; `length` is that of `varchar(n)` and `char(n)`.
+/// The declared type of a column, as the server prints it; `length` is that of `varchar(n)` and
+/// `char(n)`.
 pub(super) fn declared(family: Family, length: Option<i32>, in_key: bool) -> String {
     match form(family) {
         Form::Boolean => "tinyint(1)".to_owned(),
@@ -242,8 +247,8 @@ pub enum Stored<'a> {
     Text(&'a [u8]),
 }
 
-/// The inverse: PostgreSQL's text for a value read back, `None` for NULL. Byte by byte what PostgreSQL printed under the pinned
-/// settings.
+/// The inverse: PostgreSQL's text for a value read back, `None` for NULL. Byte by byte what
+/// PostgreSQL printed under the pinned settings.
 #[must_use]
 pub fn postgres_text(family: Family, value: Stored<'_>) -> Option<Vec<u8>> {
     let text = match value {

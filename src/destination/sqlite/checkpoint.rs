@@ -1,9 +1,11 @@
 //! The checkpoint: how far the file is, and whose it is.
 //!
-//! `_pg2any_checkpoint` (`destination::checkpoint`) has one line a cursor. Every writer raises the epoch when it connects, and moves
-//! the line only `WHERE` name, epoch and old position are what it knows: a writer that was frozen and replaced finds no such line.
+//! `_pg2any_checkpoint` (`destination::checkpoint`) has one line a cursor. Every writer raises the
+//! epoch when it connects, and moves the line only `WHERE` name, epoch and old position are what it
+//! knows: a writer that was frozen and replaced finds no such line.
 //!
-//! Promise 3 (exactly once) broken, `it::crash::a_kill_at_every_failpoint_loses_and_doubles_nothing` fails; its fence broken,
+//! Promise 3 (exactly once) broken,
+//! `it::crash::a_kill_at_every_failpoint_loses_and_doubles_nothing` fails; its fence broken,
 //! `it::operation::a_second_writer_at_the_destination_fences_the_first`.
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -63,7 +65,8 @@ fn take_inside(connection: &Connection, options: &Options) -> Result<Checkpoint,
     Ok(checkpoint)
 }
 
-/// Opens a transaction unless one is open, and makes sure at its start that the checkpoint is still ours.
+/// Opens a transaction unless one is open, and makes sure at its start that the checkpoint is still
+/// ours.
 pub(super) fn begin(connection: &Connection, cursor: &str, epoch: u64) -> Result<(), DestinationError> {
     if !connection.is_autocommit() {
         return Ok(());

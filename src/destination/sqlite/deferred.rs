@@ -1,5 +1,6 @@
-//! Rows that wait for their unique value, in a table of their own beside theirs (`_pg2any_deferred_<table>`, made when it is
-//! first needed). Why and for how long: [`DeferredRows`](crate::destination::table::DeferredRows).
+//! Rows that wait for their unique value, in a table of their own beside theirs
+//! (`_pg2any_deferred_<table>`, made when it is first needed). Why and for how long:
+//! [`DeferredRows`](crate::destination::table::DeferredRows).
 
 use std::sync::Arc;
 

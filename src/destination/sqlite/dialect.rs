@@ -1,11 +1,13 @@
-//! SQLite as a [`Dialect`]: names, declared types, and what a column of somebody else's table does to values.
+//! SQLite as a [`Dialect`]: names, declared types, and what a column of somebody else's table does
+//! to values.
 //!
-//! `public.t` is `t`. A table of another schema is `schema.t` (one name with a dot in it: quote it). Names that SQLite or
-//! pg2any keep for themselves (`sqlite_…`, `_pg2any_…`) get a `~` in front. A mapped schema goes by its mapped name; mapped to
-//! `main` or `public` its tables have no prefix. How names are kept apart: [`naming`](crate::destination::table::naming).
+//! `public.t` is `t`. A table of another schema is `schema.t` (one name with a dot in it: quote
+//! it). Names that SQLite or pg2any keep for themselves (`sqlite_…`, `_pg2any_…`) get a `~` in
+//! front. A mapped schema goes by its mapped name; mapped to `main` or `public` its tables have no
+//! prefix. How names are kept apart: [`naming`](crate::destination::table::naming).
 //!
-//! SQLite does not tell `T` from `t` (nor `É` from `É`, but not from `é`: only ASCII letters fold). Where PostgreSQL has
-//! both, the one that came first keeps its name.
+//! SQLite does not tell `T` from `t` (nor `É` from `É`, but not from `é`: only ASCII letters fold).
+//! Where PostgreSQL has both, the one that came first keeps its name.
 
 use super::value::{Form, form, storage};
 use crate::destination::SchemaMapping;

@@ -51,7 +51,8 @@ pub(super) fn failed(doing: impl Into<String>, error: rusqlite::Error) -> Destin
     }
 }
 
-/// A file that does not open: when SQLite does not say why, its directory refuses the files beside it.
+/// A file that does not open: when SQLite does not say why, its directory refuses the files beside
+/// it.
 pub(super) fn cannot_open(doing: String, error: rusqlite::Error) -> DestinationError {
     let unsaid = error.sqlite_error_code() == Some(ErrorCode::CannotOpen);
     let failure = failed(doing, error);

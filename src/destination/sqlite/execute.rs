@@ -1,10 +1,12 @@
 //! Executes commands row by row.
 //!
-//! A prepared statement and values bound straight from the frame cost less than anything that gathers rows first: there
-//! is no server to save trips to. Statements are kept for the whole batch, so that a row costs no look-up of its SQL text.
-//! Which commands are executed, and in which order, is the batch's net effect where the table allows it (`change::net`).
+//! A prepared statement and values bound straight from the frame cost less than anything that
+//! gathers rows first: there is no server to save trips to. Statements are kept for the whole
+//! batch, so that a row costs no look-up of its SQL text. Which commands are executed, and in which
+//! order, is the batch's net effect where the table allows it (`change::net`).
 //!
-//! Promise 9 broken, `it::refusals::an_update_that_finds_no_row_is_named_with_table_key_and_position` fails.
+//! Promise 9 broken,
+//! `it::refusals::an_update_that_finds_no_row_is_named_with_table_key_and_position` fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -229,7 +231,8 @@ impl<'c> Rows<'c> {
         deferred::retry(self.connection, &mut schema.deferring, &plan)
     }
 
-    /// Another row still has the value: this one is deferred, as updated, until that one has moved on.
+    /// Another row still has the value: this one is deferred, as updated, until that one has moved
+    /// on.
     #[cold]
     fn defer_update(
         &mut self,
@@ -324,8 +327,8 @@ impl<'c> Rows<'c> {
         Ok(plan.row.is_key_changed(old, new) && self.is_key_taken(plan, new)?)
     }
 
-    /// Whether a row of the table has the key. PostgreSQL never defers the check of a replica identity, so such a row is
-    /// one that the source does not have, and waiting would not help.
+    /// Whether a row of the table has the key. PostgreSQL never defers the check of a replica
+    /// identity, so such a row is one that the source does not have, and waiting would not help.
     #[cold]
     fn is_key_taken(&mut self, plan: &Plan, row: &Row<'_>) -> Result<bool, DestinationError> {
         if !matches!(plan.row.matching, Matching::Key(_)) {

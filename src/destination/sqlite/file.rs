@@ -1,6 +1,8 @@
-//! Which file is open: a path may lead to another one, or to none, while its old file goes on being written without a name.
+//! Which file is open: a path may lead to another one, or to none, while its old file goes on being
+//! written without a name.
 //!
-//! Covered by: `it::limits::a_destination_that_is_replaced_or_deleted_while_it_is_written_is_noticed`.
+//! Covered by:
+//! `it::limits::a_destination_that_is_replaced_or_deleted_while_it_is_written_is_noticed`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

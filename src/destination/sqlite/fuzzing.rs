@@ -15,8 +15,9 @@ thread_local! {
     };
 }
 
-/// The first byte chooses the family, the second whether the rest is a text or what a text is printed from: what PostgreSQL can
-/// print comes back byte by byte, and of any other text that is accepted, what comes back is stored as the same value.
+/// The first byte chooses the family, the second whether the rest is a text or what a text is
+/// printed from: what PostgreSQL can print comes back byte by byte, and of any other text that is
+/// accepted, what comes back is stored as the same value.
 pub(crate) fn values(data: &[u8]) {
     let [kind, printed, rest @ ..] = data else { return };
     let mut families = Family::examples();
@@ -34,7 +35,8 @@ pub(crate) fn values(data: &[u8]) {
     }
 }
 
-/// What a column of this family holds when this text is written, and the text that comes back; `None` when it is refused.
+/// What a column of this family holds when this text is written, and the text that comes back;
+/// `None` when it is refused.
 fn stored(family: Family, text: &[u8]) -> Option<(String, Vec<u8>)> {
     let mut scratch = Vec::new();
     let bound = bound(form(family), text, &mut scratch).ok()?;

@@ -1,7 +1,8 @@
 //! The query timeout: bounds one row, never a COMMIT, DDL or TRUNCATE.
 //!
-//! SQLite asks its progress handler now and then whether to go on. A row that finds its place by a key is done long before it
-//! asks, so what every row pays is two stores; the clock is read only where a statement lasts.
+//! SQLite asks its progress handler now and then whether to go on. A row that finds its place by a
+//! key is done long before it asks, so what every row pays is two stores; the clock is read only
+//! where a statement lasts.
 
 use std::cell::Cell;
 use std::sync::Arc;

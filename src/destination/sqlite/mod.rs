@@ -1,12 +1,15 @@
 //! SQLite: a file as the destination, written in the applier's own thread.
 //!
-//! Promised: data, checkpoint and schema changes commit in one SQLite transaction (exactly once); a writer whose
-//! checkpoint was taken by another is fenced at its next transaction; rows matched are compared with rows sent.
+//! Promised: data, checkpoint and schema changes commit in one SQLite transaction (exactly once); a
+//! writer whose checkpoint was taken by another is fenced at its next transaction; rows matched are
+//! compared with rows sent.
 //!
-//! Relied on: SQLite's WAL mode with `synchronous=FULL` (a commit is synced before it returns); one writer at a time.
+//! Relied on: SQLite's WAL mode with `synchronous=FULL` (a commit is synced before it returns); one
+//! writer at a time.
 //!
-//! Why row by row with `rusqlite`: a prepared statement a row costs 1.2 µs of CPU here, half of what an asynchronous driver
-//! costs with 500 rows a statement, because no thread is changed and nothing is copied but the values.
+//! Why row by row with `rusqlite`: a prepared statement a row costs 1.2 µs of CPU here, half of
+//! what an asynchronous driver costs with 500 rows a statement, because no thread is changed and
+//! nothing is copied but the values.
 
 mod bind;
 mod checkpoint;
@@ -49,8 +52,8 @@ use crate::change::{Batch, Execution, Relation};
 use crate::failpoint;
 use crate::position::Position;
 
-/// How long a lock of another program is waited for (less where a timeout is shorter) before the failure goes back to the applier, which backs off, tries
-/// again, and can be shut down meanwhile.
+/// How long a lock of another program is waited for (less where a timeout is shorter) before the
+/// failure goes back to the applier, which backs off, tries again, and can be shut down meanwhile.
 const BUSY: Duration = Duration::from_secs(1);
 
 /// Prepared statements that are kept: three a table for many tables.
@@ -115,8 +118,9 @@ impl Sqlite {
             ))
             .hint("Use a file on a local file system (not :memory:, not a network share)"));
         }
-        // FULL: a commit is on the disk when it returns. The cache holds the inner pages of large indexes. The WAL is
-        // cut back after a large transaction. Sorting for an index goes to a file when it is larger than the cache.
+        // FULL: a commit is on the disk when it returns. The cache holds the inner pages of large
+        // indexes. The WAL is cut back after a large transaction. Sorting for an index goes to a
+        // file when it is larger than the cache.
         connection
             .execute_batch(
                 "PRAGMA synchronous = FULL; PRAGMA cache_size = -24576; PRAGMA wal_autocheckpoint = 0; \
@@ -181,7 +185,8 @@ impl Destination for Sqlite {
         let cursor = self.options.cursor.clone();
         let Session { connection, schema, epoch, .. } = self.session()?;
         for (index, relation) in relations.iter().enumerate() {
-            // A later version of a table that has rows before it in the same batch is followed when its first row comes.
+            // A later version of a table that has rows before it in the same batch is followed when
+            // its first row comes.
             if relations.iter().take(index).any(|earlier| earlier.oid == relation.oid) {
                 continue;
             }

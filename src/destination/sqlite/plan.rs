@@ -28,7 +28,8 @@ pub(super) struct Plan {
     pub strict: bool,
     /// The name of the row number.
     rowid: Option<&'static str>,
-    /// Old rows are found by reading a table that pg2any made, unless it has an index for that (see `lookup_index`).
+    /// Old rows are found by reading a table that pg2any made, unless it has an index for that (see
+    /// `lookup_index`).
     pub scans: bool,
     /// Every column here that can be written, quoted, whether the source sends it or not.
     pub all: Vec<String>,
@@ -39,7 +40,8 @@ pub(super) struct Plan {
     pub deferred: String,
 }
 
-/// The conditions joined by AND, as a balanced tree: SQLite refuses an expression that is deeper than 1000.
+/// The conditions joined by AND, as a balanced tree: SQLite refuses an expression that is deeper
+/// than 1000.
 fn all_of(conditions: &[String]) -> String {
     if conditions.len() <= 100 {
         return conditions.join(" AND ");
@@ -97,7 +99,8 @@ impl Plan {
         format!("INSERT OR ABORT INTO {} ({}) VALUES ({})", quote(table), names.join(","), values.join(","))
     }
 
-    /// `UPDATE` that sets the columns of the mask; parameters: those in the row's order, then the old row's.
+    /// `UPDATE` that sets the columns of the mask; parameters: those in the row's order, then the
+    /// old row's.
     pub fn update_sql(&self, table: &str, set: &ColumnSet) -> String {
         let mut sql = format!("UPDATE OR ABORT {} SET ", quote(table));
         let mut number = 0;
@@ -154,7 +157,8 @@ impl Plan {
             }
             Matching::Whole { key } => {
                 for index in self.row.compared() {
-                    // `=` uses an index in every case; a collation other than the bytes' would take two rows for one.
+                    // `=` uses an index in every case; a collation other than the bytes' would take
+                    // two rows for one.
                     if key.contains(&index) { condition(index, "=") } else { condition(index, "COLLATE BINARY IS") }
                 }
                 let found = if conditions.is_empty() { "1".to_owned() } else { all_of(&conditions) };

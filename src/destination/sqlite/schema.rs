@@ -1,5 +1,6 @@
-//! The tables of the file: what is known of them, how the rows of each relation version are written, and which rows wait for a
-//! unique value. What a change of a table means is decided in [`table`](crate::destination::table).
+//! The tables of the file: what is known of them, how the rows of each relation version are
+//! written, and which rows wait for a unique value. What a change of a table means is decided in
+//! [`table`](crate::destination::table).
 
 use std::sync::Arc;
 
@@ -122,8 +123,8 @@ impl Schema {
         Ok(())
     }
 
-    /// See [`RowPlan::independent`](crate::destination::table::RowPlan::independent); nothing is independent where triggers
-    /// and foreign keys are in force, or rows are deferred.
+    /// See [`RowPlan::independent`](crate::destination::table::RowPlan::independent); nothing is
+    /// independent where triggers and foreign keys are in force, or rows are deferred.
     pub fn independent_key(&self, relation: &Relation) -> Option<Key> {
         let free = !self.options.enforce_constraints && !self.deferring.rows.any();
         self.plans.get(relation.version).filter(|_| free)?.row.independent.clone()
@@ -168,7 +169,8 @@ impl Schema {
         Ok(())
     }
 
-    /// A command at this position is executed: whether another source transaction begins with it while rows are deferred.
+    /// A command at this position is executed: whether another source transaction begins with it
+    /// while rows are deferred.
     #[inline]
     pub fn begins(&mut self, position: Position) -> bool {
         self.deferring.rows.begins(position)

@@ -1,7 +1,7 @@
 //! Executes the steps of a change of a table, all inside the open transaction.
 //!
-//! SQLite's ALTER TABLE renames, adds and drops columns. For another key or another declared type the table is made again and
-//! its rows are brought over.
+//! SQLite's ALTER TABLE renames, adds and drops columns. For another key or another declared type
+//! the table is made again and its rows are brought over.
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -113,14 +113,16 @@ fn create_sql(name: &str, columns: &[(String, String)], known: &KnownTable) -> S
     format!("CREATE TABLE {} ({}){without_rowid}", quote(name), parts.join(", "))
 }
 
-/// Makes the table again under its new definition and brings its rows over. Columns, indexes and triggers that the user added stay.
+/// Makes the table again under its new definition and brings its rows over. Columns, indexes and
+/// triggers that the user added stay.
 fn rebuild(
     connection: &Connection,
     known: &KnownTable,
     table: &SqliteTable,
     conversions: &[(&str, Conversion)],
 ) -> Result<()> {
-    // Dropping a table deletes its rows as far as foreign keys are concerned, which would take other tables' rows along.
+    // Dropping a table deletes its rows as far as foreign keys are concerned, which would take
+    // other tables' rows along.
     let enforced = connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
     let rebuilt = copy_into_new(connection, known, table, conversions);

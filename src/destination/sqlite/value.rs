@@ -1,18 +1,21 @@
 //! SQLite's column of the value table: what is bound for a PostgreSQL text, and the way back.
 //!
-//! SQLite stores a value in one of five classes and converts by the column's *affinity*; what was measured with it:
+//! SQLite stores a value in one of five classes and converts by the column's *affinity*; what was
+//! measured with it:
 //!
-//! - NaN is stored as NULL, so it is written as the text `NaN` (a REAL column leaves it a text; it sorts after all numbers,
-//!   as in PostgreSQL).
-//! - A REAL column keeps ±Infinity, but stores `-0.0` as the integer 0. The negative zero is written as the BLOB `-0`.
-//! - A `real` is bound as the 64-bit number nearest to its shortest decimal text, not as the 32-bit number widened: `0.1`
-//!   stays `0.1`, and the text comes back from the same digits.
-//! - A number with at most 15 significant digits goes through a 64-bit float and back unharmed, so `numeric(p,s)` up to
-//!   `p = 15` is a REAL that compares and sorts; its declared scale prints it as PostgreSQL does. Anything wider, and
-//!   `numeric` without a precision (each value has a scale of its own there: `1.50` is not `1.5`), is text.
+//! - NaN is stored as NULL, so it is written as the text `NaN` (a REAL column leaves it a text; it
+//!   sorts after all numbers, as in PostgreSQL).
+//! - A REAL column keeps ±Infinity, but stores `-0.0` as the integer 0. The negative zero is
+//!   written as the BLOB `-0`.
+//! - A `real` is bound as the 64-bit number nearest to its shortest decimal text, not as the 32-bit
+//!   number widened: `0.1` stays `0.1`, and the text comes back from the same digits.
+//! - A number with at most 15 significant digits goes through a 64-bit float and back unharmed, so
+//!   `numeric(p,s)` up to `p = 15` is a REAL that compares and sorts; its declared scale prints it
+//!   as PostgreSQL does. Anything wider, and `numeric` without a precision (each value has a scale
+//!   of its own there: `1.50` is not `1.5`), is text.
 //!
-//! The rule behind the exceptions: what a column cannot hold as a number is held as PostgreSQL's text, and as a BLOB of
-//! that text where SQLite would turn the text into a number.
+//! The rule behind the exceptions: what a column cannot hold as a number is held as PostgreSQL's
+//! text, and as a BLOB of that text where SQLite would turn the text into a number.
 
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -224,8 +227,8 @@ pub struct NotOurs {
     family: Family,
 }
 
-/// The inverse: PostgreSQL's text for a value read back, `None` for NULL. Byte by byte what PostgreSQL printed under the
-/// pinned settings.
+/// The inverse: PostgreSQL's text for a value read back, `None` for NULL. Byte by byte what
+/// PostgreSQL printed under the pinned settings.
 ///
 /// # Errors
 ///

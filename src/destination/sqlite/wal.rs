@@ -1,11 +1,13 @@
-//! SQLite's write-ahead log is copied into the file (SQLite calls that a checkpoint) by a thread of its own.
+//! SQLite's write-ahead log is copied into the file (SQLite calls that a checkpoint) by a thread of
+//! its own.
 //!
-//! Why: a commit that copies the log as well makes the applier wait for the disk three times as long, a fifth of the time it
-//! takes to drain small transactions. Committed rows are in the log and synced before COMMIT returns; when they are copied
-//! changes nothing about what survives.
+//! Why: a commit that copies the log as well makes the applier wait for the disk three times as
+//! long, a fifth of the time it takes to drain small transactions. Committed rows are in the log
+//! and synced before COMMIT returns; when they are copied changes nothing about what survives.
 //!
-//! Relied on: the log starts anew only when a transaction begins after all of it was copied. While one commit follows the
-//! other that does not happen by itself, so a commit that leaves a log of [`Lengths::wait`] waits for the copy.
+//! Relied on: the log starts anew only when a transaction begins after all of it was copied. While
+//! one commit follows the other that does not happen by itself, so a commit that leaves a log of
+//! [`Lengths::wait`] waits for the copy.
 //!
 //! Promise 1 broken here (a copy that is not synced before the log begins anew),
 //! `it::power::a_loss_of_power_while_the_destination_copies_its_log_loses_nothing` fails.
@@ -23,7 +25,8 @@ use super::DestinationError;
 pub(super) struct Lengths {
     /// So many after the last copy comes the next one: a page that changes often is copied once.
     copy: i64,
-    /// A commit that finds itself asking for a copy of so many waits. A longer log costs space, and every read searches it.
+    /// A commit that finds itself asking for a copy of so many waits. A longer log costs space, and
+    /// every read searches it.
     wait: i64,
 }
 
@@ -41,8 +44,8 @@ enum Request {
     End,
 }
 
-/// The thread that copies. Dropping it joins the thread; that must come before the connection beside it is closed, for the last
-/// connection to be closed removes the log.
+/// The thread that copies. Dropping it joins the thread; that must come before the connection
+/// beside it is closed, for the last connection to be closed removes the log.
 pub(super) struct WalCheckpointer {
     requests: SyncSender<Request>,
     thread: Option<JoinHandle<()>>,
@@ -114,7 +117,8 @@ fn copy(connection: &Connection, wanted: &Receiver<Request>) {
                 failed = false;
                 debug!(frames, copied, "write-ahead log copied into the file");
             }
-            // It is in the log, safely, and tried again; a log that cannot grow any more fails the commit that needs it.
+            // It is in the log, safely, and tried again; a log that cannot grow any more fails the
+            // commit that needs it.
             Err(error) if !failed => {
                 failed = true;
                 warn!(%error, "copying SQLite's write-ahead log into its file failed; it grows until that succeeds");

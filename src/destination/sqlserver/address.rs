@@ -1,4 +1,5 @@
-//! Where the server is: `sqlserver://user:password@host:port/database?encrypt=…`, or the ADO form `server=tcp:host,port;…`.
+//! Where the server is: `sqlserver://user:password@host:port/database?encrypt=…`, or the ADO form
+//! `server=tcp:host,port;…`.
 //!
 //! | parameter | meaning |
 //! |---|---|
@@ -168,8 +169,8 @@ impl Address {
 
 type Pairs = Vec<(String, String)>;
 
-/// The pairs of an ADO connection string; `None` when the text is none. A value may be quoted with `'`, `"` or braces, and a quote
-/// inside is doubled.
+/// The pairs of an ADO connection string; `None` when the text is none. A value may be quoted with
+/// `'`, `"` or braces, and a quote inside is doubled.
 fn ado(text: &str) -> Option<Result<Pairs, &'static str>> {
     let first = text.split_once('=')?.0.trim().to_lowercase();
     let is_name = !first.is_empty() && first.chars().all(|char| char.is_ascii_alphabetic() || char == ' ');

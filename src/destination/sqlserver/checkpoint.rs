@@ -1,9 +1,11 @@
 //! The checkpoint: how far the database is, and whose it is.
 //!
-//! `dbo._pg2any_checkpoint(name, epoch, source, commit_end_lsn, command_index, digest)`, one line a cursor, changed in the transaction of the
-//! data. Every writer raises the epoch when it connects, and moves the line only `WHERE` epoch and old position are what it knows,
-//! exactly one row: a writer that was frozen and replaced stops as fenced. The line is not locked in between, so a successor takes it at once; for
-//! rows that a frozen writer has locked it waits until that one's connection ends.
+//! `dbo._pg2any_checkpoint(name, epoch, source, commit_end_lsn, command_index, digest)`, one line a
+//! cursor, changed in the transaction of the data. Every writer raises the epoch when it connects,
+//! and moves the line only `WHERE` epoch and old position are what it knows, exactly one row: a
+//! writer that was frozen and replaced stops as fenced. The line is not locked in between, so a
+//! successor takes it at once; for rows that a frozen writer has locked it waits until that one's
+//! connection ends.
 //!
 //! Covered by: `it::sqlserver`.
 
@@ -26,7 +28,8 @@ pub(super) async fn create(session: &mut Session) -> Result<(), DestinationError
     session.run(&sql, TAKING).await
 }
 
-/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the last epoch that this process may have written.
+/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the last epoch
+/// that this process may have written.
 pub(super) async fn take(
     session: &mut Session,
     options: &Options,

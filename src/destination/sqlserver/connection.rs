@@ -1,11 +1,12 @@
 //! A session: connected, set, read back, and what the server is.
 //!
-//! Two ways to the server. A *batch* (`run`, `rows`) is sent as it is; what it sets, opens or makes (`SET`, `BEGIN TRANSACTION`, `#table`)
-//! stays. A *statement* has parameters and is a call of `sp_executesql`, at whose end all of that is gone. Rows are
-//! counted by `@@ROWCOUNT` of the statement itself, which triggers do not change.
+//! Two ways to the server. A *batch* (`run`, `rows`) is sent as it is; what it sets, opens or makes
+//! (`SET`, `BEGIN TRANSACTION`, `#table`) stays. A *statement* has parameters and is a call of
+//! `sp_executesql`, at whose end all of that is gone. Rows are counted by `@@ROWCOUNT` of the
+//! statement itself, which triggers do not change.
 //!
-//! After an error that is no answer of the server, and after any error of a bulk load, the connection is in the middle of something and
-//! is not used again ([`Session::usable`]).
+//! After an error that is no answer of the server, and after any error of a bulk load, the
+//! connection is in the middle of something and is not used again ([`Session::usable`]).
 //!
 //! Covered by: `it::sqlserver`.
 
@@ -49,8 +50,8 @@ pub(super) struct Session {
 /// The answer to a statement: what the server said of it, or that nothing more can be asked.
 pub(super) type Answer<T> = Result<Result<T, Error>, DestinationError>;
 
-/// Bits of `@@OPTIONS`: `ANSI_WARNINGS` (what does not fit is an error), `ANSI_PADDING`, `ANSI_NULLS`, `ARITHABORT`,
-/// `QUOTED_IDENTIFIER`, `XACT_ABORT`.
+/// Bits of `@@OPTIONS`: `ANSI_WARNINGS` (what does not fit is an error), `ANSI_PADDING`,
+/// `ANSI_NULLS`, `ARITHABORT`, `QUOTED_IDENTIFIER`, `XACT_ABORT`.
 const ON: i32 = 8 | 16 | 32 | 64 | 256 | 16384;
 /// `IMPLICIT_TRANSACTIONS`.
 const OFF: i32 = 2;
@@ -109,7 +110,8 @@ impl Session {
     /// `NOCOUNT` stays off: it would hide how many rows a bulk load took.
     async fn set(&mut self, options: &Options) -> Result<(), DestinationError> {
         const SETTING: &str = "setting the session failed";
-        // The server gives up on a lock before the statement's own limit, which would cost the connection.
+        // The server gives up on a lock before the statement's own limit, which would cost the
+        // connection.
         let wait = (options.query_timeout * 3 / 4).as_millis().clamp(1, 3_600_000);
         let sql = format!(
             "SET ANSI_WARNINGS ON; SET ANSI_PADDING ON; SET ANSI_NULLS ON; SET ARITHABORT ON; SET QUOTED_IDENTIFIER ON; \
@@ -162,7 +164,8 @@ impl Session {
         self.rows(sql, doing).await.map(|_| ())
     }
 
-    /// The same for what may take long (DDL, COMMIT): without a limit, and the watchdog is told that it works.
+    /// The same for what may take long (DDL, COMMIT): without a limit, and the watchdog is told
+    /// that it works.
     pub async fn run_long(
         &mut self,
         sql: &str,

@@ -1,5 +1,7 @@
-//! Rows that wait for their unique value ([`DeferredRows`](crate::destination::table::DeferredRows)), in a table of their own without
-//! constraints, `_pg2any_deferred_<oid>`, which is made inside the transaction that needs it and dropped at its end.
+//! Rows that wait for their unique value
+//! ([`DeferredRows`](crate::destination::table::DeferredRows)), in a table of their own without
+//! constraints, `_pg2any_deferred_<oid>`, which is made inside the transaction that needs it and
+//! dropped at its end.
 //!
 //! Covered by: `it::sqlserver`.
 

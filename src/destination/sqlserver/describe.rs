@@ -13,7 +13,8 @@ pub(super) struct SqlServerTable {
     pub existing: ExistingTable,
     /// The column that the server numbers.
     pub identity: Option<String>,
-    /// What cannot be switched off for a session: its triggers, and the foreign keys from and to it.
+    /// What cannot be switched off for a session: its triggers, and the foreign keys from and to
+    /// it.
     pub enforced: Vec<String>,
 }
 

@@ -1,8 +1,10 @@
-//! SQL Server as a [`Dialect`]: names, declared types, and what a column of somebody else's table does to values.
+//! SQL Server as a [`Dialect`]: names, declared types, and what a column of somebody else's table
+//! does to values.
 //!
-//! `public` is the schema `dbo`; a schema is another one when it is mapped, else the one of its name, which is made when it is missing. Names that
-//! begin with `_pg2any_` (ours) or `#` (a temporary table, even in brackets) get a `~` in front, and one that ends in a space, which would not count,
-//! gets one behind.
+//! `public` is the schema `dbo`; a schema is another one when it is mapped, else the one of its
+//! name, which is made when it is missing. Names that begin with `_pg2any_` (ours) or `#` (a
+//! temporary table, even in brackets) get a `~` in front, and one that ends in a space, which would
+//! not count, gets one behind.
 
 use super::value::{Form, LONGEST_KEY, form};
 use crate::destination::SchemaMapping;
@@ -104,7 +106,8 @@ impl Dialect for SqlServerDialect {
     }
 }
 
-/// Whether every value of a form that fits comes out of such a column as it went in, and one that does not fit is refused.
+/// Whether every value of a form that fits comes out of such a column as it went in, and one that
+/// does not fit is refused.
 fn keeps(form: Form, declared: &str) -> bool {
     let (name, arguments) = declared.split_once('(').unwrap_or((declared, ""));
     let argument = |index: usize| {

@@ -1,14 +1,15 @@
 //! Executes the groups of a batch: few rows as parameters of a statement, many by bulk load.
 //!
-//! Measured against one server on two cores: a bulk load writes 150 000 rows/s, an `UPDATE` from a staged table 80 000, a statement of
-//! many rows of parameters 2 000 to 4 000, row by row 1 000. A bulk load costs four exchanges more than a statement, so few rows are
-//! one statement.
+//! Measured against one server on two cores: a bulk load writes 150 000 rows/s, an `UPDATE` from a
+//! staged table 80 000, a statement of many rows of parameters 2 000 to 4 000, row by row 1 000. A
+//! bulk load costs four exchanges more than a statement, so few rows are one statement.
 //!
-//! Rows matched are compared with rows sent. What fails in a statement of many rows is judged again row by row
-//! ([`Execution::InOrder`]), which names the one row. An error inside a bulk load costs the connection, which the rollback
-//! that follows replaces.
+//! Rows matched are compared with rows sent. What fails in a statement of many rows is judged again
+//! row by row ([`Execution::InOrder`]), which names the one row. An error inside a bulk load costs
+//! the connection, which the rollback that follows replaces.
 //!
-//! Promise 9 broken, `it::sqlserver::an_update_that_finds_no_row_is_named_with_table_key_and_position` fails.
+//! Promise 9 broken,
+//! `it::sqlserver::an_update_that_finds_no_row_is_named_with_table_key_and_position` fails.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -401,8 +402,8 @@ impl Writer<'_> {
         if work.verb == Verb::Insert { Ok(()) } else { self.settle(plan).await }
     }
 
-    /// Whether a row of the table has the key. PostgreSQL never defers the check of a replica identity, so such a row is one that
-    /// the source does not have, and waiting would not help.
+    /// Whether a row of the table has the key. PostgreSQL never defers the check of a replica
+    /// identity, so such a row is one that the source does not have, and waiting would not help.
     async fn has_key(&mut self, plan: &Plan, row: &[Cell<'_>]) -> Result<bool, DestinationError> {
         let Matching::Key(key) = &plan.row.matching else { return Ok(false) };
         let mut parameters = Parameters::default();
@@ -413,7 +414,8 @@ impl Writer<'_> {
     }
 }
 
-/// How rows are loaded: constraints are checked as for any other row (without that they were distrusted from then on), NULL is no default.
+/// How rows are loaded: constraints are checked as for any other row (without that they were
+/// distrusted from then on), NULL is no default.
 fn copy(options: &Options) -> SqlBulkCopyOptions {
     use SqlBulkCopyOption::{CheckConstraints, FireTriggers, KeepIdentity, KeepNulls};
     let copy = CheckConstraints | KeepIdentity | KeepNulls;

@@ -1,10 +1,12 @@
 //! Microsoft SQL Server (2017 and newer) and Azure SQL as destinations.
 //!
-//! Promised: data, checkpoint and schema changes commit in one transaction (exactly once); a writer whose checkpoint was taken by
-//! another is fenced at its next transaction; rows matched are compared with rows sent.
+//! Promised: data, checkpoint and schema changes commit in one transaction (exactly once); a writer
+//! whose checkpoint was taken by another is fenced at its next transaction; rows matched are
+//! compared with rows sent.
 //!
-//! Relied on: transactional DDL, `XACT_ABORT ON` (after an error nothing of a transaction can be committed), and commits that are
-//! on the disk when they are answered (`DELAYED_DURABILITY = FORCED` is a warning).
+//! Relied on: transactional DDL, `XACT_ABORT ON` (after an error nothing of a transaction can be
+//! committed), and commits that are on the disk when they are answered (`DELAYED_DURABILITY =
+//! FORCED` is a warning).
 //!
 //! What happens at a crash between two moments of a transaction:
 //!

@@ -1,11 +1,13 @@
 //! How the rows of one relation version are written: the statements, and what is bound where.
 //!
-//! Few rows are parameters of a statement. Many are loaded in bulk: those that come straight into their table when each of its columns is
-//! declared as what is sent, all others into a table `#pg2any` that is joined by the key. `MERGE` is not used: `UPDATE`, `DELETE` and `INSERT` by
+//! Few rows are parameters of a statement. Many are loaded in bulk: those that come straight into
+//! their table when each of its columns is declared as what is sent, all others into a table
+//! `#pg2any` that is joined by the key. `MERGE` is not used: `UPDATE`, `DELETE` and `INSERT` by
 //! themselves say how many rows each of them matched.
 //!
-//! A NULL is written into the statement's text with its type. A `decimal` parameter is declared by the driver with the digits of its value,
-//! so it is cast: of `VALUES` with several rows the widest digits would cut the others.
+//! A NULL is written into the statement's text with its type. A `decimal` parameter is declared by
+//! the driver with the digits of its value, so it is cast: of `VALUES` with several rows the widest
+//! digits would cut the others.
 //!
 //! Covered by: `destination::sqlserver::plan::tests`, `it::sqlserver`.
 
@@ -201,7 +203,8 @@ impl Plan {
         sql
     }
 
-    /// Whether an UPDATE that sets these columns has to give the row another number, which only an INSERT can.
+    /// Whether an UPDATE that sets these columns has to give the row another number, which only an
+    /// INSERT can.
     pub fn renumbers(&self, table: &str, set: &[usize]) -> bool {
         table == self.table && self.identity.is_some_and(|identity| set.contains(&identity))
     }
@@ -230,7 +233,8 @@ impl Plan {
         })
     }
 
-    /// The assignments; with nothing to set the row has to be there all the same. `None`: nothing can be set.
+    /// The assignments; with nothing to set the row has to be there all the same. `None`: nothing
+    /// can be set.
     fn assigned(&self, assignments: &[String], prefix: &str) -> Option<String> {
         if !assignments.is_empty() {
             return Some(assignments.join(","));

@@ -1,4 +1,5 @@
-//! What is known of each table, in `dbo._pg2any_tables`: one line a table, with what is known as JSON.
+//! What is known of each table, in `dbo._pg2any_tables`: one line a table, with what is known as
+//! JSON.
 
 use tiberius::ColumnData;
 

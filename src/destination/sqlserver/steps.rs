@@ -1,7 +1,8 @@
 //! Executes the steps of a change of a table, all inside the open transaction.
 //!
-//! A column of the primary key is altered while there is none: the key goes before the first step that needs that, and comes
-//! back after the last one. `ALTER COLUMN` without `NULL` or `NOT NULL` makes a column nullable.
+//! A column of the primary key is altered while there is none: the key goes before the first step
+//! that needs that, and comes back after the last one. `ALTER COLUMN` without `NULL` or `NOT NULL`
+//! makes a column nullable.
 //!
 //! Covered by: `it::sqlserver`.
 

@@ -1,6 +1,7 @@
-//! The tables of the database: what is known of them, how the rows of each relation version are written, and which rows wait for a
-//! unique value. What a change of a table means is decided in [`table`](crate::destination::table). All of it happens inside the open
-//! transaction, DDL included.
+//! The tables of the database: what is known of them, how the rows of each relation version are
+//! written, and which rows wait for a unique value. What a change of a table means is decided in
+//! [`table`](crate::destination::table). All of it happens inside the open transaction, DDL
+//! included.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -125,8 +126,8 @@ impl Tables {
         Ok(())
     }
 
-    /// See [`RowPlan::independent`](crate::destination::table::RowPlan::independent); nothing is independent where triggers
-    /// or foreign keys are in force, or rows are deferred.
+    /// See [`RowPlan::independent`](crate::destination::table::RowPlan::independent); nothing is
+    /// independent where triggers or foreign keys are in force, or rows are deferred.
     pub fn independent_key(&self, relation: &Relation) -> Option<Key> {
         let free = |plan: &&Arc<Plan>| plan.free && !self.deferred.any();
         self.plans.get(relation.version).filter(free)?.row.independent.clone()

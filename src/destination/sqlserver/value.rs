@@ -1,10 +1,12 @@
 //! What a value becomes in SQL Server, and the way back.
 //!
-//! A column has the type that holds every value of PostgreSQL's as it is, and text where there is none. In a key a text has a length
-//! that an index takes. Everything without a type of its own is PostgreSQL's text.
+//! A column has the type that holds every value of PostgreSQL's as it is, and text where there is
+//! none. In a key a text has a length that an index takes. Everything without a type of its own is
+//! PostgreSQL's text.
 //!
-//! `time` and `datetimeoffset` have seven digits although PostgreSQL sends six: the driver declares a bulk load's column of these
-//! types as `time` and `datetimeoffset`, whatever its digits are, and a server that believes the declaration reads a tenth of the time.
+//! `time` and `datetimeoffset` have seven digits although PostgreSQL sends six: the driver declares
+//! a bulk load's column of these types as `time` and `datetimeoffset`, whatever its digits are, and
+//! a server that believes the declaration reads a tenth of the time.
 //!
 //! Covered by: `destination::sqlserver::value::tests`, `it::sqlserver`.
 
@@ -48,7 +50,8 @@ const FIRST_DAY: i64 = 719_162;
 /// The years that SQL Server's calendar has.
 const YEARS: std::ops::RangeInclusive<i32> = 1..=9999;
 
-/// Precision and scale of the `decimal` that holds every value of a `numeric(p,s)`; `None` when there is none.
+/// Precision and scale of the `decimal` that holds every value of a `numeric(p,s)`; `None` when
+/// there is none.
 fn decimal(precision: u16, scale: i16) -> Option<(u8, u8)> {
     let (precision, scale) = (i32::from(precision), i32::from(scale));
     let decimal = if scale < 0 { (precision - scale, 0) } else { (precision.max(scale), scale) };
@@ -78,7 +81,8 @@ pub(super) fn form(family: Family) -> Form {
     }
 }
 
-/// Characters of a key column whose type has no length of its own: three of them fit into the 1700 bytes of an index.
+/// Characters of a key column whose type has no length of its own: three of them fit into the 1700
+/// bytes of an index.
 const KEY_LENGTH: i32 = 255;
 /// Characters that an index takes.
 pub(super) const LONGEST_KEY: i32 = 850;
@@ -270,8 +274,8 @@ pub(super) fn value(form: Form, text: &[u8]) -> Result<ColumnData<'_>, Unfit> {
     })
 }
 
-/// The inverse: PostgreSQL's text for a value read back, `None` for NULL. Byte by byte what PostgreSQL printed under the pinned
-/// settings.
+/// The inverse: PostgreSQL's text for a value read back, `None` for NULL. Byte by byte what
+/// PostgreSQL printed under the pinned settings.
 #[must_use]
 pub fn postgres_text(family: Family, value: &ColumnData<'_>) -> Option<Vec<u8>> {
     let text = match value {

@@ -1,25 +1,27 @@
 //! Which column is which: the attribute numbers of a relation's columns, where they are certain.
 //!
-//! The stream has names, the catalogue numbers as of now. Between the rows and the question a column may have been renamed, or
-//! dropped and another added under its name; if that has the same type as well, the stream says nothing of it. The catalogue
-//! keeps the number of a dropped column and its length, alignment and modifier, and knows whether it was dropped before the
-//! rows for certain ([`Catalogue::dropped`](crate::change::Catalogue::dropped) are the others), and rows carry
-//! their columns in the order of the numbers. What these leave open is a doubt: the column is followed where nothing depends
-//! on the answer, and stops where something does ([`resolve`]).
+//! The stream has names, the catalogue numbers as of now. Between the rows and the question a
+//! column may have been renamed, or dropped and another added under its name; if that has the same
+//! type as well, the stream says nothing of it. The catalogue keeps the number of a dropped column
+//! and its length, alignment and modifier, and knows whether it was dropped before the rows for
+//! certain ([`Catalogue::dropped`](crate::change::Catalogue::dropped) are the others), and rows
+//! carry their columns in the order of the numbers. What these leave open is a doubt: the column is
+//! followed where nothing depends on the answer, and stops where something does ([`resolve`]).
 //!
-//! Not seen: several such changes of one column before the catalogue is asked that together leave no trace, like another type
-//! for a while, or a column that was added again under the name that another one had had. And a table that is dropped by then:
-//! the catalogue has nothing of it.
+//! Not seen: several such changes of one column before the catalogue is asked that together leave
+//! no trace, like another type for a while, or a column that was added again under the name that
+//! another one had had. And a table that is dropped by then: the catalogue has nothing of it.
 
 use super::known::{KnownColumn, KnownTable};
 use crate::change::{ColumnCatalogue, Relation};
 
-/// `attnum` of each column of the relation where it is certain, and else the numbers that are possible with a column that is
-/// dropped by now.
+/// `attnum` of each column of the relation where it is certain, and else the numbers that are
+/// possible with a column that is dropped by now.
 ///
-/// The catalogue may be younger than the relation. When it knows all the names, they are taken for the same columns. When
-/// it does not, a name may have passed from one column to another; certain are then only the numbers 1, 2, … n of the first
-/// columns, because rows carry their columns in the order of the numbers.
+/// The catalogue may be younger than the relation. When it knows all the names, they are taken for
+/// the same columns. When it does not, a name may have passed from one column to another; certain
+/// are then only the numbers 1, 2, … n of the first columns, because rows carry their columns in
+/// the order of the numbers.
 pub(super) fn attnums(relation: &Relation) -> Vec<(Option<i16>, Vec<i16>)> {
     let named = by_name(relation).into_iter();
     if relation.catalogue.dropped.is_empty() {
@@ -65,8 +67,8 @@ fn by_name(relation: &Relation) -> Vec<Option<i16>> {
         .collect()
 }
 
-/// Whether the catalogue's columns are the very ones that the relation has: with as many names for as many columns, none was added
-/// since, and none dropped.
+/// Whether the catalogue's columns are the very ones that the relation has: with as many names for
+/// as many columns, none was added since, and none dropped.
 fn is_complete(relation: &Relation) -> bool {
     let catalogue = &relation.catalogue;
     let is_sent = |known: &ColumnCatalogue| relation.columns.iter().any(|column| column.name == known.name);
@@ -76,8 +78,8 @@ fn is_complete(relation: &Relation) -> bool {
         && catalogue.columns.iter().all(|known| known.generated || is_sent(known))
 }
 
-/// Columns whose names passed from one to another before the catalogue was asked, so that it cannot be told which is which: all names
-/// are there by now, in another order.
+/// Columns whose names passed from one to another before the catalogue was asked, so that it cannot
+/// be told which is which: all names are there by now, in another order.
 pub(super) fn passed_around(relation: &Relation) -> Option<Vec<&str>> {
     let numbers = relation.columns.iter().map(|column| relation.column_catalogue(&column.name));
     let numbers: Vec<i16> = numbers.map(|known| known.map(|known| known.attnum)).collect::<Option<_>>()?;
@@ -87,8 +89,8 @@ pub(super) fn passed_around(relation: &Relation) -> Option<Vec<&str>> {
     Some(untold.collect()).filter(|names: &Vec<_>| !in_order && !names.is_empty())
 }
 
-/// The numbers that each column can have had, given that they rise, and that a column with a name of the relation's is not left
-/// out between two others. All empty when nothing fits.
+/// The numbers that each column can have had, given that they rise, and that a column with a name
+/// of the relation's is not left out between two others. All empty when nothing fits.
 fn candidates(relation: &Relation) -> Vec<Vec<i16>> {
     let catalogue = &relation.catalogue;
     let is_sent = |name: &String| relation.columns.iter().any(|column| column.name == *name);
@@ -130,8 +132,9 @@ fn candidates(relation: &Relation) -> Vec<Vec<i16>> {
     numbers
 }
 
-/// Takes candidates away that what is known of the table excludes. What remains in doubt and matters is an error: the name
-/// of a column of which it cannot be told whether it is the one that the table has.
+/// Takes candidates away that what is known of the table excludes. What remains in doubt and
+/// matters is an error: the name of a column of which it cannot be told whether it is the one that
+/// the table has.
 pub(super) fn resolve(known: &KnownTable, relation: &Relation, new: &mut [KnownColumn]) -> Result<(), String> {
     let mut in_doubt = None;
     for column in new {
@@ -156,7 +159,8 @@ fn exclude_known(known: &KnownTable, column: &mut KnownColumn) {
     }
 }
 
-/// Whether the column is for certain the one of the same name that was known; if so, it gets that one's number.
+/// Whether the column is for certain the one of the same name that was known; if so, it gets that
+/// one's number.
 fn is_confirmed(before: &KnownColumn, relation: &Relation, column: &mut KnownColumn) -> bool {
     let Some(number) = before.attnum.filter(|_| before.candidates.is_empty()) else { return false };
     let catalogue = &relation.catalogue;
@@ -258,8 +262,8 @@ mod tests {
         assert_eq!(certain(&dropped), [Some(1), None, None, None]);
     }
 
-    /// The doubts about each column of a relation, with these columns (name and number) in the catalogue by now and these dropped, alike in
-    /// type to all others.
+    /// The doubts about each column of a relation, with these columns (name and number) in the
+    /// catalogue by now and these dropped, alike in type to all others.
     fn doubts(columns: &[&str], now: &[(&str, i16)], dropped: &[i16]) -> Vec<Vec<i16>> {
         let columns: Vec<(&str, u32)> = columns.iter().map(|name| (*name, 23)).collect();
         let names: Vec<(&str, u32)> = now.iter().map(|(name, _)| (*name, 23)).collect();

@@ -39,8 +39,8 @@ pub(super) fn highest_attnum(relation: &Relation) -> i16 {
     relation.catalogue.columns.iter().map(|column| column.attnum).max().unwrap_or(0)
 }
 
-/// The columns that the source has and does not send, as far as the catalogue knew. What it knew beyond that may have come
-/// after the relation's rows.
+/// The columns that the source has and does not send, as far as the catalogue knew. What it knew
+/// beyond that may have come after the relation's rows.
 pub(super) fn unsent(relation: &Relation) -> Vec<i16> {
     let columns = &relation.catalogue.columns;
     let not_sent = columns.iter().filter(|known| relation.columns.iter().all(|column| column.name != known.name));

@@ -1,13 +1,15 @@
-//! Rows that wait for their unique value: how many, since which command, and when they are tried again.
+//! Rows that wait for their unique value: how many, since which command, and when they are tried
+//! again.
 //!
-//! PostgreSQL checks a deferrable unique constraint at the end of a statement or transaction, and the destinations at every
-//! row: of two rows that swap a unique value the first meets the second. A destination puts such a row into a table of its own
-//! without constraints, where later commands of the same transaction find it, and puts it back as soon as it fits. At the end of
-//! a source transaction none may be left; if one is, the destination has a row that the source does not have. A *part* of a
-//! source transaction may be committed with rows deferred.
+//! PostgreSQL checks a deferrable unique constraint at the end of a statement or transaction, and
+//! the destinations at every row: of two rows that swap a unique value the first meets the second.
+//! A destination puts such a row into a table of its own without constraints, where later commands
+//! of the same transaction find it, and puts it back as soon as it fits. At the end of a source
+//! transaction none may be left; if one is, the destination has a row that the source does not
+//! have. A *part* of a source transaction may be committed with rows deferred.
 //!
-//! Sound because the replica identity itself is never deferrable in PostgreSQL, so a key means one row wherever it is; and under
-//! REPLICA IDENTITY FULL equal rows are as good as one another.
+//! Sound because the replica identity itself is never deferrable in PostgreSQL, so a key means one
+//! row wherever it is; and under REPLICA IDENTITY FULL equal rows are as good as one another.
 
 use std::collections::HashMap;
 
@@ -27,7 +29,8 @@ struct Deferred {
     position: Option<Position>,
 }
 
-/// The deferred rows of all tables, by the relation's OID. An entry means that the table for them exists.
+/// The deferred rows of all tables, by the relation's OID. An entry means that the table for them
+/// exists.
 #[derive(Debug, Default)]
 pub struct DeferredRows {
     tables: HashMap<u32, Deferred>,
@@ -104,7 +107,8 @@ impl DeferredRows {
         self.tables.remove(&oid).is_some()
     }
 
-    /// A command at this position is executed: whether another source transaction begins with it while rows are deferred.
+    /// A command at this position is executed: whether another source transaction begins with it
+    /// while rows are deferred.
     #[inline]
     pub fn begins(&mut self, position: Position) -> bool {
         let last = std::mem::replace(&mut self.at, position).commit_end;

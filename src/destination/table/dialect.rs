@@ -31,13 +31,16 @@ pub trait Dialect: Debug + Send + Sync {
     /// Why the column cannot be made (a key column of a type that no index takes).
     fn column_type(&self, column: &KnownColumn, in_key: bool) -> Result<String, String>;
 
-    /// Whether the values of two families are stored in the same form, so that a stored value of one is one of the other.
+    /// Whether the values of two families are stored in the same form, so that a stored value of
+    /// one is one of the other.
     fn is_stored_alike(&self, one: Family, other: Family) -> bool;
 
-    /// Whether values of the family are stored as numbers, which are the same whatever the scale that they are printed with.
+    /// Whether values of the family are stored as numbers, which are the same whatever the scale
+    /// that they are printed with.
     fn is_number(&self, family: Family) -> bool;
 
-    /// Whether values that are written differently are different here, as at the source (`1.0` and `1.00` are not).
+    /// Whether values that are written differently are different here, as at the source (`1.0` and
+    /// `1.00` are not).
     fn is_exact(&self, family: Family) -> bool;
 
     /// Refuses a column of somebody else's table in which values would not stay what they are.

@@ -1,11 +1,13 @@
 //! Follows the difference between what a table was and what a new relation version says.
 //!
-//! The stream announces a new shape, not the statement that made it; what the catalogue said beside it (attribute numbers,
-//! missing values, the file node) tells the rest. Columns are the same when their attribute numbers are. What cannot be told is
-//! a stop before the first row of the new shape, unless the table is empty at the destination: then it is empty at the source,
-//! and any change of it is a change of nothing.
+//! The stream announces a new shape, not the statement that made it; what the catalogue said beside
+//! it (attribute numbers, missing values, the file node) tells the rest. Columns are the same when
+//! their attribute numbers are. What cannot be told is a stop before the first row of the new
+//! shape, unless the table is empty at the destination: then it is empty at the source, and any
+//! change of it is a change of nothing.
 //!
-//! Two calls, because a destination answers in between: [`questions`] says what has to be asked, [`evolve`] decides.
+//! Two calls, because a destination answers in between: [`questions`] says what has to be asked,
+//! [`evolve`] decides.
 
 use super::columns::{highest_attnum, unsent};
 use super::dialect::Dialect;
@@ -24,7 +26,8 @@ use crate::destination::OnDroppedColumn;
 /// What a destination has to be asked before it can be decided what a relation version means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Questions {
-    /// Look at this table: its columns and unique constraints, whether it has rows, how many are deferred.
+    /// Look at this table: its columns and unique constraints, whether it has rows, how many are
+    /// deferred.
     pub target: TableName,
     /// Whether the rows have values in these columns, and no two the same; empty: not asked.
     pub distinct: Vec<String>,
@@ -48,7 +51,8 @@ pub fn questions(
     let after = after(dialect, known, relation, &pairing);
     let distinct = match key_after(known, relation, &after) {
         KeyAfter::Certain(_) => Vec::new(),
-        // Under the names that the columns have before the steps; those that are added later have no values yet.
+        // Under the names that the columns have before the steps; those that are added later have
+        // no values yet.
         KeyAfter::IfDistinct { wanted, .. } => {
             let was = |target: &String| {
                 let index = after.columns.iter().position(|column| column.target == *target)?;
@@ -137,7 +141,8 @@ fn check_columns_are_known(
     }
 }
 
-/// What is known of the table afterwards, dropped columns still among its columns as retained ones; the key is left as it is.
+/// What is known of the table afterwards, dropped columns still among its columns as retained ones;
+/// the key is left as it is.
 fn after(dialect: &dyn Dialect, known: &KnownTable, relation: &Relation, pairing: &Pairing) -> KnownTable {
     let mut after = KnownTable {
         file_node: relation.catalogue.file_node,
@@ -277,7 +282,8 @@ fn is_declared_anew(
     Ok(was.as_ref() != Ok(&is))
 }
 
-/// Renames in an order in which no name is taken; where names pass in a circle, one column waits under a name that nobody has.
+/// Renames in an order in which no name is taken; where names pass in a circle, one column waits
+/// under a name that nobody has.
 fn renames(dialect: &dyn Dialect, known: &KnownTable, after: &KnownTable) -> Vec<Step> {
     let mut open: Vec<(String, String)> = known
         .columns

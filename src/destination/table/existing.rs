@@ -1,4 +1,5 @@
-//! A table as the destination has it now, whoever made it: what a destination answers to [`Questions`](super::Questions).
+//! A table as the destination has it now, whoever made it: what a destination answers to
+//! [`Questions`](super::Questions).
 
 use super::known::TableName;
 
@@ -41,6 +42,7 @@ pub struct Answers {
     pub empty: bool,
     /// How many of its rows are deferred.
     pub deferred: u64,
-    /// The rows have values in the columns that were asked for, and no two the same (`true` when nothing was asked).
+    /// The rows have values in the columns that were asked for, and no two the same (`true` when
+    /// nothing was asked).
     pub distinct: bool,
 }

@@ -84,7 +84,8 @@ pub(super) fn first_seen(
     Ok(Evolution { known, steps, warnings: rows.map(Warning::RowsBefore).into_iter().collect() })
 }
 
-/// Whether each column that is sent is there in somebody else's table (or is about to be added), and keeps its values.
+/// Whether each column that is sent is there in somebody else's table (or is about to be added),
+/// and keeps its values.
 pub(super) fn check_foreign_columns(
     dialect: &dyn Dialect,
     known: &KnownTable,

@@ -36,8 +36,9 @@ fn key_before(known: &KnownTable, after: &KnownTable) -> Vec<String> {
 pub(super) enum KeyAfter {
     /// This one.
     Certain(Vec<String>),
-    /// `wanted` if the rows have values in its columns and no two the same, else `before`. Only the catalogue knows a key
-    /// that is not the replica identity, and it may be ahead of rows that do not have it yet.
+    /// `wanted` if the rows have values in its columns and no two the same, else `before`. Only the
+    /// catalogue knows a key that is not the replica identity, and it may be ahead of rows that do
+    /// not have it yet.
     IfDistinct { wanted: Vec<String>, before: Vec<String> },
 }
 

@@ -1,9 +1,11 @@
-//! What is known of each table of the destination: which columns it has, and which of the source's they are.
+//! What is known of each table of the destination: which columns it has, and which of the source's
+//! they are.
 //!
-//! A destination keeps one record a table (`_pg2any_tables`), in the same transaction as the data. A schema change is the
-//! difference between this record and a new relation version, so it is followed across restarts, and undone with the
-//! transaction that followed it. A person may delete the record (the remedy that a stop names): the table is then looked at
-//! as if seen for the first time.
+//! A destination keeps one record a table (`_pg2any_tables`), in the same transaction as the data.
+//! A schema change is the difference between this record and a new relation version, so it is
+//! followed across restarts, and undone with the transaction that followed it. A person may delete
+//! the record (the remedy that a stop names): the table is then looked at as if seen for the first
+//! time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,8 +50,8 @@ pub struct KnownColumn {
     pub target: String,
     /// `attnum`, where the catalogue knew it.
     pub attnum: Option<i16>,
-    /// The numbers that it may have as well, of columns that were dropped when the catalogue was asked; empty when `attnum`
-    /// is certain.
+    /// The numbers that it may have as well, of columns that were dropped when the catalogue was
+    /// asked; empty when `attnum` is certain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<i16>,
     /// `pg_type.oid` as the Relation message has it.
@@ -60,7 +62,8 @@ pub struct KnownColumn {
     pub base_oid: u32,
     /// What its values are to a destination.
     pub family: Family,
-    /// The catalogue agreed about the type, so that its file node is no younger than a change of it.
+    /// The catalogue agreed about the type, so that its file node is no younger than a change of
+    /// it.
     pub type_confirmed: bool,
     /// The source no longer sends it; the destination retains it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -104,7 +107,8 @@ pub struct KnownTable {
     pub key: Vec<String>,
     /// Its columns, retained ones among them.
     pub columns: Vec<KnownColumn>,
-    /// `attnum` of columns that the source has and does not send: generated ones, and those that a column list leaves out.
+    /// `attnum` of columns that the source has and does not send: generated ones, and those that a
+    /// column list leaves out.
     pub unsent: Vec<i16>,
 }
 

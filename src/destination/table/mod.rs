@@ -1,12 +1,14 @@
-//! What a change of a table at the source means for the destination's table: decided here, once, without a database.
+//! What a change of a table at the source means for the destination's table: decided here, once,
+//! without a database.
 //!
 //! ```text
 //! known tables + relation version ─▶ questions ─▶ (the destination answers) ─▶ evolve ─▶ steps, warnings | stop
 //! ```
 //!
-//! No driver, no SQL text, nothing asynchronous. A [`Dialect`] says what a database is, as far as that can be said without a
-//! connection; a destination looks at its tables, executes the steps, and writes rows as the [`RowPlan`] of a relation version
-//! says. A restart after an interrupted step asks [`Step::is_done`] and goes on.
+//! No driver, no SQL text, nothing asynchronous. A [`Dialect`] says what a database is, as far as
+//! that can be said without a connection; a destination looks at its tables, executes the steps,
+//! and writes rows as the [`RowPlan`] of a relation version says. A restart after an interrupted
+//! step asks [`Step::is_done`] and goes on.
 //!
 //! | file | what it decides |
 //! |---|---|

@@ -1,8 +1,9 @@
 //! Names at a destination that no two tables or columns share.
 //!
-//! A dot inside a schema's or table's own name is written `~.` and a tilde `~~`, so that `schema.table` in one name is never
-//! another table's. A name that is taken already (by one that differs in case alone, where the destination does not tell them
-//! apart) becomes `name~2`, `name~3`, …, which no table or column that came under its own name can be called. A name that is
+//! A dot inside a schema's or table's own name is written `~.` and a tilde `~~`, so that
+//! `schema.table` in one name is never another table's. A name that is taken already (by one that
+//! differs in case alone, where the destination does not tell them apart) becomes `name~2`,
+//! `name~3`, …, which no table or column that came under its own name can be called. A name that is
 //! longer than the destination allows is cut and gets a hash of the whole.
 
 use xxhash_rust::xxh3::xxh3_64;

@@ -39,7 +39,8 @@ impl Pairing {
         self.new.iter().zip(self.pairs.iter().map(old))
     }
 
-    /// Names of columns that are gone while others came, when it cannot be told whether they were renamed.
+    /// Names of columns that are gone while others came, when it cannot be told whether they were
+    /// renamed.
     pub fn maybe_renamed(&self, known: &KnownTable) -> Option<Vec<String>> {
         let dropped = || self.dropped.iter().filter_map(|old| known.columns.get(*old));
         let vague = dropped().any(|column| column.attnum.is_none())
@@ -63,14 +64,15 @@ fn pair(known: &KnownTable, new: &[KnownColumn]) -> Vec<Option<usize>> {
         }
     };
     pair_where(&|_, old, new| old.attnum.is_some() && old.attnum == new.attnum);
-    // What comes next after 1, 2, … n has the number n + 1 if that exists: its name then is a later one.
+    // What comes next after 1, 2, … n has the number n + 1 if that exists: its name then is a later
+    // one.
     let certain = known.columns.iter().zip(1..).take_while(|(column, number)| column.attnum == Some(*number)).count();
     pair_where(&|index, old, new| {
         let number = i16::try_from(index + 1).ok();
         !old.retained && old.attnum.is_none() && index == certain && new.attnum == number
     });
-    // By name where the number is not known now: a column that was dropped or renamed since. (One that had no number and has
-    // one now is another column, or nobody knows.)
+    // By name where the number is not known now: a column that was dropped or renamed since. (One
+    // that had no number and has one now is another column, or nobody knows.)
     pair_where(&|_, old, new| !old.retained && old.name == new.name && new.attnum.is_none());
     pairs
 }

@@ -1,4 +1,5 @@
-//! What the rows that are there have after a change: in new columns, and in columns of another type.
+//! What the rows that are there have after a change: in new columns, and in columns of another
+//! type.
 
 use super::Policies;
 use super::dialect::Dialect;
@@ -30,7 +31,8 @@ fn rewritten(known: &KnownTable, relation: &Relation, evidence: bool) -> Rewritt
     }
 }
 
-/// What becomes of the rows that are there; columns by their place among those that are known afterwards.
+/// What becomes of the rows that are there; columns by their place among those that are known
+/// afterwards.
 #[derive(Debug, Default)]
 pub(super) struct ExistingValues {
     /// What every row gets in a new column.
@@ -54,7 +56,8 @@ pub(super) fn existing_values(
     if empty {
         return Ok(values);
     }
-    // The type of some column changed in a way that PostgreSQL cannot make without writing the rows.
+    // The type of some column changed in a way that PostgreSQL cannot make without writing the
+    // rows.
     let written = pairing.columns(known).any(|(column, pair)| {
         let before = pair.map(|(_, before)| before).filter(|before| !before.is_of_same_type(column));
         before.is_some_and(|before| type_change(dialect, before, column).is_none())
@@ -117,8 +120,9 @@ impl TypeChange<'_> {
     }
 }
 
-/// Whether it is the column that it was, and not another one that got its name and, from a catalogue that was ahead, its
-/// number: the catalogue agreed with what it was, or no column before it was ever dropped.
+/// Whether it is the column that it was, and not another one that got its name and, from a
+/// catalogue that was ahead, its number: the catalogue agreed with what it was, or no column before
+/// it was ever dropped.
 fn is_same_column(relation: &Relation, before: &KnownColumn, column: &KnownColumn) -> bool {
     let exists = |number| relation.catalogue.columns.iter().any(|known| known.attnum == number);
     before.type_confirmed || column.attnum.is_some_and(|number| (1..=number).all(exists))

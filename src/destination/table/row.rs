@@ -1,4 +1,5 @@
-//! How the rows of one relation version are found and written, as far as that does not depend on a database.
+//! How the rows of one relation version are found and written, as far as that does not depend on a
+//! database.
 
 use std::sync::Arc;
 
@@ -52,8 +53,9 @@ pub struct RowPlan {
     pub matching: Matching,
     /// What an UPDATE sets that leaves the key alone and has every value.
     pub common: ColumnSet,
-    /// The columns whose values tell rows apart that cannot meet: nothing else in the table is unique, and values that are
-    /// written differently are different here. Empty: the table has no key at all.
+    /// The columns whose values tell rows apart that cannot meet: nothing else in the table is
+    /// unique, and values that are written differently are different here. Empty: the table has no
+    /// key at all.
     pub independent: Option<Key>,
 }
 
@@ -128,7 +130,8 @@ impl RowPlan {
         self.columns.iter().enumerate().filter(|(_, column)| column.writable).map(|(index, _)| index)
     }
 
-    /// Which columns an UPDATE sets: not those whose value was not sent, and the key only when it may have changed.
+    /// Which columns an UPDATE sets: not those whose value was not sent, and the key only when it
+    /// may have changed.
     #[must_use]
     pub fn columns_to_set(&self, identity: &Identity<'_>, new: &Row<'_>) -> ColumnSet {
         let mut set = self.common.clone();

@@ -41,7 +41,8 @@ pub enum Step {
         /// The text.
         text: String,
     },
-    /// Declare a column as the type of what it is now, and convert its values where they are stored in another form.
+    /// Declare a column as the type of what it is now, and convert its values where they are stored
+    /// in another form.
     ChangeType {
         /// What it was.
         from: KnownColumn,

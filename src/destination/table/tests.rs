@@ -168,7 +168,8 @@ fn t(columns: &[(&str, u32)]) -> TableBuilder {
     table("t", &all)
 }
 
-/// A case: what it shows, the version that is known, the next one, the steps or a part of the stop's text.
+/// A case: what it shows, the version that is known, the next one, the steps or a part of the
+/// stop's text.
 type Case = (&'static str, Arc<Relation>, Arc<Relation>, Result<&'static [&'static str], &'static str>);
 
 fn check(cases: Vec<Case>, change: impl Fn(&mut State)) {

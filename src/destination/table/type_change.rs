@@ -1,5 +1,6 @@
-//! Type changes: those that PostgreSQL makes without writing the rows ([`type_change`]), those that keep each value though it
-//! writes them ([`lossless_cast`]), and what both mean for the stored values.
+//! Type changes: those that PostgreSQL makes without writing the rows ([`type_change`]), those that
+//! keep each value though it writes them ([`lossless_cast`]), and what both mean for the stored
+//! values.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,8 @@ pub struct Conversion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Text {
     Same,
-    /// `timestamp` to `timestamptz` in a session whose time zone is UTC (only then are the rows left alone).
+    /// `timestamp` to `timestamptz` in a session whose time zone is UTC (only then are the rows
+    /// left alone).
     WithZone,
     WithoutZone,
     /// `cidr` to `inet`: a whole address loses its prefix length.
@@ -39,8 +41,9 @@ enum Text {
 /// `text`, `varchar`, `bpchar` (to it without a length only), `xml`: their bytes are the same.
 const TEXTS: [u32; 4] = [25, 1043, 1042, 142];
 
-/// `Some(None)`: the type changed, the stored values stay what they are. `Some(Some(_))`: they are stored in another way now.
-/// `None`: PostgreSQL cannot make this change without computing each value.
+/// `Some(None)`: the type changed, the stored values stay what they are. `Some(Some(_))`: they are
+/// stored in another way now. `None`: PostgreSQL cannot make this change without computing each
+/// value.
 pub(super) fn type_change(dialect: &dyn Dialect, old: &KnownColumn, new: &KnownColumn) -> Option<Option<Conversion>> {
     /// `text[]`, `varchar[]`.
     const TEXT_ARRAYS: [u32; 2] = [1009, 1015];
@@ -63,15 +66,17 @@ pub(super) fn type_change(dialect: &dyn Dialect, old: &KnownColumn, new: &KnownC
             _ => return None,
         }
     };
-    // The scale of a numeric cannot change without its rows being written, so what is read alike is stored alike.
+    // The scale of a numeric cannot change without its rows being written, so what is read alike is
+    // stored alike.
     if text == Text::Same && dialect.is_stored_alike(old.family, new.family) {
         return Some(None);
     }
     Some(Some(Conversion { from: old.family, to: new.family, text }))
 }
 
-/// The same for changes whose cast keeps every value (it fails rather than change one), though PostgreSQL writes each row
-/// anew for them: as far as that cast, and no `USING`, made the new values.
+/// The same for changes whose cast keeps every value (it fails rather than change one), though
+/// PostgreSQL writes each row anew for them: as far as that cast, and no `USING`, made the new
+/// values.
 pub(super) fn lossless_cast(dialect: &dyn Dialect, old: &KnownColumn, new: &KnownColumn) -> Option<Option<Conversion>> {
     let to_text = [25, 1043].contains(&new.base_oid);
     let text = match (old.family, new.family) {

@@ -1,4 +1,5 @@
-//! Which columns a statement writes and finds rows by, and what follows when it does not match as many rows as were sent.
+//! Which columns a statement writes and finds rows by, and what follows when it does not match as
+//! many rows as were sent.
 //!
 //! Covered by: `destination::conformance`.
 
@@ -123,7 +124,8 @@ impl RowPlan {
         Err(self.error(format!("{} of {rows} rows found {matched}", verb.name())))
     }
 
-    /// The keys of rows that the destination holds (the columns of [`RowPlan::naming`] as texts), for messages; `shown` of them.
+    /// The keys of rows that the destination holds (the columns of [`RowPlan::naming`] as texts),
+    /// for messages; `shown` of them.
     #[must_use]
     pub fn keys_text(&self, rows: &[Vec<Option<String>>], shown: usize) -> String {
         let more = if rows.len() > shown { "; …" } else { "" };

@@ -1,11 +1,13 @@
 //! What PostgreSQL's types are to a destination: the value table.
 //!
-//! [`PG_TYPES`] lists every built-in type with its [`Family`]: types of one family print alike and become the same thing.
-//! Each destination fills one column of the table ([`DestinationColumn`]): for each family the type that a created column gets, what is bound,
-//! how it sorts and what it cannot hold. `docs/values.md` is written from this code and a test keeps the two equal.
+//! [`PG_TYPES`] lists every built-in type with its [`Family`]: types of one family print alike and
+//! become the same thing. Each destination fills one column of the table ([`DestinationColumn`]):
+//! for each family the type that a created column gets, what is bound, how it sorts and what it
+//! cannot hold. `docs/values.md` is written from this code and a test keeps the two equal.
 //!
-//! Values arrive as the text that the type's output function prints under the pinned session settings (ISO dates in UTC,
-//! hex bytea, shortest round-trip floats, `lc_monetary=C`), so a family knows that form and no other.
+//! Values arrive as the text that the type's output function prints under the pinned session
+//! settings (ISO dates in UTC, hex bytea, shortest round-trip floats, `lc_monetary=C`), so a family
+//! knows that form and no other.
 
 mod document;
 #[cfg(any(feature = "mysql", feature = "sqlserver"))]
@@ -20,7 +22,8 @@ pub use types::{PG_TYPES, PgType};
 
 use crate::change::{Relation, TypeKind};
 
-/// Types that print alike and become the same thing at a destination; domains are what they stand on.
+/// Types that print alike and become the same thing at a destination; domains are what they stand
+/// on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// `t` or `f`.
@@ -35,9 +38,11 @@ pub enum Family {
     Float4,
     /// `double precision`: shortest digits that make the same 64-bit number.
     Float8,
-    /// `numeric` without precision: any number of digits, `NaN`, `Infinity`, `-Infinity`, and each value its own scale.
+    /// `numeric` without precision: any number of digits, `NaN`, `Infinity`, `-Infinity`, and each
+    /// value its own scale.
     Numeric,
-    /// `numeric(precision, scale)`: `NaN` or a number with exactly `scale` digits after the point (none when negative).
+    /// `numeric(precision, scale)`: `NaN` or a number with exactly `scale` digits after the point
+    /// (none when negative).
     Decimal {
         /// Digits in total.
         precision: u16,
@@ -96,15 +101,16 @@ pub enum Family {
     Geometric,
     /// `tsvector`, `tsquery`.
     TextSearch,
-    /// Types that print the name of a thing of the catalogue (`regclass`, …) and others that only PostgreSQL reads.
+    /// Types that print the name of a thing of the catalogue (`regclass`, …) and others that only
+    /// PostgreSQL reads.
     Catalogue,
     /// A type of an extension, and any type that the catalogue no longer knew: its text.
     Other,
 }
 
 impl Family {
-    /// Values that are written differently are different, in PostgreSQL and wherever the column has a type of its own (`1.0` and
-    /// `1.00` are not).
+    /// Values that are written differently are different, in PostgreSQL and wherever the column has
+    /// a type of its own (`1.0` and `1.00` are not).
     #[must_use]
     pub const fn is_exact(self) -> bool {
         matches!(
@@ -135,7 +141,8 @@ impl Family {
             None => Self::Other,
             Some(entry) if entry.oid != oid => Self::Array,
             Some(PgType { family: Self::Numeric, .. }) if modifier >= 4 => {
-                // numeric's modifier: ((precision << 16) | (scale in 11 bits, two's complement)) + 4.
+                // numeric's modifier: ((precision << 16) | (scale in 11 bits, two's complement)) +
+                // 4.
                 let packed = modifier - 4;
                 let precision = u16::try_from(packed >> 16 & 0xFFFF).unwrap_or(u16::MAX);
                 let scale = i16::try_from(((packed & 0x7FF) ^ 0x400) - 0x400).unwrap_or(0);
@@ -183,8 +190,9 @@ pub fn type_name(oid: u32, modifier: i32) -> String {
     format!("{}{length}{}", entry.name, if entry.oid == oid { "" } else { "[]" })
 }
 
-/// Writes a number's shortest digits as PostgreSQL prints a float: plain for decimal exponents from -4 up to `limit`
-/// (15 for `double precision`, 6 for `real`), else with an exponent of at least two digits.
+/// Writes a number's shortest digits as PostgreSQL prints a float: plain for decimal exponents from
+/// -4 up to `limit` (15 for `double precision`, 6 for `real`), else with an exponent of at least
+/// two digits.
 #[must_use]
 pub fn float_text(value: f64, limit: i32) -> String {
     if value.is_nan() {
@@ -196,7 +204,8 @@ pub fn float_text(value: f64, limit: i32) -> String {
     if value.is_infinite() {
         return "Infinity".to_owned();
     }
-    // A `real` is held as the 64-bit number nearest to its few digits, which are the shortest whatever lies around them.
+    // A `real` is held as the 64-bit number nearest to its few digits, which are the shortest
+    // whatever lies around them.
     let scientific = if limit == 15 { shortest_inside(value) } else { format!("{value:e}") };
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
@@ -217,10 +226,10 @@ fn positional(mantissa: &str, exponent: i32) -> String {
     }
 }
 
-/// The shortest digits, in scientific notation, that are nearer to this number than to any other, as PostgreSQL chooses them.
-/// Rust's differ twice: where the number lies half-way between two of so few digits, Rust takes the upper and PostgreSQL the
-/// even one; and digits that lie half-way to another number are read as the even one of the two, which is not enough for
-/// PostgreSQL.
+/// The shortest digits, in scientific notation, that are nearer to this number than to any other,
+/// as PostgreSQL chooses them. Rust's differ twice: where the number lies half-way between two of
+/// so few digits, Rust takes the upper and PostgreSQL the even one; and digits that lie half-way to
+/// another number are read as the even one of the two, which is not enough for PostgreSQL.
 fn shortest_inside(value: f64) -> String {
     let shortest = format!("{value:e}");
     let mut places = shortest.find('e').unwrap_or(0).saturating_sub(2);

@@ -1,11 +1,13 @@
 //! What the spool holds, for people: a running one or a directory that nobody runs on.
 //!
-//! Inspecting changes nothing. A running spool is read beside its writer. A directory at rest is never opened in place, as
-//! the engine would cut journals and move files on opening: a copy in the system's temporary directory is, made of links
-//! to the table files (the engine never changes one) and of copies of the rest, journals included. Table files are held open
-//! meanwhile, so that the directory need not be locked longer than it takes to copy: a pipeline may start on it.
+//! Inspecting changes nothing. A running spool is read beside its writer. A directory at rest is
+//! never opened in place, as the engine would cut journals and move files on opening: a copy in the
+//! system's temporary directory is, made of links to the table files (the engine never changes one)
+//! and of copies of the rest, journals included. Table files are held open meanwhile, so that the
+//! directory need not be locked longer than it takes to copy: a pipeline may start on it.
 //!
-//! Answers are pages of a bounded size, whatever was asked for; whoever wants more asks for the next one. Unbounded,
+//! Answers are pages of a bounded size, whatever was asked for; whoever wants more asks for the
+//! next one. Unbounded,
 //! `it::operation::inspecting_a_large_transaction_takes_little_memory_from_the_pipeline` fails.
 //!
 //! Everything here is [`serde::Serialize`]: the socket and `--json` send it as it is.
@@ -180,7 +182,8 @@ impl Inspector {
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Locked`] while a process uses it, [`SpoolError::Io`] when there is none or copying fails.
+    /// [`SpoolError::Locked`] while a process uses it, [`SpoolError::Io`] when there is none or
+    /// copying fails.
     pub fn offline(directory: &std::path::Path) -> Result<Self, SpoolError> {
         Ok(Self { source: Source::Offline(OfflineCopy::make(directory)?) })
     }

@@ -31,7 +31,8 @@ struct Tables {
     /// They are held open: dropped or replaced meanwhile, they read as before.
     held: Vec<File>,
     most: usize,
-    /// There are more than may be held, or they cannot be named by their descriptors: the original stays locked.
+    /// There are more than may be held, or they cannot be named by their descriptors: the original
+    /// stays locked.
     unheld: bool,
     lock: Option<File>,
 }

@@ -18,8 +18,8 @@ use super::{Inspector, commit_end_of, reading};
 use crate::change::{Cell, Command, Identity, Relation, Row};
 use crate::position::{Lsn, PgTimestamp, Position};
 
-/// Bytes of commands in a page: decoded and as JSON they take some ten times as much in the process that answers, which is
-/// a pipeline at work.
+/// Bytes of commands in a page: decoded and as JSON they take some ten times as much in the process
+/// that answers, which is a pipeline at work.
 const PAGE_BYTES: usize = 1 << 20;
 
 /// A page of a transaction's commands.
@@ -65,8 +65,9 @@ pub enum CellView {
 }
 
 impl Inspector {
-    /// The transaction that ends at the position, from one of its commands on; `None` when the spool does not have it. A page ends
-    /// after `limit` commands, or earlier: after some 1 MB of them.
+    /// The transaction that ends at the position, from one of its commands on; `None` when the
+    /// spool does not have it. A page ends after `limit` commands, or earlier: after some 1 MB of
+    /// them.
     ///
     /// # Errors
     ///
@@ -108,7 +109,8 @@ impl Inspector {
         Ok(Some(shown))
     }
 
-    /// [`Inspector::show`] at a position: from its command on, from the start when it is a transaction's end.
+    /// [`Inspector::show`] at a position: from its command on, from the start when it is a
+    /// transaction's end.
     ///
     /// # Errors
     ///
@@ -143,7 +145,8 @@ pub struct LetterView {
 }
 
 impl Inspector {
-    /// What was set aside, the oldest first: `limit` commands at most, or earlier: some 1 MB of them.
+    /// What was set aside, the oldest first: `limit` commands at most, or earlier: some 1 MB of
+    /// them.
     ///
     /// # Errors
     ///
@@ -167,8 +170,8 @@ impl Inspector {
     }
 }
 
-/// Reads a transaction's chunks in order until the visitor has enough. Those whose number of commands, where it is certain, is not
-/// wanted are passed over.
+/// Reads a transaction's chunks in order until the visitor has enough. Those whose number of
+/// commands, where it is certain, is not wanted are passed over.
 pub(super) fn for_each_chunk(
     store: &Store,
     header: &PendingHeader,

@@ -27,8 +27,9 @@ pub struct Verification {
     pub commands: u64,
     /// Bytes of the chunks before compression.
     pub raw_bytes: u64,
-    /// Everything that ends up to here is in what was read, or was applied and released. Where a journal lost its end, this is lower
-    /// than what PostgreSQL was told: only the slot's `confirmed_flush_lsn` knows whether this is all.
+    /// Everything that ends up to here is in what was read, or was applied and released. Where a
+    /// journal lost its end, this is lower than what PostgreSQL was told: only the slot's
+    /// `confirmed_flush_lsn` knows whether this is all.
     pub sound_up_to: Option<Lsn>,
     /// The same, for people.
     pub extent: String,
@@ -66,8 +67,8 @@ impl Verification {
 }
 
 impl Inspector {
-    /// Reads everything: each checksum, each sequence number, each relation that a row needs. What is released meanwhile by a
-    /// running spool is no problem.
+    /// Reads everything: each checksum, each sequence number, each relation that a row needs. What
+    /// is released meanwhile by a running spool is no problem.
     #[must_use]
     pub fn verify(&self) -> Verification {
         let mut found = Verification::default();

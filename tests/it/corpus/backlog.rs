@@ -1,5 +1,5 @@
-//! Schema changes that the catalogue is asked about too late: all of a case is committed before the pipeline starts again.
-//! Each is followed, or stops and says so.
+//! Schema changes that the catalogue is asked about too late: all of a case is committed before the
+//! pipeline starts again. Each is followed, or stops and says so.
 
 use super::report;
 use crate::database::Database;

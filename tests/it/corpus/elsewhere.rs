@@ -1,5 +1,5 @@
-//! The corpus into MariaDB and MySQL: the same cases of operations and publications, and of each the same
-//! answers, but for those that only SQLite gives.
+//! The corpus into MariaDB and MySQL: the same cases of operations and publications, and of each
+//! the same answers, but for those that only SQLite gives.
 
 use super::{Case, filters, operations, run_with};
 use crate::driver::Pipeline;

@@ -1,8 +1,10 @@
-//! The corpus: named cases of what arrives for what was written, each with the value that the destination must hold.
+//! The corpus: named cases of what arrives for what was written, each with the value that the
+//! destination must hold.
 //!
-//! Cases of one kind share a database and a run; each is judged by itself and named when it fails. Where it matters that
-//! the pipeline has seen one step before the next is made (schema changes, of which the catalogue is asked *as of now*), a
-//! case has stages, and the run catches up between them.
+//! Cases of one kind share a database and a run; each is judged by itself and named when it fails.
+//! Where it matters that the pipeline has seen one step before the next is made (schema changes, of
+//! which the catalogue is asked *as of now*), a case has stages, and the run catches up between
+//! them.
 
 mod backlog;
 #[cfg(feature = "mysql")]
@@ -31,7 +33,8 @@ pub type Answer = (&'static str, &'static [&'static str]);
 /// One named case.
 pub struct Case {
     pub name: &'static str,
-    /// Statements in PostgreSQL; each stage is one multi-statement string (a transaction unless it says BEGIN).
+    /// Statements in PostgreSQL; each stage is one multi-statement string (a transaction unless it
+    /// says BEGIN).
     pub stages: &'static [&'static str],
     /// What must be at the destination at the end.
     pub expect: &'static [Answer],
@@ -47,7 +50,8 @@ pub fn run(server: &'static Server, cases: &[Case], settings: &[(&str, &str)], a
     run_with(server, cases, all_tables, &set, &|_, wanted| Some(wanted));
 }
 
-/// What a destination answers to a query of a case, when SQLite answers this; `None`: that is not asked.
+/// What a destination answers to a query of a case, when SQLite answers this; `None`: that is not
+/// asked.
 type Expects<'a> = &'a dyn Fn(&str, &'static [&'static str]) -> Option<&'static [&'static str]>;
 
 /// The same with a pipeline that is set by the caller.

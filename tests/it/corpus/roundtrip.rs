@@ -1,6 +1,6 @@
-//! PostgreSQL as the judge: random values of each type, printed by PostgreSQL, replicated, read back, turned into
-//! PostgreSQL's text again by the documented inverse, compared byte by byte. As inserted and as updated value, as key, and
-//! as the old value that finds a row under FULL.
+//! PostgreSQL as the judge: random values of each type, printed by PostgreSQL, replicated, read
+//! back, turned into PostgreSQL's text again by the documented inverse, compared byte by byte. As
+//! inserted and as updated value, as key, and as the old value that finds a row under FULL.
 
 use pg2any_lib::destination::sqlite::SqliteColumn;
 use pg2any_lib::destination::value::DestinationColumn;

@@ -1,11 +1,13 @@
-//! What cannot be followed stops before the first row that needs it, and says table, change and way out.
+//! What cannot be followed stops before the first row that needs it, and says table, change and way
+//! out.
 
 use super::report;
 use crate::database::Database;
 use crate::driver::{PATIENCE, Pipeline, rows};
 use crate::server::Server;
 
-/// A change that stops: what is delivered before it, the change, what must be said, what the destination holds afterwards.
+/// A change that stops: what is delivered before it, the change, what must be said, what the
+/// destination holds afterwards.
 pub struct Stop {
     pub name: &'static str,
     pub before: &'static str,

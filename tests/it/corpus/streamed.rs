@@ -1,4 +1,5 @@
-//! Schema changes inside a transaction that is streamed while it is still open: the catalogue does not show them yet.
+//! Schema changes inside a transaction that is streamed while it is still open: the catalogue does
+//! not show them yet.
 
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,8 @@ fn poll(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Runs a change of table `s` in the middle of a transaction, of which all but rows of `o` is streamed before it commits, or
-/// `at_once` is seen to be no good. Whether the pipeline went on.
+/// Runs a change of table `s` in the middle of a transaction, of which all but rows of `o` is
+/// streamed before it commits, or `at_once` is seen to be no good. Whether the pipeline went on.
 fn run(server: &'static Server, change: &str, at_once: bool) -> (Database, Pipeline, Running, bool) {
     let (mut database, pipeline) = arrange_streaming(server, TABLES);
     let mut running = pipeline.start();

@@ -1,4 +1,5 @@
-//! One value of each type and each edge: inserted, updated to and away from, as old value under FULL, as key.
+//! One value of each type and each edge: inserted, updated to and away from, as old value under
+//! FULL, as key.
 
 use std::collections::BTreeSet;
 
@@ -212,7 +213,8 @@ fn unavailable(server: &Server, client: &mut postgres::Client) -> BTreeSet<&'sta
     missing
 }
 
-/// Whatever `set` makes the pipeline write to: every value comes back as PostgreSQL prints it; SQLite holds what the table says.
+/// Whatever `set` makes the pipeline write to: every value comes back as PostgreSQL prints it;
+/// SQLite holds what the table says.
 pub fn everything_arrives(
     server: &'static Server,
     without: &[&str],

@@ -1,7 +1,10 @@
-//! Commit-to-visible latency: single-row transactions at a fixed rate, and a poller at the destination.
+//! Commit-to-visible latency: single-row transactions at a fixed rate, and a poller at the
+//! destination.
 //!
-//! `latency SOURCE_CONNECTION sqlite:FILE|kafka:BROKER/TOPIC|mariadb:PORT/DATABASE|POSTGRES_CONNECTION RATE SECONDS`; the table is `w4 (id bigint primary key, note text)`.
-//! Prints `p50 p95 p99 max missing` in milliseconds.
+//! `latency SOURCE_CONNECTION
+//! sqlite:FILE|kafka:BROKER/TOPIC|mariadb:PORT/DATABASE|POSTGRES_CONNECTION RATE SECONDS`; the
+//! table is `w4 (id bigint primary key, note text)`. Prints `p50 p95 p99 max missing` in
+//! milliseconds.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -34,7 +37,8 @@ fn reader(place: &str) -> Poll {
     })
 }
 
-/// Through the program `mariadb`, which stays open; it goes on after an error (a table that is not there yet).
+/// Through the program `mariadb`, which stays open; it goes on after an error (a table that is not
+/// there yet).
 fn mariadb(place: &str) -> Poll {
     let (port, database) = place.split_once('/').unwrap();
     let mut client = Command::new("mariadb")

@@ -1,4 +1,5 @@
-//! The source's ceiling: receives a slot's changes in gulps, throws them away, and ends when it has caught up.
+//! The source's ceiling: receives a slot's changes in gulps, throws them away, and ends when it has
+//! caught up.
 //!
 //! `receive CONNECTION SLOT PUBLICATION on|off UNTIL_LSN`
 
@@ -60,13 +61,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })
 }
 
-/// A window that closes within each gulp, as pg2any's source has it; the connection is this process's only socket.
+/// A window that closes within each gulp, as pg2any's source has it; the connection is this
+/// process's only socket.
 fn small_window() -> Result<(), Box<dyn std::error::Error>> {
     for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
         let target = std::fs::read_link(entry.path()).unwrap_or_default();
         if target.to_string_lossy().starts_with("socket:") {
             let number = entry.file_name().to_string_lossy().parse()?;
-            // SAFETY: the number was read from the table of open files, and this thread is the only one.
+            // SAFETY: the number was read from the table of open files, and this thread is the only
+            // one.
             let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
             rustix::net::sockopt::set_socket_recv_buffer_size(socket, 64 << 10)?;
         }

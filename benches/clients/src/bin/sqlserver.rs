@@ -1,8 +1,9 @@
-//! SQL Server by itself, for scripts/bench.sh: a query's first value, a plain bulk load of the rows of W1, statements row by row.
+//! SQL Server by itself, for scripts/bench.sh: a query's first value, a plain bulk load of the rows
+//! of W1, statements row by row.
 //!
-//!   sqlserver query ADO SQL       prints the first value of the last row
-//!   sqlserver bulk ADO ROWS       makes table plain_w1, loads it in one transaction, prints seconds
-//!   sqlserver rows ADO ROWS       updates rows of pgbench_accounts one by one in one transaction, prints seconds
+//!   sqlserver query ADO SQL       prints the first value of the last row sqlserver bulk ADO ROWS
+//!   makes table plain_w1, loads it in one transaction, prints seconds sqlserver rows ADO ROWS
+//!   updates rows of pgbench_accounts one by one in one transaction, prints seconds
 
 use std::time::Instant;
 

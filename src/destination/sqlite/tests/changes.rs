@@ -1,5 +1,5 @@
-//! Schema changes, each with rows before and after it: that the file ends up as the steps say. What a change means is tested in
-//! `destination::table`.
+//! Schema changes, each with rows before and after it: that the file ends up as the steps say. What
+//! a change means is tested in `destination::table`.
 
 use super::*;
 use crate::change::built::{delete, insert, update, update_from};
@@ -184,7 +184,8 @@ fn a_key_that_the_rows_do_not_have_yet_waits() {
     let (row, other): (Cells<'_>, Cells<'_>) = (&[Some("1"), Some("1")], &[None, Some("2")]);
     let keyless = built(&[]);
     fixture.apply(&[insert(&keyless, row), insert(&keyless, row), insert(&keyless, other)]).unwrap();
-    // The catalogue is asked when the doubled row is gone and the key is made; the row's DELETE comes now.
+    // The catalogue is asked when the doubled row is gone and the key is made; the row's DELETE
+    // comes now.
     let keyed = built(&["id"]);
     fixture.apply(&[delete(&keyed, row)]).unwrap();
     let keys = "SELECT name FROM pragma_table_info('t') WHERE pk > 0";

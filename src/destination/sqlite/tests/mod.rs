@@ -1,4 +1,5 @@
-//! What the SQLite destination promises, with frames built by hand and files in a temporary directory.
+//! What the SQLite destination promises, with frames built by hand and files in a temporary
+//! directory.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod changes;

@@ -29,8 +29,8 @@ fn change() -> impl Strategy<Value = Change> {
 const TABLES: usize = 6;
 const ROWS: usize = 12;
 
-/// Tables with a number as key, a text, three columns, a number that is written in several ways, a unique value besides,
-/// and without a key.
+/// Tables with a number as key, a text, three columns, a number that is written in several ways, a
+/// unique value besides, and without a key.
 fn tables() -> Vec<Arc<Relation>> {
     let column = [("id", INT), ("more", TEXT), ("third", BIGINT), ("v", INT), ("w", TEXT)];
     let build = |number: usize, key_type: u32, key: &[&str]| {
@@ -102,7 +102,8 @@ fn command(tables: &[Arc<Relation>], model: &mut BTreeMap<(usize, usize), [Strin
     }
 }
 
-/// Applies the batches, in their own order or by their net effect; everything that is there in the end.
+/// Applies the batches, in their own order or by their net effect; everything that is there in the
+/// end.
 fn applied(tables: &[Arc<Relation>], batches: &[Vec<Built>], execution: Execution) -> (Vec<String>, u64) {
     let mut fixture = Fixture::new();
     fixture.run("CREATE TABLE t4 (id INTEGER PRIMARY KEY, more TEXT, third INTEGER, v INTEGER UNIQUE, w TEXT)");

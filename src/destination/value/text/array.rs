@@ -14,8 +14,8 @@ pub enum Element {
 /// Deeper ones PostgreSQL does not make.
 const DIMENSIONS: usize = 6;
 
-/// The elements of `{1,NULL,"a, b"}`, `{{1,2},{3,4}}` or `[0:1]={1,2}` (where counting begins is left out). `delimiter` is a comma for
-/// every type but `box`, which has a semicolon.
+/// The elements of `{1,NULL,"a, b"}`, `{{1,2},{3,4}}` or `[0:1]={1,2}` (where counting begins is
+/// left out). `delimiter` is a comma for every type but `box`, which has a semicolon.
 #[must_use]
 pub fn elements(text: &[u8], delimiter: u8) -> Option<Vec<Element>> {
     let text = if text.first() == Some(&b'[') {

@@ -1,7 +1,8 @@
 //! Dates, times of day and points in time.
 //!
-//! PostgreSQL's years reach from 4713 BC to 5874897, further than a calendar library goes. The Gregorian calendar is the same every 400
-//! years, so a date is a day of one such cycle, which the library knows all about, and the number of the cycle.
+//! PostgreSQL's years reach from 4713 BC to 5874897, further than a calendar library goes. The
+//! Gregorian calendar is the same every 400 years, so a date is a day of one such cycle, which the
+//! library knows all about, and the number of the cycle.
 
 use time::Month;
 
@@ -143,7 +144,8 @@ impl Time {
         Self::from_micros(((hour * 60 + minute) * 60 + second) * 1_000_000 + micros)
     }
 
-    /// `04:05:06.789+02`, `04:05:06-05:30`, `04:05:06+01:02:03`: the time, and how many seconds its zone is ahead of UTC.
+    /// `04:05:06.789+02`, `04:05:06-05:30`, `04:05:06+01:02:03`: the time, and how many seconds its
+    /// zone is ahead of UTC.
     #[must_use]
     pub fn parse_zoned(text: &[u8]) -> Option<(Self, i32)> {
         let place = text.iter().rposition(|byte| matches!(byte, b'+' | b'-'))?;
@@ -232,7 +234,8 @@ impl DateTime {
         }
     }
 
-    /// Milliseconds since 1970-01-01 00:00:00; what is below a millisecond is cut off towards the past.
+    /// Milliseconds since 1970-01-01 00:00:00; what is below a millisecond is cut off towards the
+    /// past.
     #[must_use]
     pub const fn unix_millis(self) -> i64 {
         self.date.days() * 86_400_000 + self.time.0 / 1000

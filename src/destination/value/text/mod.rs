@@ -1,7 +1,9 @@
-//! PostgreSQL's text of a value, taken apart: what every destination needs that does not keep the text.
+//! PostgreSQL's text of a value, taken apart: what every destination needs that does not keep the
+//! text.
 //!
-//! The text is what the type's output function prints under the pinned session settings (`datestyle=ISO`, `intervalstyle=postgres`,
-//! `timezone=UTC`, `bytea_output=hex`, `lc_monetary=C`), so each parser knows one form and no other. What is not of that form is
+//! The text is what the type's output function prints under the pinned session settings
+//! (`datestyle=ISO`, `intervalstyle=postgres`, `timezone=UTC`, `bytea_output=hex`,
+//! `lc_monetary=C`), so each parser knows one form and no other. What is not of that form is
 //! `None`: never a guess, never a panic. Nothing here knows a destination.
 //!
 //! Covered by: the tests of each file.
@@ -26,7 +28,8 @@ pub const fn boolean(text: &[u8]) -> Option<bool> {
     }
 }
 
-/// The bytes of a `bytea`: `\x` and two digits each. They are added to `out`; on `None` what was added means nothing.
+/// The bytes of a `bytea`: `\x` and two digits each. They are added to `out`; on `None` what was
+/// added means nothing.
 pub fn bytes(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let hex = text.strip_prefix(b"\\x").filter(|hex| hex.len().is_multiple_of(2))?;
     out.reserve(hex.len() / 2);

@@ -79,7 +79,8 @@ pub fn money(text: &[u8]) -> Option<i64> {
     if negative { Some(number) } else { number.checked_neg() }
 }
 
-/// The shortest big-endian two's complement of a number: at least one byte, the first bit is its sign.
+/// The shortest big-endian two's complement of a number: at least one byte, the first bit is its
+/// sign.
 #[must_use]
 pub fn twos_complement(number: i128, buffer: &mut [u8; 16]) -> &[u8] {
     *buffer = number.to_be_bytes();
