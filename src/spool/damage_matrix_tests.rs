@@ -188,7 +188,7 @@ static TABLES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
     let directory = write_image(&SPOOL.0);
     read_all(directory.path()).unwrap();
     let fixed = |number: u64| format!("spool/keyspaces/{number}/tables");
-    let fixed: Vec<String> = (1..=super::layout::KEYSPACES).map(fixed).collect();
+    let fixed: Vec<String> = (1..=super::files::KEYSPACES).map(fixed).collect();
     let is_table = |path: &&PathBuf| fixed.iter().any(|fixed| path.parent().unwrap().ends_with(fixed));
     SPOOL.0.keys().filter(is_table).filter(|path| directory.path().join(path).exists()).cloned().collect()
 });

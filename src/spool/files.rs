@@ -15,10 +15,12 @@ use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use super::error::SpoolError;
-use super::layout::KEYSPACES;
 
 /// The engine's format, the last byte of its marker.
 const ENGINE: u8 = 3;
+
+/// How many keyspaces there are beside the segments; created first, the engine numbers them from 1.
+pub(crate) const KEYSPACES: u64 = 6;
 
 /// Refuses a store that lacks one of those files.
 pub(crate) fn check(store: &Path) -> Result<(), SpoolError> {

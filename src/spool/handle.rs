@@ -14,11 +14,11 @@ use super::core::Core;
 use super::cursors::Cursors;
 use super::durable::{self, DurableLsn};
 use super::error::SpoolError;
-use super::header::{HEADER_VERSION, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending};
+use super::header::{HEADER_VERSION, PROGRESS_KEY, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending};
 use super::intake::Intake;
 use super::known::KnownCommits;
 use super::layout::{
-    FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PROGRESS_KEY, PUBLICATIONS_KEY, SALT_KEY, Store, parse_pending_key,
+    FORMAT, FORMAT_KEY, FORMER_KEY, IDENTITY_KEY, PUBLICATIONS_KEY, SALT_KEY, Store, parse_pending_key,
 };
 use super::options::SpoolOptions;
 use super::queue::Queue;

@@ -21,6 +21,9 @@ pub(crate) type Batch = OwnedWriteBatch;
 
 pub(crate) const HEADER_VERSION: u8 = 2;
 
+/// Where the [`Progress`] is, in the keyspace `meta`.
+pub(crate) const PROGRESS_KEY: &[u8] = b"progress";
+
 /// The publication of a source, and which one it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publication {

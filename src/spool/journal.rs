@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::SpoolError;
+use super::header::PROGRESS_KEY;
 use super::header::{HEADER_VERSION, Progress};
-use super::layout::PROGRESS_KEY;
 use super::record;
 use crate::position::Lsn;
 

@@ -42,10 +42,7 @@ pub(crate) const FORMER_KEY: &[u8] = b"former";
 pub(crate) const PUBLICATIONS_KEY: &[u8] = b"publications";
 pub(crate) const ACCEPTED_GAPS_KEY: &[u8] = b"accepted-gaps";
 pub(crate) const KNOWN_COMMITS_KEY: &[u8] = b"known-commits";
-pub(crate) const PROGRESS_KEY: &[u8] = b"progress";
 pub(crate) const SEGMENT_PREFIX: &[u8] = b"segment/";
-/// How many keyspaces there are beside the segments; created first, the engine numbers them from 1.
-pub(crate) const KEYSPACES: u64 = 6;
 const DATA_PREFIX: &str = "data-";
 
 const MIB: u64 = 1 << 20;

@@ -26,10 +26,10 @@ use super::core::Core;
 use super::durable;
 use super::error::SpoolError;
 use super::header::{
-    AbortedRun, Batch, CommitInfo, HEADER_VERSION, PendingHeader, Prepare, Progress, ReceivedHeader, Run,
+    AbortedRun, Batch, CommitInfo, HEADER_VERSION, PROGRESS_KEY, PendingHeader, Prepare, Progress, ReceivedHeader, Run,
     encode_pending,
 };
-use super::layout::{PROGRESS_KEY, aborted_key, chunk_key, pending_key};
+use super::layout::{aborted_key, chunk_key, pending_key};
 use super::maintenance::Maintenance;
 use super::queue::Operation;
 use super::segments::SegmentKind;

@@ -10,9 +10,8 @@ use super::connection::Session;
 use super::dialect::{quote, quote_table};
 use super::error::{DUPLICATE, Doing, failed, number};
 use super::plan::{Plan, deferred_name};
-use super::tables::Tables;
 use crate::destination::DestinationError;
-use crate::destination::table::{ExistingTable, KnownTable, KnownTables};
+use crate::destination::table::{DeferredRows, ExistingTable, KnownTable, KnownTables};
 
 const WAITING: &str = "a row that waited for its unique value cannot be put back";
 
@@ -66,7 +65,11 @@ pub(super) async fn drop_table(session: &mut Session, known: &KnownTable) -> Res
 }
 
 /// Tries every row that waits.
-pub(super) async fn retry_all(session: &mut Session, tables: &mut Tables, plan: &Plan) -> Result<(), DestinationError> {
+pub(super) async fn retry_all(
+    session: &mut Session,
+    rows: &mut DeferredRows,
+    plan: &Plan,
+) -> Result<(), DestinationError> {
     let Some(deferred) = &plan.deferred else { return Ok(()) };
     let at = |error: DestinationError| error.table(plan.row.target.to_string());
     let all = plan.all.join(",");
@@ -78,8 +81,7 @@ pub(super) async fn retry_all(session: &mut Session, tables: &mut Tables, plan: 
             Ok(1) => {
                 let gone = session.execute(forget.as_str().into(), arguments!(waiting)?).await?;
                 gone.doing(|| WAITING.to_owned()).map_err(at)?;
-                tables.deferred.remove(plan.row.relation.oid, 1);
-                tables.touch();
+                rows.remove(plan.row.relation.oid, 1);
             }
             Ok(_) => return Err(plan.row.swallowed()),
             Err(error) if number(&error) == Some(DUPLICATE) => {}

@@ -9,9 +9,8 @@ use super::connection::{Session, counted};
 use super::dialect::{quote_table, quote_text, schema_of};
 use super::error::{failed, is_duplicate};
 use super::plan::{Plan, deferred_name};
-use super::tables::Tables;
 use crate::destination::DestinationError;
-use crate::destination::table::{KnownTable, KnownTables};
+use crate::destination::table::{DeferredRows, KnownTable, KnownTables};
 
 const WAITING: &str = "a row that waited for its unique value cannot be put back";
 
@@ -52,7 +51,11 @@ pub(super) async fn drop_table(session: &mut Session, known: &KnownTable) -> Res
 }
 
 /// Tries every row that waits.
-pub(super) async fn retry_all(session: &mut Session, tables: &mut Tables, plan: &Plan) -> Result<(), DestinationError> {
+pub(super) async fn retry_all(
+    session: &mut Session,
+    rows: &mut DeferredRows,
+    plan: &Plan,
+) -> Result<(), DestinationError> {
     let Some(deferred) = &plan.deferred else { return Ok(()) };
     let at = |error: DestinationError| error.table(plan.row.target.to_string());
     let numbers = session.rows(&format!("SELECT {NUMBER} FROM {deferred} ORDER BY {NUMBER}"), WAITING).await?;
@@ -62,7 +65,7 @@ pub(super) async fn retry_all(session: &mut Session, tables: &mut Tables, plan: 
             Ok(1) => {
                 let forget = counted(&format!("DELETE FROM {deferred} WHERE {NUMBER} = {number}"));
                 session.execute(&forget, Vec::new()).await?.map_err(|error| at(failed(WAITING, error)))?;
-                tables.deferred.remove(plan.row.relation.oid, 1);
+                rows.remove(plan.row.relation.oid, 1);
             }
             Ok(_) => return Err(plan.row.swallowed()),
             Err(error) if is_duplicate(&error) => {}

@@ -371,7 +371,7 @@ impl Writer<'_> {
         if !self.tables.deferred.is_turn(plan.row.relation.oid) {
             return Ok(());
         }
-        deferred::retry_all(self.session, self.tables, plan).await
+        deferred::retry_all(self.session, &mut self.tables.deferred, plan).await
     }
 
     /// Another row has the unique value: this one waits until that one has moved on.

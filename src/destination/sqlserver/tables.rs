@@ -173,7 +173,7 @@ impl Tables {
             let plan = self.plans.current(oid).cloned();
             let mut keys = String::new();
             if let Some(plan) = &plan {
-                deferred::retry_all(session, self, plan).await?;
+                deferred::retry_all(session, &mut self.deferred, plan).await?;
                 if self.deferred.waiting(oid) > 0 {
                     keys = deferred::keys(session, plan).await?;
                 }

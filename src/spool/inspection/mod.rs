@@ -23,8 +23,10 @@ use serde::Serialize;
 use super::accepted::{self, AcceptedGap};
 use super::error::SpoolError;
 use super::handle::Spool;
-use super::header::{HEADER_VERSION, PendingHeader, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending};
-use super::layout::{IDENTITY_KEY, PROGRESS_KEY, SEGMENT_PREFIX, Store, parse_pending_key};
+use super::header::{
+    HEADER_VERSION, PROGRESS_KEY, PendingHeader, Prepare, Progress, ReceivedHeader, SourceIdentity, decode_pending,
+};
+use super::layout::{IDENTITY_KEY, SEGMENT_PREFIX, Store, parse_pending_key};
 use super::record;
 use super::relations::Relations;
 use super::segments::{SegmentKind, SegmentRecord};
