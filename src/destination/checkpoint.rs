@@ -18,7 +18,7 @@ pub struct Checkpoint {
     /// never wrote.
     pub position: Option<Position>,
     /// A hash of the transaction's commands up to a position inside it, if the writer gave one to
-    /// [`Destination::commit`].
+    /// [`Destination::commit`](super::Destination::commit).
     pub digest: Option<u64>,
     /// Raised by every writer that takes the checkpoint; a writer with an older epoch is fenced.
     pub epoch: u64,
