@@ -114,6 +114,7 @@ impl Pipeline {
     }
 
     /// What a variable is set to; empty when it is not.
+    #[cfg(feature = "kafka")]
     pub fn setting(&self, name: &str) -> &str {
         self.settings.iter().find(|(existing, _)| existing == name).map_or("", |(_, value)| value)
     }
