@@ -304,7 +304,6 @@ impl Writer<'_> {
             let done = self.session.execute(sql.into(), arguments).await?;
             let matched = done.map_err(|error| refused(verb, error, &plan, &change))?;
             if matched > 0 {
-                self.tables.touch();
                 if verb == Verb::Delete {
                     self.tables.deferred.remove(oid, matched);
                 }
@@ -319,7 +318,6 @@ impl Writer<'_> {
         if !self.tables.deferred.is_turn(plan.row.relation.oid) {
             return Ok(());
         }
-        self.tables.touch();
         deferred::retry_all(self.session, &mut self.tables.deferred, plan).await
     }
 
@@ -345,7 +343,6 @@ impl Writer<'_> {
         if key_comes && self.has_key(plan, new).await? {
             return Err(refused(verb, error, plan, &change).hint(KEY_TAKEN));
         }
-        self.tables.touch();
         if verb == Verb::Insert {
             let arguments = self.arguments(plan, verb, set, group, 0..1)?;
             let sql = plan.insert_sql(deferred, 1);

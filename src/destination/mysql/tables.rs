@@ -58,8 +58,8 @@ impl Tables {
 
     /// The transaction is undone: what was learnt in it is not true.
     pub async fn rolled_back(&mut self, session: &mut Session) -> Result<(), DestinationError> {
-        self.deferred.forget_position();
-        if !std::mem::take(&mut self.changed) {
+        let deferred = self.deferred.rolled_back();
+        if !std::mem::take(&mut self.changed) && !deferred {
             return Ok(());
         }
         (self.known, self.pending) = records::load(session, &self.options.cursor).await?;
@@ -78,11 +78,7 @@ impl Tables {
     /// What changed is committed.
     pub const fn committed(&mut self) {
         self.changed = false;
-    }
-
-    /// Something changed inside the open transaction.
-    pub const fn touch(&mut self) {
-        self.changed = true;
+        self.deferred.committed();
     }
 
     /// Goes on with a schema change that was interrupted. No transaction is open.
@@ -206,7 +202,6 @@ impl Tables {
             let plan = self.plans.current(oid).cloned();
             let mut keys = String::new();
             if let Some(plan) = &plan {
-                self.changed = true;
                 deferred::retry_all(session, &mut self.deferred, plan).await?;
                 if self.deferred.waiting(oid) > 0 {
                     keys = deferred::keys(session, plan).await?;

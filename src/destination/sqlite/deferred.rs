@@ -13,58 +13,31 @@ use super::plan::Plan;
 use crate::destination::DestinationError;
 use crate::destination::table::{DeferredRows, shortened};
 
-/// The rows of the file that wait, and whether that changed since the last commit.
-#[derive(Default)]
-pub(super) struct Deferring {
-    pub(super) rows: DeferredRows,
-    pub(super) changed: bool,
-}
-
-impl Deferring {
-    /// The table for deferred rows was made.
-    fn table_made(&mut self, plan: &Plan) {
-        self.changed = true;
-        self.rows.found(plan.row.relation.oid, 0);
-    }
-
-    /// One more row is deferred.
-    pub(super) fn add(&mut self, plan: &Plan) {
-        self.changed = true;
-        self.rows.add(plan.row.relation.oid);
-    }
-
-    /// So many rows are not deferred any more.
-    pub(super) fn remove(&mut self, plan: &Plan, rows: u64) {
-        self.changed = true;
-        self.rows.remove(plan.row.relation.oid, rows);
-    }
-}
-
 /// A statement that may name the table of deferred rows, which is made if it is missing.
 pub(super) fn statement<'c>(
     connection: &'c Connection,
-    deferring: &mut Deferring,
+    rows: &mut DeferredRows,
     plan: &Arc<Plan>,
     sql: &str,
 ) -> Result<CachedStatement<'c>, DestinationError> {
     let target = &plan.row.target.name;
     let failure = |error| failed("a row whose unique value is taken cannot be deferred", error).table(target);
-    if !deferring.rows.exists(plan.row.relation.oid) {
+    if !rows.exists(plan.row.relation.oid) {
         let (table, all) = (quote(&plan.deferred), plan.all.join(","));
         let make = format!("CREATE TABLE IF NOT EXISTS {table} AS SELECT {all} FROM {} WHERE 0", quote(target));
         connection.execute(&make, []).map_err(failure)?;
-        deferring.table_made(plan);
+        rows.made(plan.row.relation.oid);
     }
     connection.prepare_cached(sql).map_err(failure)
 }
 
 /// Forgets the deferred rows: their table is truncated.
-pub(super) fn clear(connection: &Connection, deferring: &mut Deferring, plan: &Plan) -> Result<(), DestinationError> {
-    if deferring.rows.waiting(plan.row.relation.oid) > 0 {
+pub(super) fn clear(connection: &Connection, rows: &mut DeferredRows, plan: &Plan) -> Result<(), DestinationError> {
+    if rows.waiting(plan.row.relation.oid) > 0 {
         connection
             .execute(&format!("DELETE FROM {}", quote(&plan.deferred)), [])
             .doing(|| "emptying a table failed".to_owned())?;
-        deferring.remove(plan, u64::MAX);
+        rows.remove(plan.row.relation.oid, u64::MAX);
     }
     Ok(())
 }
@@ -97,16 +70,12 @@ pub(super) fn deferred_keys(connection: &Connection, plan: &Plan) -> Result<Stri
 }
 
 /// Puts back what fits by now, if it is time to try.
-pub(super) fn retry(connection: &Connection, deferring: &mut Deferring, plan: &Plan) -> Result<(), DestinationError> {
-    if deferring.rows.is_turn(plan.row.relation.oid) { retry_all(connection, deferring, plan) } else { Ok(()) }
+pub(super) fn retry(connection: &Connection, rows: &mut DeferredRows, plan: &Plan) -> Result<(), DestinationError> {
+    if rows.is_turn(plan.row.relation.oid) { retry_all(connection, rows, plan) } else { Ok(()) }
 }
 
 /// Tries every row that waits.
-pub(super) fn retry_all(
-    connection: &Connection,
-    deferring: &mut Deferring,
-    plan: &Plan,
-) -> Result<(), DestinationError> {
+pub(super) fn retry_all(connection: &Connection, rows: &mut DeferredRows, plan: &Plan) -> Result<(), DestinationError> {
     let target = &plan.row.target.name;
     let failure = |error| failed("a row that waited for its unique value cannot be put back", error).table(target);
     let all = plan.all.join(",");
@@ -128,7 +97,7 @@ pub(super) fn retry_all(
             Ok(0) => return Err(plan.row.swallowed()),
             Ok(_) => {
                 forget.execute([number]).map_err(failure)?;
-                deferring.remove(plan, 1);
+                rows.remove(plan.row.relation.oid, 1);
             }
             Err(error) if is_duplicate(&error) => {}
             Err(error) => return Err(failure(error)),

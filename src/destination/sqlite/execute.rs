@@ -103,7 +103,7 @@ impl<'c> Rows<'c> {
                     self.connection
                         .execute(&format!("DELETE FROM {}", quote(&plan.row.target.name)), [])
                         .map_err(|error| failed("emptying a table failed", error).table(&plan.row.target.name))?;
-                    deferred::clear(self.connection, &mut schema.deferring, plan)?;
+                    deferred::clear(self.connection, &mut schema.deferred, plan)?;
                 }
                 Ok(())
             }
@@ -165,7 +165,7 @@ impl<'c> Rows<'c> {
                 }
                 let mut statement = deferred::statement(
                     self.connection,
-                    &mut schema.deferring,
+                    &mut schema.deferred,
                     &plan,
                     &plan.insert_sql(&plan.deferred),
                 )?;
@@ -174,7 +174,7 @@ impl<'c> Rows<'c> {
                     binder.bind(&mut statement, index, &new[index])?;
                 }
                 statement.raw_execute().map_err(|error| refused("INSERT", error, &plan, new))?;
-                schema.deferring.add(&plan);
+                schema.deferred.add(plan.row.relation.oid);
                 return Ok(());
             }
             Err(error) => return Err(refused("INSERT", error, plan, new)),
@@ -213,7 +213,7 @@ impl<'c> Rows<'c> {
         lookup_index::watch(self.connection, plan, statement)?;
         bind_update(plan, self.options, &mut self.scratch, statement, set, new, old)?;
         let result = statement.raw_execute();
-        if matches!(result, Ok(1)) && !schema.deferring.rows.any() {
+        if matches!(result, Ok(1)) && !schema.deferred.any() {
             return Ok(());
         }
         let (plan, set) = (Arc::clone(plan), set.clone());
@@ -228,7 +228,7 @@ impl<'c> Rows<'c> {
         if waits {
             self.defer_update(schema, &plan, &set, new, old)?;
         }
-        deferred::retry(self.connection, &mut schema.deferring, &plan)
+        deferred::retry(self.connection, &mut schema.deferred, &plan)
     }
 
     /// Another row still has the value: this one is deferred, as updated, until that one has moved
@@ -243,13 +243,13 @@ impl<'c> Rows<'c> {
         old: &Row<'_>,
     ) -> Result<(), DestinationError> {
         for sql in [plan.defer_sql(), plan.delete_sql(&plan.row.target.name)] {
-            let mut statement = deferred::statement(self.connection, &mut schema.deferring, plan, &sql)?;
+            let mut statement = deferred::statement(self.connection, &mut schema.deferred, plan, &sql)?;
             let mut binder = Binder::new(plan, self.options, &mut self.scratch);
             bind_old(&mut binder, &mut statement, old)?;
             statement.raw_execute().map_err(|error| refused("UPDATE", error, plan, old))?;
         }
         self.execute_deferred(schema, plan, set, new, old)?;
-        schema.deferring.add(plan);
+        schema.deferred.add(plan.row.relation.oid);
         Ok(())
     }
 
@@ -263,10 +263,9 @@ impl<'c> Rows<'c> {
         new: &Row<'_>,
         old: &Row<'_>,
     ) -> Result<(), DestinationError> {
-        if schema.deferring.rows.waiting(plan.row.relation.oid) > 0
-            && self.execute_deferred(schema, plan, set, new, old)? > 0
+        if schema.deferred.waiting(plan.row.relation.oid) > 0 && self.execute_deferred(schema, plan, set, new, old)? > 0
         {
-            return deferred::retry(self.connection, &mut schema.deferring, plan);
+            return deferred::retry(self.connection, &mut schema.deferred, plan);
         }
         self.missing("UPDATE", plan, old)
     }
@@ -281,7 +280,7 @@ impl<'c> Rows<'c> {
         old: &Row<'_>,
     ) -> Result<usize, DestinationError> {
         let sql = plan.update_sql(&plan.deferred, set);
-        let mut statement = deferred::statement(self.connection, &mut schema.deferring, plan, &sql)?;
+        let mut statement = deferred::statement(self.connection, &mut schema.deferred, plan, &sql)?;
         bind_update(plan, self.options, &mut self.scratch, &mut statement, set, new, old)?;
         statement.raw_execute().map_err(|error| refused("UPDATE", error, plan, old))
     }
@@ -295,8 +294,8 @@ impl<'c> Rows<'c> {
         bind_old(&mut binder, statement, old)?;
         match statement.raw_execute() {
             Ok(1) => {
-                return if schema.deferring.rows.any() {
-                    deferred::retry(self.connection, &mut schema.deferring, &self.runs[run].plan)
+                return if schema.deferred.any() {
+                    deferred::retry(self.connection, &mut schema.deferred, &self.runs[run].plan)
                 } else {
                     Ok(())
                 };
@@ -306,16 +305,16 @@ impl<'c> Rows<'c> {
             Err(error) => return Err(refused("DELETE", error, plan, old)),
         }
         let plan = Arc::clone(plan);
-        if schema.deferring.rows.waiting(plan.row.relation.oid) > 0 {
+        if schema.deferred.waiting(plan.row.relation.oid) > 0 {
             let mut statement =
-                deferred::statement(self.connection, &mut schema.deferring, &plan, &plan.delete_sql(&plan.deferred))?;
+                deferred::statement(self.connection, &mut schema.deferred, &plan, &plan.delete_sql(&plan.deferred))?;
             let mut binder = Binder::new(&plan, self.options, &mut self.scratch);
             bind_old(&mut binder, &mut statement, old)?;
             let matched = statement.raw_execute().map_err(|error| refused("DELETE", error, &plan, old))?;
             drop(statement);
             if matched > 0 {
-                schema.deferring.remove(&plan, matched as u64);
-                return deferred::retry(self.connection, &mut schema.deferring, &plan);
+                schema.deferred.remove(plan.row.relation.oid, matched as u64);
+                return deferred::retry(self.connection, &mut schema.deferred, &plan);
             }
         }
         self.missing("DELETE", &plan, old)

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::deferred::{Deferring, deferred_keys, retry_all};
+use super::deferred::{deferred_keys, retry_all};
 use super::describe::{SqliteTable, answer, deferred_tables};
 use super::dialect::{SqliteDialect, deferred_name, quote, same};
 use super::error::Doing;
 use super::plan::Plan;
 use super::{records, steps};
 use crate::change::{Key, Relation};
-use crate::destination::table::{KnownTable, KnownTables, Plans, Stop, evolve, questions};
+use crate::destination::table::{DeferredRows, KnownTable, KnownTables, Plans, Stop, evolve, questions};
 use crate::destination::{DestinationError, Options};
 use crate::position::Position;
 
@@ -22,7 +22,7 @@ pub(super) struct Schema {
     options: Options,
     known: KnownTables,
     plans: Plans<Plan>,
-    pub(super) deferring: Deferring,
+    pub(super) deferred: DeferredRows,
     generation: u64,
     /// Something changed since the last commit, so that a rollback has to read it again.
     changed: bool,
@@ -34,7 +34,7 @@ impl Schema {
         let mut schema = Self {
             known: KnownTables::default(),
             plans: Plans::default(),
-            deferring: Deferring::default(),
+            deferred: DeferredRows::default(),
             generation: 0,
             changed: true,
             options,
@@ -45,19 +45,18 @@ impl Schema {
 
     /// The transaction is undone: what was learnt in it is not true.
     pub fn rolled_back(&mut self, connection: &Connection) -> Result<(), DestinationError> {
-        self.deferring.rows.forget_position();
-        let deferred = std::mem::take(&mut self.deferring.changed);
+        let deferred = self.deferred.rolled_back();
         if !std::mem::take(&mut self.changed) && !deferred {
             return Ok(());
         }
         self.known = records::load(connection, &self.options.cursor)?;
         self.plans.clear();
-        self.deferring.rows.clear();
+        self.deferred.clear();
         self.generation += 1;
         for (table, waiting) in deferred_tables(connection)? {
             let owner = self.known.tables.values().find(|known| same(&known.target.name, &table));
             if let Some(known) = owner {
-                self.deferring.rows.found(known.oid, waiting);
+                self.deferred.found(known.oid, waiting);
             }
         }
         Ok(())
@@ -66,7 +65,7 @@ impl Schema {
     /// What changed is committed.
     pub fn committed(&mut self) {
         self.changed = false;
-        self.deferring.changed = false;
+        self.deferred.committed();
     }
 
     /// Raised when a plan may no longer fit its table.
@@ -104,7 +103,7 @@ impl Schema {
         let stopped = |stop: Stop| stop.into_error(&SqliteDialect);
         let policies = self.options.policies();
         let questions = questions(&SqliteDialect, &policies, &self.known, relation).map_err(stopped)?;
-        let answers = answer(connection, &questions, self.deferring.rows.waiting(relation.oid))?;
+        let answers = answer(connection, &questions, self.deferred.waiting(relation.oid))?;
         let evolution = evolve(&SqliteDialect, &policies, &self.known, relation, &answers).map_err(stopped)?;
         for warning in evolution.warnings {
             tracing::warn!(table = relation.full_name(), "{warning}");
@@ -126,7 +125,7 @@ impl Schema {
     /// See [`RowPlan::independent`](crate::destination::table::RowPlan::independent); nothing is
     /// independent where triggers and foreign keys are in force, or rows are deferred.
     pub fn independent_key(&self, relation: &Relation) -> Option<Key> {
-        let free = !self.options.enforce_constraints && !self.deferring.rows.any();
+        let free = !self.options.enforce_constraints && !self.deferred.any();
         self.plans.get(relation.version).filter(|_| free)?.row.independent.clone()
     }
 
@@ -138,16 +137,16 @@ impl Schema {
 
     /// At the end of a source transaction no row may be deferred; the tables for them go.
     pub fn end_of_transaction(&mut self, connection: &Connection) -> Result<(), DestinationError> {
-        for oid in self.deferring.rows.tables() {
+        for oid in self.deferred.tables() {
             let plan = self.plans.current(oid).cloned();
             let keys = match &plan {
                 Some(plan) => {
-                    retry_all(connection, &mut self.deferring, plan)?;
-                    if self.deferring.rows.waiting(oid) > 0 { deferred_keys(connection, plan)? } else { String::new() }
+                    retry_all(connection, &mut self.deferred, plan)?;
+                    if self.deferred.waiting(oid) > 0 { deferred_keys(connection, plan)? } else { String::new() }
                 }
                 None => String::new(),
             };
-            if let Some(error) = self.deferring.rows.left(oid, self.target(oid), keys) {
+            if let Some(error) = self.deferred.left(oid, self.target(oid), keys) {
                 return Err(error);
             }
             self.drop_deferred_table(connection, oid)?;
@@ -160,8 +159,7 @@ impl Schema {
     }
 
     fn drop_deferred_table(&mut self, connection: &Connection, oid: u32) -> Result<(), DestinationError> {
-        if self.deferring.rows.dropped(oid) {
-            self.changed = true;
+        if self.deferred.dropped(oid) {
             connection
                 .execute(&format!("DROP TABLE IF EXISTS {}", quote(&deferred_name(&self.target(oid)))), [])
                 .doing(|| "dropping the table of deferred rows failed".to_owned())?;
@@ -173,6 +171,6 @@ impl Schema {
     /// while rows are deferred.
     #[inline]
     pub fn begins(&mut self, position: Position) -> bool {
-        self.deferring.rows.begins(position)
+        self.deferred.begins(position)
     }
 }

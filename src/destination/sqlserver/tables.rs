@@ -51,8 +51,8 @@ impl Tables {
 
     /// The transaction is undone: what was learnt in it is not true.
     pub async fn rolled_back(&mut self, session: &mut Session) -> Result<(), DestinationError> {
-        self.deferred.forget_position();
-        if !std::mem::take(&mut self.changed) {
+        let deferred = self.deferred.rolled_back();
+        if !std::mem::take(&mut self.changed) && !deferred {
             return Ok(());
         }
         self.known = records::load(session, &self.options.cursor).await?;
@@ -67,6 +67,7 @@ impl Tables {
     /// What changed is committed.
     pub const fn committed(&mut self) {
         self.changed = false;
+        self.deferred.committed();
     }
 
     /// The plan of a version that was prepared.
@@ -150,10 +151,9 @@ impl Tables {
         plan: &Plan,
         deferred: &str,
     ) -> Result<(), DestinationError> {
-        self.changed = true;
         if !self.deferred.exists(plan.row.relation.oid) {
             deferred::create_table(session, plan, deferred).await?;
-            self.deferred.found(plan.row.relation.oid, 0);
+            self.deferred.made(plan.row.relation.oid);
         }
         Ok(())
     }
@@ -161,7 +161,6 @@ impl Tables {
     /// Drops the table for deferred rows, when there is one.
     pub async fn drop_deferred(&mut self, session: &mut Session, oid: u32) -> Result<(), DestinationError> {
         if let Some(known) = self.known.tables.get(&oid).filter(|_| self.deferred.dropped(oid)) {
-            self.changed = true;
             deferred::drop_table(session, known).await?;
         }
         Ok(())

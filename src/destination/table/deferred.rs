@@ -36,6 +36,8 @@ pub struct DeferredRows {
     tables: HashMap<u32, Deferred>,
     /// Of the last command.
     at: Position,
+    /// Something is different since the last commit.
+    changed: bool,
 }
 
 impl DeferredRows {
@@ -44,14 +46,27 @@ impl DeferredRows {
         self.tables.clear();
     }
 
-    /// The transaction is undone: the next command is not the next of the last one.
-    pub fn forget_position(&mut self) {
+    /// What changed is committed.
+    pub const fn committed(&mut self) {
+        self.changed = false;
+    }
+
+    /// The transaction is undone: the next command is not the next of the last one. Whether the rows
+    /// have to be counted again.
+    pub fn rolled_back(&mut self) -> bool {
         self.at = Position::default();
+        std::mem::take(&mut self.changed)
     }
 
     /// A table for deferred rows exists, with so many rows.
     pub fn found(&mut self, oid: u32, waiting: u64) {
         self.tables.insert(oid, Deferred { waiting, ..Deferred::default() });
+    }
+
+    /// A table for deferred rows was made.
+    pub fn made(&mut self, oid: u32) {
+        self.changed = true;
+        self.found(oid, 0);
     }
 
     /// Rows of any table are deferred, or a table for them exists.
@@ -89,6 +104,7 @@ impl DeferredRows {
 
     /// One more row is deferred.
     pub fn add(&mut self, oid: u32) {
+        self.changed = true;
         let at = self.at;
         let deferred = self.tables.entry(oid).or_default();
         deferred.waiting += 1;
@@ -97,6 +113,7 @@ impl DeferredRows {
 
     /// So many rows are not deferred any more.
     pub fn remove(&mut self, oid: u32, rows: u64) {
+        self.changed = true;
         if let Some(deferred) = self.tables.get_mut(&oid) {
             deferred.waiting = deferred.waiting.saturating_sub(rows);
         }
@@ -104,7 +121,9 @@ impl DeferredRows {
 
     /// The table for deferred rows is gone; whether there was one.
     pub fn dropped(&mut self, oid: u32) -> bool {
-        self.tables.remove(&oid).is_some()
+        let was = self.tables.remove(&oid).is_some();
+        self.changed |= was;
+        was
     }
 
     /// A command at this position is executed: whether another source transaction begins with it
@@ -146,6 +165,26 @@ mod tests {
         (0..EAGER).for_each(|_| rows.add(1));
         let turns = (0..64).filter(|_| rows.is_turn(1)).count();
         assert_eq!(turns, 4);
+    }
+
+    #[test]
+    fn a_rollback_counts_again_whatever_changed_since_the_commit() {
+        let changes: [(&str, fn(&mut DeferredRows)); 4] = [
+            ("a table is made", |rows| rows.made(2)),
+            ("a row is deferred", |rows| rows.add(1)),
+            ("a row is put back", |rows| rows.remove(1, 1)),
+            ("a table is dropped", |rows| _ = rows.dropped(1)),
+        ];
+        for (what, change) in changes {
+            let mut rows = DeferredRows::default();
+            rows.found(1, 2);
+            assert!(!rows.rolled_back(), "what was counted is no change");
+            change(&mut rows);
+            assert!(rows.rolled_back(), "{what}");
+            change(&mut rows);
+            rows.committed();
+            assert!(!rows.rolled_back(), "{what}, and it is committed");
+        }
     }
 
     #[test]
