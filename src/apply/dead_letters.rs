@@ -11,6 +11,7 @@ use tracing::warn;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::failure::Failure;
+use crate::destination::pass;
 use crate::position::{PgTimestamp, Position};
 use crate::spool::{Replay, Spool, SpoolError};
 
@@ -45,7 +46,7 @@ impl DeadLetters {
         if !self.spool.set_aside(&self.cursor, position, cause)? {
             return Ok(false);
         }
-        crate::failpoint::pass("poison.set_aside")?;
+        pass("poison.set_aside")?;
         warn!(%position, %cause, "the destination refused a row: it is set aside, and `pg2any replay` tries it again");
         self.positions.insert(position);
         Ok(true)

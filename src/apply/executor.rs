@@ -20,8 +20,7 @@ use super::report::Report;
 use super::stall::Doing;
 use super::work::{Limits, Taking, UncommittedWork};
 use crate::change::{Batch, Execution, Relation, RelationVersion, TransactionInfo};
-use crate::destination::{DestinationError, FailureKind, Prepared};
-use crate::failpoint;
+use crate::destination::{DestinationError, FailureKind, Prepared, pass};
 use crate::position::{Lsn, Position};
 use crate::spool::{Chunk, ChunkCommand, CommitInfo, DurableLsn, Spool};
 
@@ -285,7 +284,7 @@ impl Executor {
             _ => None,
         };
         result?;
-        failpoint::pass("apply.executed")?;
+        pass("apply.executed")?;
         Ok(())
     }
 
@@ -327,10 +326,10 @@ impl Executor {
         self.connection.name_source(&self.spool)?;
         let digest = self.digest.as_ref().filter(|_| !position.is_end()).map(Digest::value);
         self.connection.commit(position, digest).await?;
-        failpoint::pass("apply.committed")?;
+        pass("apply.committed")?;
         self.checkpoint_moved = Instant::now();
         self.spool.advance(&self.options.cursor, position);
-        failpoint::pass("apply.advanced")?;
+        pass("apply.advanced")?;
         let work = std::mem::take(&mut self.work);
         self.report.committed(position, &work);
         Ok(())

@@ -1,7 +1,7 @@
 //! Why applying stops for now, or for good.
 
 use super::error::ApplyError;
-use crate::destination::{DestinationError, FailureKind};
+use crate::destination::DestinationError;
 use crate::spool::SpoolError;
 
 /// Why applying stops for now, or for good.
@@ -20,11 +20,5 @@ impl From<DestinationError> for Failure {
 impl From<SpoolError> for Failure {
     fn from(error: SpoolError) -> Self {
         Self::Stop(error.into())
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Self::Destination(DestinationError::new(FailureKind::Retry, "a failpoint failed").cause(error))
     }
 }

@@ -9,7 +9,7 @@ use super::dead_letters::{mark, reconcile};
 use super::error::ApplyError;
 use super::failure::Failure;
 use crate::change::{Batch, Execution, Relation, TransactionInfo};
-use crate::destination::{Destination, Prepared};
+use crate::destination::{Destination, Prepared, pass};
 use crate::position::{PgTimestamp, Position};
 use crate::spool::{DeadLetter, Replay, Spool, SpoolError};
 
@@ -98,8 +98,8 @@ async fn execute(
     let buffer = batch.add_buffer(letter.frame.clone().into());
     batch.push(letter.position, buffer, 0..letter.frame.len(), &relations);
     destination.execute(&batch, Execution::InOrder).await?;
-    crate::failpoint::pass("poison.executed")?;
+    pass("poison.executed")?;
     destination.commit(Some(applied), applied, Some(mark(letter.position))).await?;
-    crate::failpoint::pass("poison.committed")?;
+    pass("poison.committed")?;
     Ok(())
 }

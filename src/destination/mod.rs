@@ -45,6 +45,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use checkpoint::Checkpoint;
+pub(crate) use error::pass;
 pub use error::{DestinationError, FailureKind};
 pub use kind::DestinationType;
 pub use names::SchemaMapping;

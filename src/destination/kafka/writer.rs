@@ -20,10 +20,10 @@ use super::topics::Topics;
 use super::transaction::{Counts, heartbeat};
 use crate::change::{Batch, Execution, Relation, TransactionInfo};
 use crate::destination::checkpoint::own;
+use crate::destination::error::{pass, pass_after_commit};
 use crate::destination::{
     Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared, Unrepresentable,
 };
-use crate::failpoint;
 use crate::position::Position;
 
 /// As long as brokers allow by default: what the last run left open is ended by the next at once,
@@ -150,11 +150,6 @@ impl Kafka {
 /// Another writer has the checkpoint.
 fn fenced(cursor: &str, epoch: u64) -> DestinationError {
     DestinationError::fenced(cursor, epoch, "topics of the same prefix")
-}
-
-/// A failpoint's failure as a failed step.
-fn pass(name: &str) -> Result<(), DestinationError> {
-    failpoint::pass(name).map_err(|error| DestinationError::new(FailureKind::Retry, "a failpoint failed").cause(error))
 }
 
 impl Session {
@@ -344,8 +339,7 @@ impl Destination for Kafka {
         }
         let entry = Entry { epoch: session.epoch, source, position: Some(position), digest, counts: None };
         session.commit(&cursor, entry).inspect_err(|_| session.topics.forget())?;
-        pass("kafka.committed")
-            .map_err(|_| DestinationError::new(FailureKind::Reconnect, "a failpoint failed after the commit"))
+        pass_after_commit("kafka.committed")
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {

@@ -9,7 +9,7 @@ use super::checkpoint::arguments;
 use super::connection::Session;
 use super::dialect::{quote, quote_table};
 use super::error::{DUPLICATE, Doing, failed, number};
-use super::plan::{Plan, deferred_name};
+use super::plan::Plan;
 use crate::destination::DestinationError;
 use crate::destination::table::{DeferredRows, ExistingTable, KnownTable, KnownTables};
 
@@ -25,7 +25,7 @@ pub(super) async fn tables(session: &mut Session, known: &KnownTables) -> Result
     let names: Vec<String> = session.rows(sql, READING).await?.into_iter().flatten().flatten().collect();
     let mut found = Vec::new();
     for known in known.tables.values() {
-        let name = deferred_name(known);
+        let name = known.deferred_name();
         if names.contains(&name.name) {
             let rows = session.rows(&format!("SELECT count(*) FROM {}", quote_table(&name)), READING).await?;
             let count = rows.into_iter().flatten().flatten().next().and_then(|count| count.parse().ok());
@@ -52,7 +52,7 @@ pub(super) async fn create_table(
     let sql = format!(
         "CREATE TABLE IF NOT EXISTS {} ({NUMBER} BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, {}) ENGINE=InnoDB CHARACTER \
          SET utf8mb4 COLLATE {collation}",
-        quote_table(&deferred_name(known)),
+        quote_table(&known.deferred_name()),
         columns.collect::<Vec<_>>().join(", ")
     );
     session.run(&sql, "making the table for deferred rows failed").await.map(|_| ())
@@ -60,7 +60,7 @@ pub(super) async fn create_table(
 
 /// The table has another shape: the table for its deferred rows, which is empty, is made again.
 pub(super) async fn drop_table(session: &mut Session, known: &KnownTable) -> Result<(), DestinationError> {
-    let sql = format!("DROP TABLE IF EXISTS {}", quote_table(&deferred_name(known)));
+    let sql = format!("DROP TABLE IF EXISTS {}", quote_table(&known.deferred_name()));
     session.run(&sql, "dropping the table of deferred rows failed").await.map(|_| ())
 }
 

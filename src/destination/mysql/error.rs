@@ -6,6 +6,8 @@
 
 use sqlx::mysql::MySqlDatabaseError;
 
+pub(super) use crate::destination::error::Doing;
+use crate::destination::error::DriverError;
 use crate::destination::{DestinationError, FailureKind};
 
 /// A row has a key or unique value that another row has.
@@ -67,15 +69,9 @@ pub(super) fn failed(doing: impl Into<String>, error: sqlx::Error) -> Destinatio
     if hint.is_empty() { failure } else { failure.hint(hint) }
 }
 
-/// Adds what was being done to a failed call.
-pub(super) trait Doing<T> {
-    /// The result as the contract has it.
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T, DestinationError>;
-}
-
-impl<T> Doing<T> for Result<T, sqlx::Error> {
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T, DestinationError> {
-        self.map_err(|error| failed(what(), error))
+impl DriverError for sqlx::Error {
+    fn failed(self, doing: String) -> DestinationError {
+        failed(doing, self)
     }
 }
 

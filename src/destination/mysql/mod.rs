@@ -40,9 +40,9 @@ use self::dialect::MySqlDialect;
 use self::execute::{Statements, Writer};
 use self::tables::Tables;
 pub use self::value::{MySqlColumn, Stored, postgres_text};
+use super::error::{pass, pass_after_commit};
 use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
 use crate::change::{Batch, Execution, Relation};
-use crate::failpoint;
 use crate::position::Position;
 
 /// A database of a MySQL or MariaDB server as a destination.
@@ -86,11 +86,6 @@ impl Connected {
         }
         Ok(())
     }
-}
-
-/// A failpoint's failure as a failed step.
-fn pass(name: &str) -> Result<(), DestinationError> {
-    failpoint::pass(name).map_err(|error| DestinationError::new(FailureKind::Retry, "a failpoint failed").cause(error))
 }
 
 #[async_trait]
@@ -169,8 +164,7 @@ impl Destination for MySql {
         session.run_long("COMMIT", "committing failed", &options).await?;
         (*open, *executed) = (false, false);
         tables.committed();
-        pass("mysql.committed")
-            .map_err(|_| DestinationError::new(FailureKind::Reconnect, "a failpoint failed after the commit"))
+        pass_after_commit("mysql.committed")
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {

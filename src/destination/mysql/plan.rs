@@ -14,7 +14,7 @@ use super::dialect::{MySqlDialect, quote, quote_table};
 use super::value::{Form, form};
 use crate::change::Relation;
 use crate::destination::DestinationError;
-use crate::destination::table::{ExistingColumn, KnownTable, Matching, RowColumn, RowPlan, TableName};
+use crate::destination::table::{ExistingColumn, KnownTable, Matching, RowColumn, RowPlan};
 
 /// How a column's values are written and compared.
 #[derive(Clone, Debug)]
@@ -41,11 +41,6 @@ pub(super) struct Plan {
     flavour: Flavour,
 }
 
-/// What the table for the deferred rows of a table is called.
-pub(super) fn deferred_name(known: &KnownTable) -> TableName {
-    TableName { name: format!("_pg2any_deferred_{}", known.oid), ..known.target.clone() }
-}
-
 impl Plan {
     /// Plans for a table that fits the relation.
     pub fn new(
@@ -68,7 +63,7 @@ impl Plan {
         Ok(Self {
             columns: row.columns.iter().map(column).collect(),
             table: quote_table(&row.target),
-            deferred: more_is_unique.then(|| quote_table(&deferred_name(known))),
+            deferred: more_is_unique.then(|| quote_table(&known.deferred_name())),
             all: writable.map(|column| quote(&column.name)).collect(),
             row,
             flavour,

@@ -25,9 +25,9 @@ use super::connection::Session;
 use super::describe::MySqlTable;
 use super::dialect::{MySqlDialect, quote, quote_table};
 use super::error::{Doing, failed};
-use super::pass;
 use super::records::{Intent, store, store_intent};
 use super::value::{Form, Stored, bind, form, postgres_text};
+use crate::destination::error::pass;
 use crate::destination::table::{Conversion, Dialect, ExistingTable, KnownColumn, KnownTable, Step};
 use crate::destination::{DestinationError, Options};
 

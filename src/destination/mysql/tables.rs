@@ -10,11 +10,11 @@ use super::connection::Session;
 use super::deferred;
 use super::describe::{MySqlTable, answer};
 use super::dialect::MySqlDialect;
-use super::pass;
 use super::plan::Plan;
 use super::records::{self, Intent};
 use super::steps::go_on;
 use crate::change::{Key, Relation};
+use crate::destination::error::pass;
 use crate::destination::table::{DeferredRows, Evolution, KnownTable, KnownTables, Plans, Stop, evolve, questions};
 use crate::destination::{DestinationError, Options, Prepared};
 

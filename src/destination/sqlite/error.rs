@@ -2,6 +2,8 @@
 
 use rusqlite::ErrorCode;
 
+pub(super) use crate::destination::error::Doing;
+use crate::destination::error::DriverError;
 use crate::destination::{DestinationError, FailureKind};
 
 /// What follows from a failed call.
@@ -73,14 +75,8 @@ pub(super) fn is_duplicate(error: &rusqlite::Error) -> bool {
     })
 }
 
-/// Adds what was being done to a failed call.
-pub(super) trait Doing<T> {
-    /// The result as the contract has it.
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T, DestinationError>;
-}
-
-impl<T> Doing<T> for rusqlite::Result<T> {
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T, DestinationError> {
-        self.map_err(|error| failed(what(), error))
+impl DriverError for rusqlite::Error {
+    fn failed(self, doing: String) -> DestinationError {
+        failed(doing, self)
     }
 }

@@ -47,9 +47,9 @@ use self::limit::Limit;
 use self::schema::Schema;
 pub use self::value::{NotOurs, SqliteColumn, Storage, postgres_text, storage};
 use self::wal::{Lengths, WalCheckpointer};
+use super::error::{pass, pass_after_commit};
 use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
 use crate::change::{Batch, Execution, Relation};
-use crate::failpoint;
 use crate::position::Position;
 
 /// How long a lock of another program is waited for (less where a timeout is shorter) before the
@@ -144,11 +144,6 @@ impl Sqlite {
     }
 }
 
-/// A failpoint's failure as a failed step.
-fn pass(name: &str) -> Result<(), DestinationError> {
-    failpoint::pass(name).map_err(|error| DestinationError::new(FailureKind::Retry, "a failpoint failed").cause(error))
-}
-
 #[async_trait]
 impl Destination for Sqlite {
     fn capabilities(&self) -> Capabilities {
@@ -222,8 +217,7 @@ impl Destination for Sqlite {
         connection.execute_batch("COMMIT").doing(|| format!("committing up to {position} failed"))?;
         schema.committed();
         wal_checkpointer.committed(connection);
-        pass("sqlite.committed")
-            .map_err(|_| DestinationError::new(FailureKind::Reconnect, "a failpoint failed after the commit"))
+        pass_after_commit("sqlite.committed")
     }
 
     async fn check(&mut self) -> Result<(), DestinationError> {

@@ -8,7 +8,7 @@
 use super::connection::{Session, counted};
 use super::dialect::{quote_table, quote_text, schema_of};
 use super::error::{failed, is_duplicate};
-use super::plan::{Plan, deferred_name};
+use super::plan::Plan;
 use crate::destination::DestinationError;
 use crate::destination::table::{DeferredRows, KnownTable, KnownTables};
 
@@ -24,7 +24,7 @@ pub(super) async fn tables(session: &mut Session, known: &KnownTables) -> Result
     let names = session.rows(sql, READING).await?;
     let mut found = Vec::new();
     for known in known.tables.values() {
-        let name = deferred_name(known);
+        let name = known.deferred_name();
         if names.contains(&vec![Some(schema_of(&name).to_owned()), Some(name.name.clone())]) {
             let sql = format!("SELECT COUNT_BIG(*) FROM {}", quote_table(&name));
             found.push((known.oid, session.number(&sql, READING).await?.unwrap_or(0)));
@@ -46,7 +46,7 @@ pub(super) async fn create_table(session: &mut Session, plan: &Plan, deferred: &
 
 /// No row waits any more.
 pub(super) async fn drop_table(session: &mut Session, known: &KnownTable) -> Result<(), DestinationError> {
-    let sql = format!("DROP TABLE IF EXISTS {}", quote_table(&deferred_name(known)));
+    let sql = format!("DROP TABLE IF EXISTS {}", quote_table(&known.deferred_name()));
     session.run(&sql, "dropping the table of deferred rows failed").await
 }
 

@@ -5,6 +5,8 @@
 
 use tiberius::error::{Error, IoErrorKind};
 
+pub(super) use crate::destination::error::Doing;
+use crate::destination::error::DriverError;
 use crate::destination::table::CONSTRAINT;
 use crate::destination::{DestinationError, FailureKind};
 
@@ -107,15 +109,9 @@ pub(super) fn failed(doing: impl Into<String>, error: Error) -> DestinationError
     if hint.is_empty() { failure } else { failure.hint(hint) }
 }
 
-/// Adds what was being done to a failed call.
-pub(super) trait Doing<T> {
-    /// The result as the contract has it.
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T, DestinationError>;
-}
-
-impl<T> Doing<T> for tiberius::Result<T> {
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T, DestinationError> {
-        self.map_err(|error| failed(what(), error))
+impl DriverError for Error {
+    fn failed(self, doing: String) -> DestinationError {
+        failed(doing, self)
     }
 }
 

@@ -41,9 +41,9 @@ use self::dialect::SqlServerDialect;
 use self::execute::Writer;
 use self::tables::Tables;
 pub use self::value::{SqlServerColumn, postgres_text};
+use super::error::{pass, pass_after_commit};
 use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
 use crate::change::{Batch, Execution, Relation};
-use crate::failpoint;
 use crate::position::Position;
 
 /// A database of a SQL Server as a destination.
@@ -84,11 +84,6 @@ impl Connected {
         }
         Ok(())
     }
-}
-
-/// A failpoint's failure as a failed step.
-fn pass(name: &str) -> Result<(), DestinationError> {
-    failpoint::pass(name).map_err(|error| DestinationError::new(FailureKind::Retry, "a failpoint failed").cause(error))
 }
 
 #[async_trait]
@@ -161,8 +156,7 @@ impl Destination for SqlServer {
         session.commit(&options).await?;
         *open = false;
         tables.committed();
-        pass("sqlserver.committed")
-            .map_err(|_| DestinationError::new(FailureKind::Reconnect, "a failpoint failed after the commit"))
+        pass_after_commit("sqlserver.committed")
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {

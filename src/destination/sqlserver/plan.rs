@@ -21,7 +21,7 @@ use super::dialect::{SqlServerDialect, quote, quote_table};
 use super::value::{Form, decimal_text, form, with_collation};
 use crate::change::{Cell, Relation};
 use crate::destination::DestinationError;
-use crate::destination::table::{KnownTable, Matching, RowColumn, RowPlan, TableName};
+use crate::destination::table::{KnownTable, Matching, RowColumn, RowPlan};
 
 /// The table that rows are staged in.
 pub(super) const STAGE: &str = "#pg2any";
@@ -63,11 +63,6 @@ pub(super) struct Plan {
     pub bulk: bool,
     /// Nothing is enforced that a session cannot switch off, and that the order of rows matters to.
     pub free: bool,
-}
-
-/// What the table for the deferred rows of a table is called.
-pub(super) fn deferred_name(known: &KnownTable) -> TableName {
-    TableName { name: format!("_pg2any_deferred_{}", known.oid), ..known.target.clone() }
 }
 
 /// A value in the text of a statement: a parameter, or NULL.
@@ -136,7 +131,7 @@ impl Plan {
         let writable = existing.columns.iter().filter(|column| !column.generated);
         let plain = |name: &str| !name.chars().any(|char| char.is_ascii_control());
         let identity = table.identity.as_ref().and_then(|name| row.columns.iter().position(|c| c.target == *name));
-        let deferred = row.is_more_unique(existing).then(|| quote_table(&deferred_name(known)));
+        let deferred = row.is_more_unique(existing).then(|| quote_table(&known.deferred_name()));
         Ok(Self {
             table: quote_table(&row.target),
             deferred,

@@ -130,6 +130,11 @@ impl KnownTable {
         format!("{}.{}", self.schema, self.table)
     }
 
+    /// The table for its deferred rows, where such tables are named by OID.
+    pub(crate) fn deferred_name(&self) -> TableName {
+        TableName { name: format!("_pg2any_deferred_{}", self.oid), ..self.target.clone() }
+    }
+
     /// The table was emptied, which gave it another file at the source; `None` when that is known.
     #[must_use]
     pub fn after_truncate(&self) -> Option<Self> {
