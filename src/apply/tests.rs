@@ -34,9 +34,16 @@ enum Fault {
 struct Faulty<D> {
     inner: D,
     script: Vec<Fault>,
+    capabilities: Capabilities,
+    /// How many commands each batch had.
+    batches: Arc<Mutex<Vec<usize>>>,
 }
 
-impl<D> Faulty<D> {
+impl<D: Destination> Faulty<D> {
+    fn new(inner: D, script: Vec<Fault>) -> Self {
+        Self { capabilities: inner.capabilities(), inner, script, batches: Arc::default() }
+    }
+
     fn next(&mut self) -> Fault {
         self.script.pop().unwrap_or(Fault::None)
     }
@@ -60,7 +67,7 @@ macro_rules! scripted {
 #[async_trait]
 impl<D: Destination> Destination for Faulty<D> {
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        self.capabilities
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
@@ -76,6 +83,7 @@ impl<D: Destination> Destination for Faulty<D> {
     }
 
     async fn execute(&mut self, batch: &Batch, execution: Execution) -> Result<(), DestinationError> {
+        self.batches.lock().unwrap().push(batch.len());
         scripted!(self, self.inner.execute(batch, execution))
     }
 
@@ -169,55 +177,6 @@ fn open_spool(directory: &Path) -> Spool {
     Spool::open(SpoolOptions { headroom_bytes: 0, ..SpoolOptions::new(directory.join("data")) }).unwrap()
 }
 
-/// A destination that takes so many commands in a transaction, and prefers batches of so many; it
-/// remembers how large each was.
-struct Narrow {
-    inner: counting::Counting,
-    capabilities: Capabilities,
-    batches: Arc<Mutex<Vec<usize>>>,
-}
-
-#[async_trait]
-impl Destination for Narrow {
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities
-    }
-
-    async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
-        self.inner.connect().await
-    }
-
-    fn bind(&mut self, source: String) {
-        self.inner.bind(source);
-    }
-
-    async fn prepare(&mut self, relations: &[Arc<Relation>]) -> Result<Prepared, DestinationError> {
-        self.inner.prepare(relations).await
-    }
-
-    async fn execute(&mut self, batch: &Batch, execution: Execution) -> Result<(), DestinationError> {
-        self.batches.lock().unwrap().push(batch.len());
-        self.inner.execute(batch, execution).await
-    }
-
-    async fn commit(
-        &mut self,
-        previous: Option<Position>,
-        position: Position,
-        digest: Option<u64>,
-    ) -> Result<(), DestinationError> {
-        self.inner.commit(previous, position, digest).await
-    }
-
-    async fn rollback(&mut self) -> Result<(), DestinationError> {
-        self.inner.rollback().await
-    }
-
-    async fn close(&mut self) -> Result<(), DestinationError> {
-        self.inner.close().await
-    }
-}
-
 #[test]
 fn transactions_and_batches_are_as_large_as_the_destination_says() {
     let batch = BatchSize { bytes: usize::MAX, commands: 8 };
@@ -235,12 +194,11 @@ fn transactions_and_batches_are_as_large_as_the_destination_says() {
         let spool = open_spool(directory.path());
         let end = fill(&spool, &[40]);
         let file = directory.path().join("counts");
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let capabilities =
-            Capabilities { largest_transaction, batch, batch_in_large: in_large, ..Capabilities::default() };
-        let inner = counting::Counting::new(&file);
-        let narrow = Narrow { inner, capabilities, batches: Arc::clone(&seen) };
-        apply(spool, end, options(split), Box::new(narrow));
+        let mut destination = Faulty::new(counting::Counting::new(&file), Vec::new());
+        destination.capabilities =
+            Capabilities { largest_transaction, batch, batch_in_large: in_large, ..destination.capabilities };
+        let seen = Arc::clone(&destination.batches);
+        apply(spool, end, options(split), Box::new(destination));
         let counts = counting::Counting::read(&file).unwrap();
         assert_eq!((counts.inserts, counts.commits), (40, commits), "{largest_transaction:?} {split:?}");
         assert_eq!(*seen.lock().unwrap(), batches, "{largest_transaction:?} {split:?}");
@@ -260,7 +218,7 @@ proptest! {
         let spool = open_spool(directory.path());
         let end = fill(&spool, &transactions);
         let file = directory.path().join("copy.db");
-        let destination = Faulty { inner: Sqlite::new(Options::new(file.to_str().unwrap(), "main")), script };
+        let destination = Faulty::new(Sqlite::new(Options::new(file.to_str().unwrap(), "main")), script);
         apply(spool, end, options(split), Box::new(destination));
         let expected: Vec<i64> = (1..).zip(&transactions).flat_map(|(number, commands)| {
             (0..*commands).map(move |command| number * 1000 + i64::try_from(command).unwrap())

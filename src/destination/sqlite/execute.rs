@@ -66,6 +66,15 @@ pub(super) fn execute(
     Ok(())
 }
 
+/// One row's UPDATE.
+#[derive(Clone, Copy)]
+struct RowUpdate<'u, 'f> {
+    plan: &'u Arc<Plan>,
+    set: &'u ColumnSet,
+    new: &'u Row<'f>,
+    old: &'u Row<'f>,
+}
+
 struct Rows<'c> {
     connection: &'c Connection,
     options: &'c Options,
@@ -217,8 +226,9 @@ impl<'c> Rows<'c> {
             return Ok(());
         }
         let (plan, set) = (Arc::clone(plan), set.clone());
+        let update = RowUpdate { plan: &plan, set: &set, new, old };
         let waits = match result {
-            Ok(0) => return self.update_deferred(schema, &plan, &set, new, old),
+            Ok(0) => return self.update_deferred(schema, update),
             Ok(1) => false,
             Ok(_) => return Err(plan.row.several("UPDATE", old)),
             Err(error) if is_duplicate(&error) && !self.is_other_key_taken(&plan, old, new)? => true,
@@ -226,7 +236,7 @@ impl<'c> Rows<'c> {
             Err(error) => return Err(refused("UPDATE", error, &plan, old)),
         };
         if waits {
-            self.defer_update(schema, &plan, &set, new, old)?;
+            self.defer_update(schema, update)?;
         }
         deferred::retry(self.connection, &mut schema.deferred, &plan)
     }
@@ -234,51 +244,32 @@ impl<'c> Rows<'c> {
     /// Another row still has the value: this one is deferred, as updated, until that one has moved
     /// on.
     #[cold]
-    fn defer_update(
-        &mut self,
-        schema: &mut Schema,
-        plan: &Arc<Plan>,
-        set: &ColumnSet,
-        new: &Row<'_>,
-        old: &Row<'_>,
-    ) -> Result<(), DestinationError> {
+    fn defer_update(&mut self, schema: &mut Schema, update: RowUpdate<'_, '_>) -> Result<(), DestinationError> {
+        let RowUpdate { plan, old, .. } = update;
         for sql in [plan.defer_sql(), plan.delete_sql(&plan.row.target.name)] {
             let mut statement = deferred::statement(self.connection, &mut schema.deferred, plan, &sql)?;
             let mut binder = Binder::new(plan, self.options, &mut self.scratch);
             bind_old(&mut binder, &mut statement, old)?;
             statement.raw_execute().map_err(|error| refused("UPDATE", error, plan, old))?;
         }
-        self.execute_deferred(schema, plan, set, new, old)?;
+        self.execute_deferred(schema, update)?;
         schema.deferred.add(plan.row.relation.oid);
         Ok(())
     }
 
     /// The row is not in its table: it may be deferred.
     #[cold]
-    fn update_deferred(
-        &mut self,
-        schema: &mut Schema,
-        plan: &Arc<Plan>,
-        set: &ColumnSet,
-        new: &Row<'_>,
-        old: &Row<'_>,
-    ) -> Result<(), DestinationError> {
-        if schema.deferred.waiting(plan.row.relation.oid) > 0 && self.execute_deferred(schema, plan, set, new, old)? > 0
-        {
+    fn update_deferred(&mut self, schema: &mut Schema, update: RowUpdate<'_, '_>) -> Result<(), DestinationError> {
+        let RowUpdate { plan, old, .. } = update;
+        if schema.deferred.waiting(plan.row.relation.oid) > 0 && self.execute_deferred(schema, update)? > 0 {
             return deferred::retry(self.connection, &mut schema.deferred, plan);
         }
         self.missing("UPDATE", plan, old)
     }
 
     /// Updates deferred rows; how many.
-    fn execute_deferred(
-        &mut self,
-        schema: &mut Schema,
-        plan: &Arc<Plan>,
-        set: &ColumnSet,
-        new: &Row<'_>,
-        old: &Row<'_>,
-    ) -> Result<usize, DestinationError> {
+    fn execute_deferred(&mut self, schema: &mut Schema, update: RowUpdate<'_, '_>) -> Result<usize, DestinationError> {
+        let RowUpdate { plan, set, new, old } = update;
         let sql = plan.update_sql(&plan.deferred, set);
         let mut statement = deferred::statement(self.connection, &mut schema.deferred, plan, &sql)?;
         bind_update(plan, self.options, &mut self.scratch, &mut statement, set, new, old)?;

@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn a_rollback_counts_again_whatever_changed_since_the_commit() {
-        let changes: [(&str, fn(&mut DeferredRows)); 4] = [
+        type Change = fn(&mut DeferredRows);
+        let changes: [(&str, Change); 4] = [
             ("a table is made", |rows| rows.made(2)),
             ("a row is deferred", |rows| rows.add(1)),
             ("a row is put back", |rows| rows.remove(1, 1)),
