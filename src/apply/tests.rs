@@ -205,6 +205,27 @@ fn transactions_and_batches_are_as_large_as_the_destination_says() {
     }
 }
 
+#[test]
+fn what_a_committed_part_has_is_not_executed_again() {
+    use Fault::{AnswerLost, None, Refused};
+    // Connecting, preparing, the first part's rows, its commit, the second part's rows.
+    for script in [
+        [None, None, None, None, Refused(FailureKind::Retry)],
+        [None, None, None, None, Refused(FailureKind::Reconnect)],
+        [None, None, None, None, AnswerLost],
+        [None, None, None, AnswerLost, None],
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open_spool(directory.path());
+        let end = fill(&spool, &[40]);
+        let file = directory.path().join("counts");
+        let faults = script.iter().rev().copied().collect();
+        apply(spool, end, options(Some(15)), Box::new(Faulty::new(counting::Counting::new(&file), faults)));
+        let counts = counting::Counting::read(&file).unwrap();
+        assert_eq!((counts.inserts, counts.commits), (40, 3), "{script:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 5, ..ProptestConfig::default() })]
 
