@@ -153,26 +153,9 @@ pub(crate) fn pass(name: &str) -> Result<(), DestinationError> {
     failpoint::pass(name).map_err(|error| DestinationError::new(FailureKind::Retry, "a failpoint failed").cause(error))
 }
 
+#[cfg(any(feature = "kafka", feature = "mysql", feature = "sqlite", feature = "sqlserver"))]
 /// A failpoint behind a commit: where it fails, nobody learns that the commit succeeded.
 pub(crate) fn pass_after_commit(name: &str) -> Result<(), DestinationError> {
     failpoint::pass(name)
         .map_err(|_| DestinationError::new(FailureKind::Reconnect, "a failpoint failed after the commit"))
-}
-
-/// An error of a driver.
-pub(crate) trait DriverError {
-    /// The failed call as the contract has it; `doing` says what was being done.
-    fn failed(self, doing: String) -> DestinationError;
-}
-
-/// Adds what was being done to a failed call of a driver.
-pub(crate) trait Doing<T> {
-    /// The result as the contract has it.
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T, DestinationError>;
-}
-
-impl<T, E: DriverError> Doing<T> for Result<T, E> {
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T, DestinationError> {
-        self.map_err(|error| error.failed(what()))
-    }
 }

@@ -22,6 +22,8 @@ mod checkpoint;
 #[doc(hidden)]
 #[allow(clippy::unwrap_used)]
 pub mod conformance;
+#[cfg(any(feature = "mysql", feature = "sqlite", feature = "sqlserver"))]
+mod driver;
 mod error;
 pub mod kafka;
 mod kind;

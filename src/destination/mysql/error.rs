@@ -6,8 +6,8 @@
 
 use sqlx::mysql::MySqlDatabaseError;
 
-pub(super) use crate::destination::error::Doing;
-use crate::destination::error::DriverError;
+pub(super) use crate::destination::driver::Doing;
+use crate::destination::driver::DriverError;
 use crate::destination::{DestinationError, FailureKind};
 
 /// A row has a key or unique value that another row has.

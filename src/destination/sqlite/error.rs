@@ -2,8 +2,8 @@
 
 use rusqlite::ErrorCode;
 
-pub(super) use crate::destination::error::Doing;
-use crate::destination::error::DriverError;
+pub(super) use crate::destination::driver::Doing;
+use crate::destination::driver::DriverError;
 use crate::destination::{DestinationError, FailureKind};
 
 /// What follows from a failed call.

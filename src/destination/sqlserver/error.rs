@@ -5,8 +5,8 @@
 
 use tiberius::error::{Error, IoErrorKind};
 
-pub(super) use crate::destination::error::Doing;
-use crate::destination::error::DriverError;
+pub(super) use crate::destination::driver::Doing;
+use crate::destination::driver::DriverError;
 use crate::destination::table::CONSTRAINT;
 use crate::destination::{DestinationError, FailureKind};
 
