@@ -42,6 +42,8 @@ mod names;
 #[cfg(feature = "kafka")]
 mod outbox;
 #[cfg(feature = "kafka")]
+mod preflight;
+#[cfg(feature = "kafka")]
 mod producer;
 #[cfg(feature = "kafka")]
 mod template;
