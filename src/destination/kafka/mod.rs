@@ -35,6 +35,8 @@ mod column;
 mod events;
 #[cfg(feature = "kafka")]
 mod failure;
+#[cfg(all(feature = "kafka", feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 #[cfg(feature = "kafka")]
 mod json;
 #[cfg(feature = "kafka")]

@@ -24,6 +24,8 @@ mod describe;
 mod dialect;
 mod error;
 mod execute;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod plan;
 mod preflight;
 mod records;

@@ -26,6 +26,8 @@ mod dialect;
 mod documentation;
 mod error;
 mod execute;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod plan;
 mod preflight;
 mod records;
