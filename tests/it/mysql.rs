@@ -40,6 +40,18 @@ on_each_mysql! {
         crate::oracle::run_all(server, 3, &set);
     }
 
+    fn any_history_arrives_whole_once_and_in_order_while_the_server_is_killed(server, mysql) {
+        let Some((_turn, mysql)) = MySqlServer::alone(mysql.kind) else { return };
+        let set = |pipeline: &mut Pipeline| {
+            pipeline.write_to(mysql);
+        };
+        let restart = || {
+            mysql.kill();
+            mysql.launch();
+        };
+        crate::oracle::run_all_with(server, 1, &set, Some(&restart));
+    }
+
     fn random_values_of_every_type_come_back_byte_by_byte(server, mysql) {
         let set = |pipeline: &mut Pipeline| {
             pipeline.write_to(mysql);
