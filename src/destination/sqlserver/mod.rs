@@ -30,6 +30,8 @@ mod plan;
 mod records;
 mod steps;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::sync::Arc;
