@@ -21,9 +21,13 @@ pub(super) fn is_duplicate(error: &Error) -> bool {
 /// What follows from an error with this number, and what to do about it.
 const fn verdict(number: u32) -> (FailureKind, &'static str) {
     match number {
-        // A deadlock, a lock, a transaction that the server ended, no memory or worker now: another
-        // time will do.
-        1205 | 1222 | 3902 | 3903 | 3930 | 3960 | 1204 | 701 | 8645 | 8651 | 10922 | 41301 | 41302 | 41305 | 41325 => {
+        1222 => (
+            FailureKind::Retry,
+            "Another session holds a lock on what is written, and is waited for: end its transaction, or raise --query-timeout",
+        ),
+        // A deadlock, a transaction that the server ended, no memory or worker now: another time
+        // will do.
+        1205 | 3902 | 3903 | 3930 | 3960 | 1204 | 701 | 8645 | 8651 | 10922 | 41301 | 41302 | 41305 | 41325 => {
             (FailureKind::Retry, "")
         }
         9002 => {
