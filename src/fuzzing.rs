@@ -25,9 +25,15 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("inspect", crate::spool::fuzzing::inspect),
     ("intake", crate::source::fuzzing::intake),
     ("journals", crate::spool::fuzzing::journals),
+    #[cfg(feature = "kafka")]
+    ("kafka_values", crate::destination::kafka::fuzzing::values),
+    #[cfg(feature = "mysql")]
+    ("mysql_values", crate::destination::mysql::fuzzing::values),
     ("settings", settings),
     ("spool_values", crate::spool::fuzzing::values),
     ("sqlite_values", crate::destination::sqlite::fuzzing::values),
+    #[cfg(feature = "sqlserver")]
+    ("sqlserver_values", crate::destination::sqlserver::fuzzing::values),
 ];
 
 /// Runs one target.

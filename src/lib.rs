@@ -42,6 +42,7 @@ pub mod config;
 pub mod destination;
 #[doc(hidden)]
 pub mod failpoint;
+pub mod finding;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

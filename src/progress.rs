@@ -49,6 +49,8 @@ pub struct CursorProgress {
     /// Everything that committed up to here is at the destination, whether or not there was
     /// anything to apply.
     pub complete_to: Lsn,
+    /// Rows that it refused, that were set aside, and that were not replayed yet.
+    pub dead_letters: u64,
     /// It cannot be written at the moment, or has stopped for good.
     pub down: bool,
 }

@@ -20,15 +20,22 @@ pub(super) struct DeadLetters {
     cursor: String,
     /// What was set aside behind the checkpoint: it is passed over.
     positions: BTreeSet<Position>,
+    /// How many were not replayed, passed ones included.
+    waiting: u64,
 }
 
 impl DeadLetters {
     pub(super) const fn new(spool: Spool, cursor: String) -> Self {
-        Self { spool, cursor, positions: BTreeSet::new() }
+        Self { spool, cursor, positions: BTreeSet::new(), waiting: 0 }
     }
 
     pub(super) fn contains(&self, position: Position) -> bool {
         self.positions.contains(&position)
+    }
+
+    /// How many were not replayed.
+    pub(super) const fn waiting(&self) -> u64 {
+        self.waiting
     }
 
     /// What was set aside behind the checkpoint is passed over, whatever the policy is now.
@@ -36,8 +43,14 @@ impl DeadLetters {
         if let Some(applied) = checkpoint.filter(|position| position.is_end()) {
             reconcile(&self.spool, &self.cursor, applied, digest)?;
         }
-        let behind = self.spool.dead_letters(&self.cursor, checkpoint);
-        self.positions = behind.map(|letter| Ok(letter?.position)).collect::<Result<_, SpoolError>>()?;
+        (self.positions, self.waiting) = Default::default();
+        for letter in self.spool.dead_letters(&self.cursor, None) {
+            let letter = letter?;
+            self.waiting += u64::from(letter.replayed.is_none());
+            if checkpoint.is_none_or(|checkpoint| letter.position > checkpoint) {
+                self.positions.insert(letter.position);
+            }
+        }
         Ok(())
     }
 
@@ -49,6 +62,7 @@ impl DeadLetters {
         pass("poison.set_aside")?;
         warn!(%position, %cause, "the destination refused a row: it is set aside, and `pg2any replay` tries it again");
         self.positions.insert(position);
+        self.waiting += 1;
         Ok(true)
     }
 }

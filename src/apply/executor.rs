@@ -111,6 +111,7 @@ impl Executor {
             }
         }
         self.dead_letters.load(checkpoint.position, checkpoint.digest)?;
+        self.report.dead_letters(self.dead_letters.waiting());
         if let Some(digest) = &mut self.digest {
             digest.expect(checkpoint.position, checkpoint.digest);
         }
@@ -342,6 +343,7 @@ impl Executor {
         self.until_durable(position.commit_end).await?;
         let set_aside = self.dead_letters.set_aside(position, &error.to_string())?;
         self.report.metrics.rows_set_aside.add(u64::from(set_aside));
+        self.report.dead_letters(self.dead_letters.waiting());
         Ok(set_aside)
     }
 

@@ -51,6 +51,11 @@ impl Report {
         });
     }
 
+    /// So many rows are set aside and were not replayed.
+    pub(super) fn dead_letters(&self, waiting: u64) {
+        self.progress.report(&self.cursor, |progress| progress.dead_letters = waiting);
+    }
+
     /// Everything that was received up to here is at the destination.
     pub(super) fn complete_to(&self, received: Lsn) {
         self.progress.report(&self.cursor, |progress| {

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pg2any_lib::change::Relation;
 use pg2any_lib::config::{Config, DestinationType, human_size};
-use pg2any_lib::source::{Finding, Level, check_source};
+use pg2any_lib::finding::{Finding, Level};
+use pg2any_lib::source::{check_source, published_relations};
 use serde_json::json;
 
 use super::exit::{Code, Failure};
@@ -38,10 +40,13 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     let config = arguments.flags.config()?;
     logging::start(config.log_format);
+    let source = config.source_options(Arc::default());
+    // What keeps the source from being asked is among its findings.
+    let tables = published_relations(&source).unwrap_or_default();
     let groups = [
-        ("source", check_source(&config.source_options(Arc::default()), config.destination_type)),
+        ("source", check_source(&source, config.destination_type)),
         ("spool", spool(&config)),
-        ("destination", config.each_destination().iter().flat_map(destination).collect()),
+        ("destination", config.each_destination().iter().flat_map(|config| destination(config, &tables)).collect()),
     ];
     let worst = groups.iter().flat_map(|(_, findings)| findings).map(|finding| finding.level).max();
     let sound = worst != Some(Level::Error);
@@ -140,7 +145,31 @@ fn spool(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn destination(config: &Config) -> Vec<Finding> {
+/// The way there, then what the destination says itself.
+fn destination(config: &Config, tables: &[Arc<Relation>]) -> Vec<Finding> {
+    let mut findings = way(config);
+    if findings.iter().any(|finding| finding.level == Level::Error) {
+        return findings;
+    }
+    let options = config.destination_options(Arc::default());
+    let Some(mut destination) = config.destination_type.make(options) else { return findings };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return vec![Finding::error(
+                format!("no runtime can be started: {error}"),
+                "See the limits of the process",
+            )];
+        }
+    };
+    match runtime.block_on(destination.preflight(tables)) {
+        Ok(found) => findings.extend(found),
+        Err(error) => findings.push(error.into_finding()),
+    }
+    findings
+}
+
+fn way(config: &Config) -> Vec<Finding> {
     let uri = config.destination_options(Arc::default()).uri;
     match config.destination_type {
         DestinationType::SQLite => {
@@ -195,7 +224,7 @@ fn reachable(address: &str, timeout: Duration) -> Finding {
         std::net::TcpStream::connect_timeout(&address, timeout.min(Duration::from_secs(10)))
     });
     match result {
-        Ok(_) => Finding::ok(format!("{address} answers; rights are looked at when a run connects")),
+        Ok(_) => Finding::ok(format!("{address} answers")),
         Err(error) => {
             Finding::error(format!("{address} does not answer: {error}"), "Check --dest-uri, and the way there")
         }

@@ -81,7 +81,7 @@ pub fn text(snapshot: &Snapshot) -> String {
         let _ = writeln!(out, "{name:<12} {}", printable(&text));
     };
     line("state", snapshot.state.words().to_owned());
-    for reason in &snapshot.reasons {
+    for reason in snapshot.reasons.iter().chain(&snapshot.warnings) {
         line("", reason.message.clone());
     }
     let since = snapshot.oldest_waiting_commit.map(|at| format!(" (the oldest commit that waits is from {at})"));

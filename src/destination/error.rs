@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::failpoint;
+use crate::finding::{Finding, Level};
 use crate::position::Position;
 
 /// What the applier does about a failure.
@@ -113,6 +114,19 @@ impl DestinationError {
     #[must_use]
     pub const fn position(&self) -> Option<Position> {
         self.0.position
+    }
+
+    /// As `pg2any check` prints it.
+    #[must_use]
+    pub fn into_finding(mut self) -> Finding {
+        let remedy = self.0.hint.take();
+        Finding { level: Level::Error, found: self.describe(), remedy }
+    }
+
+    /// The same, of one of the source's tables.
+    pub(crate) fn into_finding_of(self, table: &str) -> Finding {
+        let finding = self.into_finding();
+        Finding { found: format!("{table}: {}", finding.found), ..finding }
     }
 
     fn describe(&self) -> String {

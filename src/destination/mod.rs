@@ -53,6 +53,7 @@ pub use kind::DestinationType;
 pub use names::SchemaMapping;
 
 use crate::change::{Batch, Execution, Relation};
+use crate::finding::Finding;
 use crate::metrics::{Metrics, Number};
 use crate::position::Position;
 use crate::secret::Secret;
@@ -314,6 +315,13 @@ pub trait Destination: Send {
     /// at once.
     async fn check(&mut self) -> Result<(), DestinationError> {
         Ok(())
+    }
+
+    /// What a run would find here, and do with the tables of these relations first, for `pg2any
+    /// check`. Called instead of [`Destination::connect`]: changes nothing, and takes no
+    /// checkpoint.
+    async fn preflight(&mut self, _relations: &[Arc<Relation>]) -> Result<Vec<Finding>, DestinationError> {
+        Ok(Vec::new())
     }
 
     /// Undoes what was executed since the last commit.

@@ -170,6 +170,10 @@ impl Page {
         let values =
             [("null", &metrics.values_nulled), ("clamp", &metrics.values_clamped), ("text", &metrics.values_as_text)];
         self.many(names::VALUES_CHANGED, values.map(|(policy, count)| (vec![policy], count.get() as f64)));
+        self.one(names::ROWS_SET_ASIDE, metrics.rows_set_aside.get() as f64);
+        self.one(names::RECORDS_SET_ASIDE, metrics.records_set_aside.get() as f64);
+        let letters = snapshot.destinations.iter().map(|view| (vec![view.cursor.as_str()], view.dead_letters as f64));
+        self.many(names::DEAD_LETTERS, letters);
         self.one(names::EARLY_ROLLBACKS, metrics.early_rollbacks.get() as f64);
         self.one(names::PUBLICATION_CHANGES, metrics.publication_changes.get() as f64);
         self.one(names::ACCEPTED_GAPS, snapshot.spool.accepted_gaps.len() as f64);

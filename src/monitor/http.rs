@@ -6,7 +6,7 @@
 //! | `/status.json` | a [`Snapshot`](super::Snapshot) |
 //! | `/metrics` | Prometheus's text format |
 //! | `/health` | 200 while the process lives |
-//! | `/ready` | 200 while it makes progress or has nothing to do, else 503; JSON with the reasons |
+//! | `/ready` | 200 while it makes progress or has nothing to do, else 503; JSON with the reasons and warnings |
 //!
 //! It has no authentication and shows names of tables, and values of keys in errors: it listens on
 //! loopback unless told otherwise. A slow or odd client costs one connection of [`CONNECTIONS`] for
@@ -117,6 +117,7 @@ fn answer<B>(monitor: &Monitor, request: &Request<B>) -> Response<Full<Bytes>> {
             let status = if now.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             let body = json!({
                 "ready": now.ready, "state": now.state, "lag_seconds": now.lag_seconds, "reasons": now.reasons,
+                "warnings": now.warnings,
             });
             json_of(status, &body)
         }),

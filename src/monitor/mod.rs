@@ -95,6 +95,7 @@ impl Monitor {
             ready: false,
             state: State::Starting,
             reasons: Vec::new(),
+            warnings: Vec::new(),
             lag_seconds: destinations.iter().map(|view| view.lag_seconds).fold(0.0, f64::max),
             oldest_waiting_commit: destinations.iter().filter_map(|view| view.oldest_waiting_commit).min(),
             applied: progress.destinations().complete_to(),
@@ -190,6 +191,7 @@ impl Monitor {
                     lag_seconds: oldest.map_or(0.0, |oldest| now.0.saturating_sub(oldest.0).max(0) as f64 / 1e6),
                     oldest_waiting_commit: oldest,
                     waiting_transactions: waiting.map_or(0, |waiting| waiting.transactions),
+                    dead_letters: progress.dead_letters,
                     doing: glance.doing.to_owned(),
                     applying: glance.transaction.map(|(xid, commands)| Applying { xid, commands }),
                 })

@@ -92,6 +92,9 @@ metrics! {
     BATCH_TIME Histogram "pg2any_batch_seconds" [] "Seconds from a batch's first change to its commit at the destination.";
     ROWS_NOT_FOUND Counter "pg2any_rows_not_found_total" [] "Rows that an UPDATE or DELETE did not find, passed over (--on-missing-row skip).";
     VALUES_CHANGED Counter "pg2any_values_changed_total" ["policy"] "Values that a column could not hold, written otherwise (--unrepresentable null, clamp, text).";
+    ROWS_SET_ASIDE Counter "pg2any_rows_set_aside_total" [] "Rows that the destination refused for good and that were set aside (--on-refused-row set-aside).";
+    RECORDS_SET_ASIDE Counter "pg2any_records_set_aside_total" [] "Records too large for their topic, named in another topic instead (--kafka-on-oversize set-aside).";
+    DEAD_LETTERS Gauge "pg2any_dead_letters" ["destination"] "Rows that are set aside and were not replayed.";
     EARLY_ROLLBACKS Counter "pg2any_early_rollbacks_total" [] "Times that work on an open transaction was rolled back at the destination.";
     PUBLICATION_CHANGES Counter "pg2any_publication_changes_total" [] "Changes of a publication while following it: rows may be missing at the destination.";
     ACCEPTED_GAPS Gauge "pg2any_accepted_gaps" [] "Gaps that were accepted (--accept-gap): what was committed in them is not at the destination.";

@@ -13,7 +13,7 @@ use crate::metrics::Component;
 /// From here on what waits is a backlog.
 pub const BEHIND_SECONDS: f64 = 2.0;
 
-/// Fills in state, reasons and readiness. At these cursors nothing was applied for so long,
+/// Fills in state, reasons, readiness and warnings. At these cursors nothing was applied for so long,
 /// although something waits.
 pub(super) fn judge(snapshot: &mut Snapshot, still: &BTreeMap<String, Duration>, stall_timeout: Duration) {
     let reasons = reasons(snapshot, still, stall_timeout);
@@ -26,6 +26,28 @@ pub(super) fn judge(snapshot: &mut Snapshot, still: &BTreeMap<String, Duration>,
         None => State::Idle,
     };
     snapshot.reasons = reasons;
+    snapshot.warnings = warnings(snapshot);
+}
+
+/// A policy or a person let something through: changes move, and the destination is not as the
+/// source.
+fn warnings(snapshot: &Snapshot) -> Vec<Reason> {
+    let mut warnings = Vec::new();
+    let mut warning = |code: &str, message: String| warnings.push(Reason { code: code.to_owned(), message });
+    for view in snapshot.destinations.iter().filter(|view| view.dead_letters > 0) {
+        let text = format!(
+            "the destination {} refused {} rows, which are set aside: `pg2any inspect dead-letters` shows why, `pg2any replay` \
+             executes them once the cause is gone",
+            view.cursor, view.dead_letters
+        );
+        warning("dead_letters", text);
+    }
+    if let Some(gap) = snapshot.spool.accepted_gaps.last() {
+        let text =
+            format!("what was committed between {} and {} is not at the destination (--accept-gap)", gap.from, gap.to);
+        warning("accepted_gap", text);
+    }
+    warnings
 }
 
 fn reasons(snapshot: &Snapshot, still: &BTreeMap<String, Duration>, stall_timeout: Duration) -> Vec<Reason> {

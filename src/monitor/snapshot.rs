@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub state: State,
     /// Why it is not ready.
     pub reasons: Vec<Reason>,
+    /// What somebody should look at although changes move: the destination is not as the source.
+    pub warnings: Vec<Reason>,
     /// The age of the oldest commit in the spool that is not at every destination; 0 when there is
     /// none.
     pub lag_seconds: f64,
@@ -147,6 +149,8 @@ pub struct DestinationView {
     pub oldest_waiting_commit: Option<PgTimestamp>,
     /// Committed transactions that are not there.
     pub waiting_transactions: u64,
+    /// Rows that it refused, that were set aside, and that were not replayed yet.
+    pub dead_letters: u64,
     /// What the applier does.
     pub doing: String,
     /// The transaction that it took last.
@@ -229,11 +233,11 @@ impl State {
     }
 }
 
-/// Why a pipeline is not ready.
+/// Why a pipeline is not ready, or what is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// One of a few words: `starting`, `source_disconnected`, `destination_unavailable`,
-    /// `spool_full`, `apply_stalled`, `slot_lost`.
+    /// `spool_full`, `apply_stalled`, `slot_lost`; as a warning `dead_letters`, `accepted_gap`.
     pub code: String,
     /// What is wrong.
     pub message: String,

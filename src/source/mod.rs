@@ -34,6 +34,7 @@ mod options;
 mod preflight;
 mod protocol;
 mod publications;
+mod published;
 mod reader;
 mod replication_stream;
 mod session;
@@ -55,8 +56,9 @@ pub use feedback::{Ack, Acknowledgement};
 pub use gap::{Gap, KnownEnd, Positions};
 pub use identity::IdentityMismatch;
 pub use options::{OnPublicationChange, Origin, SourceOptions};
-pub use preflight::{Finding, Level, check_source};
+pub use preflight::check_source;
 pub use publications::PublicationChange;
+pub use published::published_relations;
 pub use slot::SlotState;
 
 use crate::backoff::Backoff;

@@ -291,7 +291,7 @@ impl Broker {
         assert!(deleted[0].is_ok(), "{deleted:?}");
     }
 
-    /// Creates a topic.
+    /// Creates a topic, and waits until the broker shows it.
     pub fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
         let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
@@ -301,6 +301,11 @@ impl Broker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
         assert!(made[0].is_ok(), "{made:?}");
+        let deadline = Instant::now() + PATIENCE;
+        while !self.exists(topic) {
+            assert!(Instant::now() < deadline, "{topic} was created and cannot be seen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Whether there is such a topic.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::database::Database;
 use crate::driver::{PATIENCE, Pipeline};
+use crate::server::Server;
 
 on_each_server! {
     fn a_source_that_is_as_it_should_be_passes_and_nothing_is_made(server) {
@@ -19,6 +20,10 @@ on_each_server! {
         assert!(out.contains("0 errors"), "{out}");
         assert_eq!(database.slot("active"), None);
         assert!(!pipeline.data().exists() && !pipeline.file().exists());
+    }
+
+    fn what_a_run_would_do_with_a_files_tables_is_told(server) {
+        what_a_run_would_do(server, &|_| ());
     }
 
     fn what_a_run_would_stop_at_or_surprise_with_is_found(server) {
@@ -84,4 +89,56 @@ on_each_server! {
         assert_eq!(code, 0, "{err}");
         assert_eq!(database.slot("plugin"), None);
     }
+}
+
+/// What the check says of each table, before and after a run, is what a run does.
+pub fn what_a_run_would_do(server: &'static Server, set: &dyn Fn(&mut Pipeline)) {
+    let mut database = Database::new(server);
+    database.execute(
+        "CREATE TABLE made (id bigint PRIMARY KEY, v text, g int GENERATED ALWAYS AS (1) STORED); CREATE TABLE narrow (id int PRIMARY KEY, v text);
+         CREATE TABLE listed (id int PRIMARY KEY, a int, b int)",
+    );
+    database.create_slot();
+    let mut pipeline = Pipeline::new(&database);
+    set(&mut pipeline);
+    let check = |pipeline: &Pipeline| {
+        let (code, out, err) = pipeline.run(&["check"]);
+        assert!(err.is_empty(), "{err}");
+        let lines: Vec<String> = out.lines().map(|line| line.trim().to_owned()).collect();
+        (code, move |table: &str| {
+            let line = lines.iter().position(|line| line.contains(&format!("public.{table}: ")));
+            let line = line.unwrap_or_else(|| panic!("{table} is missing in: {lines:#?}"));
+            lines[line..].iter().take(2).cloned().collect::<Vec<_>>().join(" ")
+        })
+    };
+    let (code, says) = check(&pipeline);
+    assert_eq!(code, 0);
+    assert!(says("made").starts_with("ok       public.made: table made will be made: id "), "{}", says("made"));
+    assert!(says("made").contains("; key: id") && !says("made").contains(" g "), "{}", says("made"));
+
+    pipeline.own("CREATE TABLE narrow (id int PRIMARY KEY)");
+    let (code, says) = check(&pipeline);
+    assert_eq!(code, 1);
+    assert!(
+        says("narrow").starts_with("error    public.narrow: the destination's table has no column \"v\""),
+        "{}",
+        says("narrow")
+    );
+    assert!(says("narrow").contains("Add the column"), "{}", says("narrow"));
+    pipeline.own("DROP TABLE narrow");
+
+    database.execute("INSERT INTO made (id) VALUES (1); INSERT INTO narrow VALUES (1); INSERT INTO listed VALUES (1)");
+    pipeline.catch_up();
+    database.execute("ALTER TABLE made ADD w int; ALTER TABLE listed DROP b");
+    let (code, says) = check(&pipeline);
+    assert_eq!(code, 0);
+    assert!(
+        says("narrow").starts_with("ok       public.narrow: table narrow fits its 2 columns"),
+        "{}",
+        says("narrow")
+    );
+    assert!(says("made").contains("will be changed before its next row: add column w"), "{}", says("made"));
+    database.execute("INSERT INTO made (id, w) VALUES (2, 2)");
+    pipeline.catch_up();
+    assert_eq!(pipeline.lines("SELECT id, w FROM made ORDER BY id"), ["1|NULL", "2|2"]);
 }

@@ -330,12 +330,19 @@ on_each_server! {
         pipeline.set("PG2ANY_KAFKA_CREATE_TOPICS", "false").set("PG2ANY_KAFKA_PARTITIONS", "2");
         let said = pipeline.fails();
         assert!(said.contains(&format!("--create --topic {prefix}.pg2any-checkpoint --partitions 1")), "{said}");
+        let (code, out, _) = pipeline.run(&["check"]);
+        assert_eq!(code, 1, "{out}");
+        assert!(out.contains(&format!("error    public.t: the topic {prefix}.public.t does not exist")), "{out}");
+        assert!(out.contains(&format!("--create --topic {prefix}.public.t --partitions 2")), "{out}");
         broker.create(&format!("{prefix}.pg2any-checkpoint"), 1, &[]);
         database.execute("INSERT INTO t VALUES (1, 'x')");
         let said = pipeline.fails();
         assert!(said.contains(&format!("the topic {prefix}.public.t does not exist")), "{said}");
         assert!(said.contains(&format!("--create --topic {prefix}.public.t --partitions 2")), "{said}");
         broker.create(&format!("{prefix}.public.t"), 1, &[]);
+        let (code, out, _) = pipeline.run(&["check"]);
+        assert!(code == 1 && out.contains(&format!("public.mark: the topic {prefix}.public.mark does not exist")), "{out}");
+        assert!(out.contains(&format!("ok       public.t: topic {prefix}.public.t has 1 partitions")), "{out}");
         pipeline.catch_up();
         assert_eq!(ops(&broker.events(&format!("{prefix}.public.t"))), ["c 1 x"]);
     }

@@ -61,6 +61,13 @@ on_each_mysql! {
         assert_eq!(pipeline.lines(&format!("SELECT count(*) FROM _pg2any_deferred_{}", database.text("SELECT 't'::regclass::oid"))), ["0"]);
     }
 
+    fn a_check_tells_what_a_run_would_do(server, mysql) {
+        let set = |pipeline: &mut Pipeline| {
+            pipeline.write_to(mysql);
+        };
+        crate::check::what_a_run_would_do(server, &set);
+    }
+
     fn a_second_writer_fences_the_first(server, mysql) {
         relational::a_second_writer(server, mysql);
     }

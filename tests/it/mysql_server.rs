@@ -162,10 +162,18 @@ impl MySqlServer {
             command.arg(format!("--lc-messages-dir={}", root.join("usr/share/mysql").display()));
         }
         command.arg(format!("--datadir={}", self.process.directory.join("data").display()));
+        command.arg(format!("--tmpdir={}", self.temporary().display()));
         command
     }
 
+    /// A server that starts removes the temporary tables of all others in the same directory.
+    fn temporary(&self) -> PathBuf {
+        self.process.directory.join("tmp")
+    }
+
     fn initialise(&self) {
+        fs::create_dir(self.temporary()).unwrap();
+        self.account.own(&self.temporary()).unwrap();
         let made = match self.kind {
             Kind::MySql => self.command().arg("--initialize-insecure").output().unwrap(),
             Kind::MariaDb => {
@@ -176,6 +184,7 @@ impl MySqlServer {
                     .command(Path::new("mariadb-install-db"))
                     .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
                     .arg(format!("--datadir={}", data.display()))
+                    .arg(format!("--tmpdir={}", self.temporary().display()))
                     .output()
                     .unwrap()
             }

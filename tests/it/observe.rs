@@ -155,6 +155,29 @@ on_each_server! {
         running.terminate();
     }
 
+    fn rows_that_are_set_aside_are_told_until_they_are_replayed(server) {
+        let (mut database, mut pipeline) = crate::poison::poisoned(server, "set-aside");
+        let letters = "pg2any_dead_letters{destination=\"main\"}";
+        let (mut running, port) = start(&mut pipeline);
+        running.until_caught_up(&pipeline, &mut database);
+        running.until("the rows are counted", || metric(port, letters) == Some(2.0));
+        assert_eq!(metric(port, "pg2any_rows_set_aside_total"), Some(2.0));
+        let (code, body) = get(port, "/ready");
+        assert_eq!((code, &json(&body)["warnings"][0]["code"]), (200, &Value::from("dead_letters")), "{body}");
+        let (code, out, _) = pipeline.run(&["status"]);
+        assert!(code == 0 && out.contains("refused 2 rows, which are set aside"), "{out}");
+        running.terminate();
+        let (mut running, port) = start(&mut pipeline);
+        running.until("a later run tells them too", || metric(port, letters) == Some(2.0));
+        running.terminate();
+        crate::poison::cure(&pipeline);
+        assert_eq!(pipeline.run(&["replay"]).0, 0);
+        let (mut running, port) = start(&mut pipeline);
+        running.until("none is left", || metric(port, letters) == Some(0.0));
+        assert_eq!(json(&get(port, "/ready").1)["warnings"], json("[]"));
+        running.terminate();
+    }
+
     fn a_full_quota_is_not_ready_and_says_why(server) {
         let (mut database, mut pipeline) = arrange_streaming(server, TABLE);
         pipeline.set("PG2ANY_DISK_QUOTA", "2MB").set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1").set("PG2ANY_ENABLE_COMPRESSION", "false");

@@ -15,7 +15,7 @@ const ROWS: &str = "SELECT id, v FROM t ORDER BY id";
 
 /// A pipeline into a table that refuses some rows, with a transaction that has such rows among
 /// others.
-fn poisoned(server: &'static Server, policy: &str) -> (Database, Pipeline) {
+pub fn poisoned(server: &'static Server, policy: &str) -> (Database, Pipeline) {
     let (mut database, mut pipeline) = arrange(server, TABLE);
     pipeline.own(REFUSES);
     pipeline.set("PG2ANY_ON_REFUSED_ROW", policy);
@@ -28,7 +28,7 @@ fn poisoned(server: &'static Server, policy: &str) -> (Database, Pipeline) {
 }
 
 /// The destination refuses nothing any more.
-fn cure(pipeline: &Pipeline) {
+pub fn cure(pipeline: &Pipeline) {
     pipeline.own(
         "CREATE TABLE new (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO new SELECT * FROM t; DROP TABLE t;
          ALTER TABLE new RENAME TO t",

@@ -59,6 +59,13 @@ on_sqlserver! {
         assert!(!pipeline.has("SELECT 1 FROM sys.tables WHERE name LIKE '[_]pg2any[_]deferred%'"));
     }
 
+    fn a_check_tells_what_a_run_would_do(server, sqlserver) {
+        let set = |pipeline: &mut Pipeline| {
+            pipeline.write_to(sqlserver);
+        };
+        crate::check::what_a_run_would_do(server, &set);
+    }
+
     fn a_second_writer_fences_the_first(server, sqlserver) {
         relational::a_second_writer(server, sqlserver);
     }

@@ -35,12 +35,16 @@ mod column;
 mod events;
 #[cfg(feature = "kafka")]
 mod failure;
+#[cfg(all(feature = "kafka", feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 #[cfg(feature = "kafka")]
 mod json;
 #[cfg(feature = "kafka")]
 mod names;
 #[cfg(feature = "kafka")]
 mod outbox;
+#[cfg(feature = "kafka")]
+mod preflight;
 #[cfg(feature = "kafka")]
 mod producer;
 #[cfg(feature = "kafka")]

@@ -27,6 +27,12 @@ pub(super) struct Topic {
     pub(super) largest: usize,
 }
 
+/// How a topic is made.
+pub(super) struct Wanted {
+    partitions: i32,
+    config: Vec<(String, String)>,
+}
+
 /// The topics that were seen or made since the connect.
 pub(super) struct Topics {
     admin: AdminClient<DefaultClientContext>,
@@ -61,22 +67,31 @@ impl Topics {
 
     /// Looks a topic up, and creates it when it is missing and that is allowed.
     pub(super) async fn need(&mut self, client: &Consumer, name: &str) -> Result<Topic, DestinationError> {
-        let config = self.settings.topic_config.clone();
-        let partitions = i32::try_from(self.settings.partitions).unwrap_or(i32::MAX);
-        self.need_with(client, name, partitions, &config.into_iter().collect::<Vec<_>>()).await
+        let wanted = self.of_tables();
+        self.need_with(client, name, &wanted).await
     }
 
-    /// The checkpoint's topic: one partition, compacted, with segments small enough that compaction
-    /// comes to them.
-    pub(super) async fn need_checkpoint(&mut self, client: &Consumer, name: &str) -> Result<Topic, DestinationError> {
+    /// How a table's topic is made.
+    pub(super) fn of_tables(&self) -> Wanted {
+        let partitions = i32::try_from(self.settings.partitions).unwrap_or(i32::MAX);
+        Wanted { partitions, config: self.settings.topic_config.clone().into_iter().collect() }
+    }
+
+    /// How the checkpoint's topic is made: one partition, compacted, with segments small enough that
+    /// compaction comes to them.
+    pub(super) fn of_checkpoint() -> Wanted {
         let config = [
             ("cleanup.policy", "compact"),
             ("segment.bytes", "4194304"),
             ("segment.ms", "3600000"),
             ("min.cleanable.dirty.ratio", "0.1"),
         ];
-        let config: Vec<_> = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let topic = self.need_with(client, name, 1, &config).await?;
+        Wanted { partitions: 1, config: config.map(|(key, value)| (key.to_owned(), value.to_owned())).into() }
+    }
+
+    /// Looks the checkpoint's topic up, or creates it.
+    pub(super) async fn need_checkpoint(&mut self, client: &Consumer, name: &str) -> Result<Topic, DestinationError> {
+        let topic = self.need_with(client, name, &Self::of_checkpoint()).await?;
         if topic.partitions == 1 {
             return Ok(topic);
         }
@@ -87,13 +102,7 @@ impl Topics {
         .hint("Delete it if nothing was written through it yet, or use another prefix in the destination's address"))
     }
 
-    async fn need_with(
-        &mut self,
-        client: &Consumer,
-        name: &str,
-        partitions: i32,
-        config: &[(String, String)],
-    ) -> Result<Topic, DestinationError> {
+    async fn need_with(&mut self, client: &Consumer, name: &str, wanted: &Wanted) -> Result<Topic, DestinationError> {
         if let Some(topic) = self.known(name) {
             return Ok(topic);
         }
@@ -105,7 +114,7 @@ impl Topics {
                 return Ok(topic);
             }
             if !created {
-                self.create(name, partitions, config).await?;
+                self.create(name, wanted).await?;
                 created = true;
             } else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -116,7 +125,7 @@ impl Topics {
     }
 
     /// Partitions and the least number of replicas.
-    fn look(&self, client: &Consumer, name: &str) -> Result<Option<(i32, usize)>, DestinationError> {
+    pub(super) fn look(&self, client: &Consumer, name: &str) -> Result<Option<(i32, usize)>, DestinationError> {
         let doing = || format!("asking for the topic {name} failed");
         let metadata = client.fetch_metadata(Some(name), self.timeout).map_err(|error| failed(doing(), error))?;
         let Some(topic) = metadata.topics().first() else { return Ok(None) };
@@ -132,13 +141,13 @@ impl Topics {
         }
     }
 
-    async fn create(&self, name: &str, partitions: i32, config: &[(String, String)]) -> Result<(), DestinationError> {
+    async fn create(&self, name: &str, wanted: &Wanted) -> Result<(), DestinationError> {
         let replicas = self.settings.replication_factor.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX));
         if !self.settings.create_topics {
-            return Err(self.by_hand(format!("the topic {name} does not exist"), name, partitions, config));
+            return Err(self.missing(name, wanted));
         }
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
-        for (key, value) in config {
+        let mut topic = NewTopic::new(name, wanted.partitions, TopicReplication::Fixed(replicas));
+        for (key, value) in &wanted.config {
             topic = topic.set(key, value);
         }
         let options = AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout));
@@ -151,14 +160,19 @@ impl Topics {
                     Code::RequestTimedOut | Code::NotController | Code::OperationTimedOut => {
                         Err(DestinationError::new(FailureKind::Reconnect, what))
                     }
-                    _ => Err(self.by_hand(what, name, partitions, config)),
+                    _ => Err(self.by_hand(what, name, wanted)),
                 }
             }
             _ => Ok(()),
         }
     }
 
-    fn by_hand(&self, what: String, name: &str, partitions: i32, config: &[(String, String)]) -> DestinationError {
+    /// The topic is not there, and pg2any may not make it.
+    pub(super) fn missing(&self, name: &str, wanted: &Wanted) -> DestinationError {
+        self.by_hand(format!("the topic {name} does not exist"), name, wanted)
+    }
+
+    fn by_hand(&self, what: String, name: &str, Wanted { partitions, config }: &Wanted) -> DestinationError {
         let replicas =
             self.settings.replication_factor.map(|n| format!(" --replication-factor {n}")).unwrap_or_default();
         let config: String = config.iter().map(|(key, value)| format!(" --config {key}={value}")).collect();

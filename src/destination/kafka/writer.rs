@@ -14,6 +14,7 @@ use super::client;
 use super::events::{Record, Renderer};
 use super::failure::failed;
 use super::outbox::{Outbox, SetAside};
+use super::preflight::preflight;
 use super::producer::Producer;
 use super::settings::{Delivery, OnOversize};
 use super::topics::Topics;
@@ -24,6 +25,7 @@ use crate::destination::error::{pass, pass_after_commit};
 use crate::destination::{
     Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared, Unrepresentable,
 };
+use crate::finding::Finding;
 use crate::position::Position;
 
 /// As long as brokers allow by default: what the last run left open is ended by the next at once,
@@ -340,6 +342,10 @@ impl Destination for Kafka {
         let entry = Entry { epoch: session.epoch, source, position: Some(position), digest, counts: None };
         session.commit(&cursor, entry).inspect_err(|_| session.topics.forget())?;
         pass_after_commit("kafka.committed")
+    }
+
+    async fn preflight(&mut self, relations: &[Arc<Relation>]) -> Result<Vec<Finding>, DestinationError> {
+        preflight(&self.options, relations)
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row, ValueRef};
-use tracing::warn;
 
 use super::address::Address;
 use super::error::{Doing, failed};
@@ -190,7 +189,8 @@ impl Session {
     }
 
     /// What the server's own settings endanger, in words.
-    pub async fn warn(&mut self) -> Result<(), DestinationError> {
+    pub async fn warnings(&mut self) -> Result<Vec<String>, DestinationError> {
+        let mut warnings = Vec::new();
         let asking = "asking for the server's settings failed";
         let mut facts = vec![("innodb_flush_log_at_trx_commit", "1"), ("innodb_doublewrite", "1"), ("read_only", "0")];
         facts.push(("log_bin", ""));
@@ -198,21 +198,26 @@ impl Session {
             let found = self.text(&format!("SELECT @@GLOBAL.{name}"), asking).await?;
             let on = |text: &str| matches!(text, "1" | "ON");
             match name {
-                "innodb_flush_log_at_trx_commit" if found != good => warn!(
+                "innodb_flush_log_at_trx_commit" if found != good => warnings.push(format!(
                     "the server's {name} is {found}: a power cut there may undo commits. They are sent again within --retain"
-                ),
+                )),
                 "innodb_doublewrite" if !on(&found) && !found.starts_with("DETECT") => {
-                    warn!("the server's {name} is {found}: a power cut there may tear pages")
+                    warnings.push(format!("the server's {name} is {found}: a power cut there may tear pages"));
                 }
-                "read_only" if on(&found) => warn!("the server is read-only for users without a special privilege"),
+                "read_only" if on(&found) => {
+                    warnings.push("the server is read-only for users without a special privilege".to_owned());
+                }
                 "log_bin" if on(&found) => {
                     let sync = self.text("SELECT @@GLOBAL.sync_binlog", asking).await?;
                     if sync != "1" {
-                        warn!("the server's sync_binlog is {sync}: after a power cut its replicas may have other rows");
+                        warnings.push(format!(
+                            "the server's sync_binlog is {sync}: after a power cut its replicas may have other rows"
+                        ));
                     }
                     let format = self.text("SELECT @@SESSION.binlog_format", asking).await?;
                     if format == "STATEMENT" {
-                        warn!("the server's binlog_format is STATEMENT: READ COMMITTED needs ROW or MIXED");
+                        let statement = "the server's binlog_format is STATEMENT: READ COMMITTED needs ROW or MIXED";
+                        warnings.push(statement.to_owned());
                     }
                 }
                 _ => {}
@@ -226,12 +231,11 @@ impl Session {
                 )
                 .await?;
             if galera == "ON" {
-                warn!(
-                    "the server is a Galera node: a commit may be refused for a conflict (it is tried again), and reads of other nodes may lag"
-                );
+                let galera = "the server is a Galera node: a commit may be refused for a conflict (it is tried again), and reads of other nodes may lag";
+                warnings.push(galera.to_owned());
             }
         }
-        Ok(())
+        Ok(warnings)
     }
 
     /// Executes statements without parameters; how many rows were matched.

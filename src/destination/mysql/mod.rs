@@ -24,7 +24,10 @@ mod describe;
 mod dialect;
 mod error;
 mod execute;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod plan;
+mod preflight;
 mod records;
 mod steps;
 mod tables;
@@ -43,6 +46,7 @@ pub use self::value::{MySqlColumn, Stored, postgres_text};
 use super::error::{pass, pass_after_commit};
 use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
 use crate::change::{Batch, Execution, Relation};
+use crate::finding::Finding;
 use crate::position::Position;
 
 /// A database of a MySQL or MariaDB server as a destination.
@@ -100,7 +104,9 @@ impl Destination for MySql {
         let address = Address::parse(self.options.uri.expose())?;
         let mut session = Session::open(&address, &self.options).await?;
         if !std::mem::replace(&mut self.warned, true) {
-            session.warn().await?;
+            for warning in session.warnings().await? {
+                tracing::warn!("{warning}");
+            }
         }
         checkpoint::create(&mut session).await?;
         records::create(&mut session).await?;
@@ -165,6 +171,10 @@ impl Destination for MySql {
         (*open, *executed) = (false, false);
         tables.committed();
         pass_after_commit("mysql.committed")
+    }
+
+    async fn preflight(&mut self, relations: &[Arc<Relation>]) -> Result<Vec<Finding>, DestinationError> {
+        preflight::preflight(&self.options, relations).await
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {

@@ -24,6 +24,7 @@ pub(crate) mod fuzzing;
 mod limit;
 mod lookup_index;
 mod plan;
+mod preflight;
 mod records;
 mod schema;
 mod steps;
@@ -50,6 +51,7 @@ use self::wal::{Lengths, WalCheckpointer};
 use super::error::{pass, pass_after_commit};
 use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
 use crate::change::{Batch, Execution, Relation};
+use crate::finding::Finding;
 use crate::position::Position;
 
 /// How long a lock of another program is waited for (less where a timeout is shorter) before the
@@ -222,6 +224,10 @@ impl Destination for Sqlite {
 
     async fn check(&mut self) -> Result<(), DestinationError> {
         self.session()?.file.check()
+    }
+
+    async fn preflight(&mut self, relations: &[Arc<Relation>]) -> Result<Vec<Finding>, DestinationError> {
+        preflight::preflight(self.path(), &self.options, relations)
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {

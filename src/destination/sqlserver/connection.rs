@@ -16,7 +16,6 @@ use std::time::Duration;
 use tiberius::{Client, ColumnData, Query, Row, SqlBulkCopyOptions, TokenRow, error::Error};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt as _};
-use tracing::warn;
 
 use super::address::Address;
 use super::error::{Doing as _, failed};
@@ -131,13 +130,12 @@ impl Session {
     }
 
     /// What the server's own settings endanger, in words.
-    pub async fn warn(&mut self) -> Result<(), DestinationError> {
+    pub async fn warnings(&mut self) -> Result<Vec<String>, DestinationError> {
         let sql = "SELECT delayed_durability_desc FROM sys.databases WHERE database_id = DB_ID()";
         let found = self.rows(sql, "asking for the database's settings failed").await?;
-        if found.into_iter().flatten().flatten().any(|found| found == "FORCED") {
-            warn!("the database's DELAYED_DURABILITY is FORCED: a power cut may undo commits that were reported");
-        }
-        Ok(())
+        let forced = found.into_iter().flatten().flatten().any(|found| found == "FORCED");
+        let warning = "the database's DELAYED_DURABILITY is FORCED: a power cut may undo commits that were reported";
+        Ok(forced.then(|| warning.to_owned()).into_iter().collect())
     }
 
     /// Marks the connection by the outcome of a call.

@@ -26,7 +26,10 @@ mod dialect;
 mod documentation;
 mod error;
 mod execute;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod plan;
+mod preflight;
 mod records;
 mod steps;
 mod tables;
@@ -48,6 +51,7 @@ pub use self::value::postgres_text;
 use super::error::{pass, pass_after_commit};
 use super::{Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared};
 use crate::change::{Batch, Execution, Relation};
+use crate::finding::Finding;
 use crate::position::Position;
 
 /// A database of a SQL Server as a destination.
@@ -102,7 +106,9 @@ impl Destination for SqlServer {
         let address = Address::parse(self.options.uri.expose())?;
         let mut session = Session::open(&address, &self.options).await?;
         if !std::mem::replace(&mut self.warned, true) {
-            session.warn().await?;
+            for warning in session.warnings().await? {
+                tracing::warn!("{warning}");
+            }
         }
         checkpoint::create(&mut session).await?;
         records::create(&mut session).await?;
@@ -161,6 +167,10 @@ impl Destination for SqlServer {
         *open = false;
         tables.committed();
         pass_after_commit("sqlserver.committed")
+    }
+
+    async fn preflight(&mut self, relations: &[Arc<Relation>]) -> Result<Vec<Finding>, DestinationError> {
+        preflight::preflight(&self.options, relations).await
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {

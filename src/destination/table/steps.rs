@@ -1,5 +1,7 @@
 //! What has to be done to a table, and why something is not done.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::dialect::Dialect;
@@ -62,6 +64,22 @@ pub enum Step {
     RetainColumn(String),
     /// Drop a column.
     DropColumn(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create(table) => write!(f, "make table {}", table.target),
+            Self::RenameColumn { from, to } => write!(f, "rename column {from} to {to}"),
+            Self::AddColumn(column) => write!(f, "add column {}", column.target),
+            Self::FillColumn { column, .. } => write!(f, "give column {} its value for existing rows", column.target),
+            Self::ChangeType { to, .. } => write!(f, "change the type of column {}", to.target),
+            Self::ChangeKey { to, .. } if to.is_empty() => f.write_str("drop the primary key"),
+            Self::ChangeKey { to, .. } => write!(f, "make the primary key ({})", to.join(", ")),
+            Self::RetainColumn(name) => write!(f, "let column {name} be NULL, which is no longer sent"),
+            Self::DropColumn(name) => write!(f, "drop column {name}"),
+        }
+    }
 }
 
 impl Step {

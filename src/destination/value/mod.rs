@@ -10,6 +10,8 @@
 //! knows that form and no other.
 
 mod document;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 #[cfg(any(feature = "mysql", feature = "sqlserver"))]
 pub(crate) mod inverse;
 pub mod text;

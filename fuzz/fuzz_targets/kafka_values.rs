@@ -1,0 +1,2 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pg2any_lib::fuzzing::run("kafka_values", data));
