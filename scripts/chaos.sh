@@ -3,18 +3,18 @@
 #
 #   scripts/chaos.sh DEST [--seed N] [--rounds N] [--minutes N]
 #
-# DEST is sqlite, sqlserver (where PG2ANY_TEST_SQLSERVER_URL names one) or kafka. Without --rounds and --minutes: 3 rounds, as in every run of the tests. The last line says rounds, kills
-# and rows; a loss, a doubled row or a wrong order ends it with what differs. See tests/it/chaos.rs.
+# DEST is sqlite, mysql (MariaDB and, where its packages can be had, MySQL), mariadb (alone), sqlserver (where PG2ANY_TEST_SQLSERVER_URL names one) or
+# kafka. Without --rounds and --minutes: 3 rounds, as in every run of the tests. The last line says rounds, kills and rows; a loss, a doubled row
+# or a wrong order ends it with what differs. See tests/it/chaos.rs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 destination=${1:-}
 case "$destination" in
-    sqlite | kafka) ;;
+    sqlite | mysql | mariadb | kafka) ;;
     sqlserver) [ -n "${PG2ANY_TEST_SQLSERVER_URL:-}" ] || fail "Set PG2ANY_TEST_SQLSERVER_URL (scripts/test_sqlserver.sh says how)." ;;
-    mysql) fail "pg2any has no destination $destination yet." ;;
-    *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 shift
 while [ $# -gt 0 ]; do
@@ -31,8 +31,17 @@ export PG2ANY_TEST_REQUIRE=all
 need_build_tools
 need_postgres_15
 features=sqlite,failpoints
-if [ "$destination" = kafka ]; then
-    need_kafka
-    features=$features,kafka
-fi
-exec cargo test --locked --features "$features" --test it -- "chaos::${destination}_" --nocapture --test-threads=1
+filters=("chaos::${destination}_")
+case "$destination" in
+    kafka)
+        need_kafka
+        features=$features,kafka
+        ;;
+    mariadb) need_mariadb ;;
+    mysql)
+        need_mariadb
+        need_mysql
+        filters+=(chaos::mariadb_)
+        ;;
+esac
+exec cargo test --locked --features "$features" --test it -- "${filters[@]}" --nocapture --test-threads=1

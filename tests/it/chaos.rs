@@ -1,7 +1,7 @@
 //! Everything that can happen to a pipeline, at random and several things at once, round after
 //! round, under traffic: kills at any moment, at any failpoint and while it recovers; freezes, and
 //! a second process on the same directory meanwhile; a network that is cut, stalls or is slow; a
-//! source that restarts or crashes; a broker that is killed. Afterwards source and destination are
+//! source that restarts or crashes; a broker or a database server that is killed. Afterwards source and destination are
 //! equal row for row, the commits are in their order, and nothing is there twice.
 //!
 //! `scripts/chaos.sh` runs it for longer. A seed decides which fault comes when; what the machine
@@ -66,29 +66,46 @@ trait Target {
 }
 
 /// Tables that a test can look into.
-struct Tables(History);
+struct Tables {
+    history: History,
+    /// The server that they are in, of this test's own.
+    #[cfg(feature = "mysql")]
+    server: Option<&'static crate::mysql_server::MySqlServer>,
+}
 
 impl Target for Tables {
     fn step(&mut self, database: &mut Database) {
-        self.0.step(database, true);
+        self.history.step(database, true);
     }
 
     fn settle(&mut self, database: &mut Database) {
-        self.0.finish(database);
+        self.history.finish(database);
     }
 
     fn reconnect(&mut self, database: &Database) {
-        self.0.reconnect(database);
+        self.history.reconnect(database);
     }
 
     fn has_mark(&self, pipeline: &Pipeline, mark: i64) -> bool {
         pipeline.has_mark(mark)
     }
 
+    #[cfg(feature = "mysql")]
+    fn kill(&self) -> bool {
+        self.server.inspect(|server| server.kill()).is_some()
+    }
+
+    #[cfg(feature = "mysql")]
+    fn launch(&self) {
+        if let Some(server) = self.server {
+            server.launch();
+        }
+    }
+
     fn check(&self, database: &mut Database, pipeline: &Pipeline) -> u64 {
         crate::compare::assert_equal(database, pipeline);
         let log = format!("SELECT name FROM log{}", pipeline.target().arrival());
-        assert_eq!(pipeline.lines(&log), self.0.order(), "the order of the commits");
+        assert_eq!(pipeline.lines(&log), self.history.order(), "the order of the commits");
         rows(database)
     }
 }
@@ -427,8 +444,18 @@ fn run_tables(
     set(&mut arranged.2);
     arranged.1.execute("CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL");
     let history = History::new(&mut arranged.1, plan.seed, arranged.2.target());
+    #[cfg(feature = "mysql")]
+    let server = match arranged.2.target() {
+        crate::target::Target::MySql(database) => Some(database.server),
+        _ => None,
+    };
+    let target = Tables {
+        history,
+        #[cfg(feature = "mysql")]
+        server,
+    };
     let names = crate::crash::failpoints(parts).into_iter().filter(|name| name != "spool.closing").collect();
-    run(name, arranged, Tables(history), &plan, names);
+    run(name, arranged, target, &plan, names);
 }
 
 #[test]
@@ -436,6 +463,32 @@ fn sqlite_is_equal_to_the_source_after_everything_that_can_happen() {
     if failpoints_are_built_in() {
         run_tables("sqlite", arrange(), passed_with_sqlite, |_| {});
     }
+}
+
+#[cfg(feature = "mysql")]
+fn run_mysql(name: &str, kind: crate::mysql_server::Kind) {
+    if !failpoints_are_built_in() {
+        return;
+    }
+    // One of its own, since it is killed.
+    let Some(mysql) = crate::mysql_server::MySqlServer::own(kind) else { return };
+    let mysql: &'static crate::mysql_server::MySqlServer = Box::leak(Box::new(mysql));
+    let parts: fn(&str) -> bool = |part| part == "mysql" || (passed_with_sqlite(part) && part != "sqlite");
+    run_tables(name, arrange(), parts, |pipeline| {
+        pipeline.write_to(mysql);
+    });
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn mariadb_is_equal_to_the_source_after_everything_that_can_happen() {
+    run_mysql("mariadb", crate::mysql_server::Kind::MariaDb);
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn mysql_is_equal_to_the_source_after_everything_that_can_happen() {
+    run_mysql("mysql", crate::mysql_server::Kind::MySql);
 }
 
 #[cfg(feature = "sqlserver")]

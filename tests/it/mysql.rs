@@ -1,6 +1,7 @@
 //! MySQL and MariaDB as the destination, with real servers: nothing lost, nothing doubled, nothing
 //! reordered, and a schema change that commits is continued after a kill.
 
+use crate::compare::assert_equal;
 use crate::driver::Pipeline;
 use crate::relational;
 
@@ -40,11 +41,43 @@ on_each_mysql! {
         crate::oracle::run_all(server, 3, &set);
     }
 
+    fn any_history_arrives_whole_once_and_in_order_while_the_server_is_killed(server, mysql) {
+        let Some((_turn, mysql)) = MySqlServer::alone(mysql.kind) else { return };
+        let set = |pipeline: &mut Pipeline| {
+            pipeline.write_to(mysql);
+        };
+        let restart = || {
+            mysql.kill();
+            mysql.launch();
+        };
+        crate::oracle::run_all_with(server, 1, &set, Some(&restart));
+    }
+
     fn random_values_of_every_type_come_back_byte_by_byte(server, mysql) {
         let set = |pipeline: &mut Pipeline| {
             pipeline.write_to(mysql);
         };
         crate::corpus::random_values(server, 1, &set);
+    }
+
+    fn many_rows_are_updated_to_values_of_every_length(server, mysql) {
+        let (mut database, mut pipeline) = relational::into(server, "CREATE TABLE t (id int PRIMARY KEY, v text, w text)", mysql);
+        database.execute("INSERT INTO t SELECT g, 'a', 'b' FROM generate_series(1, 300) g");
+        let (mut running, port) = crate::observe::start(&mut pipeline);
+        running.until_caught_up(&pipeline, &mut database);
+        // The first row of the statement has NULL. Up to 255 bytes, 256, and more than 64 KiB.
+        for longest in ["repeat('x', 255)", "repeat('x', 256)", "repeat('é', 128)", "repeat('x', 70000)"] {
+            database.execute(&format!(
+                "UPDATE t SET v = CASE id % 5 WHEN 1 THEN NULL WHEN 2 THEN repeat('é', 127) WHEN 3 THEN repeat('🌍', 63) WHEN 4 THEN '' ELSE {longest} END,
+                 w = CASE WHEN id < 100 THEN {longest} ELSE 'short' END"
+            ));
+            running.until_caught_up(&pipeline, &mut database);
+            assert_equal(&database, &pipeline);
+        }
+        // What a statement of many rows is refused for is written row by row.
+        let (_, page) = crate::observe::get(port, "/metrics");
+        assert!(page.contains("pg2any_") && !page.contains("one_by_one"), "{page}");
+        running.terminate();
     }
 
     fn random_schema_changes_are_followed(server, mysql) {

@@ -26,12 +26,12 @@ fn converse(port: u16, request: &[u8]) -> (u16, String) {
     (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
-fn get(port: u16, path: &str) -> (u16, String) {
+pub fn get(port: u16, path: &str) -> (u16, String) {
     converse(port, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
 }
 
 /// Starts a run that serves its pages, once they answer.
-fn start(pipeline: &mut Pipeline) -> (Running, u16) {
+pub fn start(pipeline: &mut Pipeline) -> (Running, u16) {
     let port = free_port();
     pipeline.set("PG2ANY_METRICS_ADDRESS", &format!("127.0.0.1:{port}"));
     let mut running = pipeline.start();

@@ -363,7 +363,8 @@ fn settings(random: &mut Random, pipeline: &mut Pipeline) -> (bool, String) {
     (two_phase, said)
 }
 
-fn run(server: &'static Server, seed: u64, set: &dyn Fn(&mut Pipeline)) {
+/// One history. Where there is a `restart` of the destination, it comes as random as the kills.
+fn run(server: &'static Server, seed: u64, set: &dyn Fn(&mut Pipeline), restart: Option<&dyn Fn()>) {
     let mut random = Random::new(seed ^ 0x5EED);
     let mut database = if random.percent(80) { Database::streaming(server) } else { Database::new(server) };
     if random.percent(50) {
@@ -380,7 +381,7 @@ fn run(server: &'static Server, seed: u64, set: &dyn Fn(&mut Pipeline)) {
     let mut history = History::new(&mut database, seed, pipeline.target());
     let steps = 120 + random.below(120);
     let mut running: Option<Running> = None;
-    let mut kills = 0;
+    let (mut kills, mut restarts) = (0, 0);
     for _ in 0..steps {
         match running.take() {
             None if random.percent(20) => running = Some(pipeline.start()),
@@ -398,6 +399,10 @@ fn run(server: &'static Server, seed: u64, set: &dyn Fn(&mut Pipeline)) {
                 }
             }
         }
+        if let Some(restart) = restart.filter(|_| random.percent(3)) {
+            restart();
+            restarts += 1;
+        }
         history.step(&mut database, two_phase);
         if random.percent(5) {
             std::thread::sleep(Duration::from_millis(random.below(60)));
@@ -407,15 +412,20 @@ fn run(server: &'static Server, seed: u64, set: &dyn Fn(&mut Pipeline)) {
     drop(running);
     pipeline.catch_up();
     let order = history.order();
-    println!("  {} transactions, {kills} kills", order.len());
+    println!("  {} transactions, {kills} kills, {restarts} restarts of the destination", order.len());
     assert_equal(&database, &pipeline);
     assert_eq!(pipeline.target().log().unwrap(), order, "the order of the commits");
 }
 
 /// Runs so many histories, each with these settings; a failing seed is named.
 pub fn run_all(server: &'static Server, usual: u64, set: &dyn Fn(&mut Pipeline)) {
+    run_all_with(server, usual, set, None);
+}
+
+/// The same with restarts of the destination.
+pub fn run_all_with(server: &'static Server, usual: u64, set: &dyn Fn(&mut Pipeline), restart: Option<&dyn Fn()>) {
     for seed in seeds(usual) {
-        let one = std::panic::AssertUnwindSafe(|| run(server, seed, set));
+        let one = std::panic::AssertUnwindSafe(|| run(server, seed, set, restart));
         if let Err(panic) = std::panic::catch_unwind(one) {
             crate::server::say(&format!("FAILED: seed {seed} on {:?}. Again: PG2ANY_TEST_SEED={seed}", server.version));
             std::panic::resume_unwind(panic);

@@ -196,6 +196,8 @@ fn finite(value: &str) -> String {
         .replace("'-Infinity'", "'-1.5'")
         .replace("'Infinity'", "'1.5'")
         .replace("'infinity'", "'2999-12-31'")
+        .replace("'-infinity'", "'1000-01-01'")
+        .replace("0044-03-15 12:00 BC", "1044-03-15 12:00")
         .replace("'0044-03-15 BC'", "'1044-03-15'")
         .replace("'9999-12-31'::timestamp", "'2999-12-31'::timestamp")
 }

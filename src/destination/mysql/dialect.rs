@@ -5,12 +5,18 @@
 //! `schema.t` there, one name with a dot in it. A mapped schema goes to the database of its mapped
 //! name, which has to exist: pg2any makes tables, never databases. Names that begin with `_pg2any_`
 //! get a `~` in front. How names are kept apart: [`naming`](crate::destination::table::naming).
+//!
+//! What no name of the server can have is written otherwise: a character beyond U+FFFF as
+//! `~{1f980}` (MariaDB refuses it, and MySQL calls every such table `?`), and a space at the end
+//! gets a `~` behind it.
+
+use std::fmt::Write as _;
 
 use super::value::{Form, decimal, declared, form};
-use crate::destination::SchemaMapping;
 use crate::destination::table::naming::escaped;
 use crate::destination::table::{Dialect, ExistingColumn, KnownColumn, Misfit, TableName};
 use crate::destination::value::Family;
+use crate::destination::{DestinationError, SchemaMapping};
 
 /// Quotes an identifier.
 pub(super) fn quote(name: &str) -> String {
@@ -28,6 +34,41 @@ pub(super) fn quote_table(table: &TableName) -> String {
 /// Quotes a text.
 pub(super) fn quote_text(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Whether a name of the server can have this character.
+const fn can_be_named(char: char) -> bool {
+    char as u32 <= 0xffff
+}
+
+/// A name as the server can have it. A tilde of a table's own name is doubled (`escaped`), so that
+/// nothing else becomes the same name.
+fn spelled(name: &str) -> String {
+    let mut spelled = String::with_capacity(name.len() + 1);
+    for char in name.chars() {
+        if can_be_named(char) {
+            spelled.push(char);
+        } else {
+            let _ = write!(spelled, "~{{{:x}}}", char as u32);
+        }
+    }
+    if spelled.ends_with(' ') { spelled + "~" } else { spelled }
+}
+
+/// Refuses a mapping to a database that cannot exist.
+pub(super) fn check_mapping(mapping: &SchemaMapping) -> Result<(), DestinationError> {
+    match mapping.iter().find(|(_, database)| spelled(database) != **database) {
+        None => Ok(()),
+        Some((schema, database)) => Err(DestinationError::permanent(format!(
+            "schema {schema:?} is mapped to {database:?}, which no database of the server can be called"
+        ))
+        .hint("Map it to a name without characters beyond U+FFFF (emoji) and without a space at the end")),
+    }
+}
+
+/// A name as the server compares it: character by character, without regard to case.
+fn folded(name: &str) -> impl Iterator<Item = char> {
+    name.chars().filter_map(|char| char.to_lowercase().next())
 }
 
 /// MySQL or MariaDB.
@@ -54,12 +95,15 @@ impl Dialect for MySqlDialect {
             None => escaped(table),
         };
         let reserved = name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("_pg2any_"));
-        // A name must not end in a space.
-        let name = if name.ends_with(' ') { format!("{name}~") } else { name };
+        let name = spelled(&name);
         TableName {
             schema: if database == self.database { String::new() } else { database.to_owned() },
             name: if reserved { format!("~{name}") } else { name },
         }
+    }
+
+    fn column_name(&self, column: &str) -> String {
+        spelled(column)
     }
 
     fn longest_name(&self) -> usize {
@@ -67,12 +111,12 @@ impl Dialect for MySqlDialect {
     }
 
     fn is_same_column(&self, one: &str, other: &str) -> bool {
-        one.to_lowercase() == other.to_lowercase()
+        folded(one).eq(folded(other))
     }
 
     fn is_same_table(&self, one: &TableName, other: &TableName) -> bool {
         let same = |one: &str, other: &str| {
-            if self.folds_tables { one.to_lowercase() == other.to_lowercase() } else { one == other }
+            if self.folds_tables { folded(one).eq(folded(other)) } else { one == other }
         };
         same(&one.schema, &other.schema) && same(&one.name, &other.name)
     }
@@ -200,8 +244,30 @@ mod tests {
         assert_eq!(name("sales", "t"), "sales_db.t");
         assert_eq!(name("main", "t"), "t");
         assert_eq!(name("public", "_pg2any_tables"), "~_pg2any_tables");
+        assert_eq!(name("public", "🦀"), "~{1f980}");
+        assert_eq!(name("public", "~{1f980}"), "~~{1f980}");
+        assert_eq!(name("🦀", "naïve ☕ "), "~{1f980}.naïve ☕ ~");
         assert_eq!(quote("a`b"), "`a``b`");
         assert_eq!(quote_text("it's \\"), "'it''s \\\\'");
+    }
+
+    #[test]
+    fn a_mapping_to_a_database_that_cannot_exist_is_refused_by_name() {
+        assert!(check_mapping(&"hr:naïve ☕".parse().unwrap()).is_ok());
+        let said = check_mapping(&"hr:a🦀".parse().unwrap()).unwrap_err().to_string();
+        assert!(said.contains("\"hr\"") && said.contains("\"a🦀\"") && said.contains("emoji"), "{said}");
+    }
+
+    #[test]
+    fn columns_are_named_and_compared_as_the_server_does() {
+        let dialect = dialect();
+        assert_eq!(dialect.column_name("c🦀 "), "c~{1f980} ~");
+        assert_eq!(dialect.column_name("c~d"), "c~d");
+        for (one, other, same) in
+            [("Ä", "ä", true), ("ΟΔΟΣ", "οδοσ", true), ("İ", "i", true), ("ς", "σ", false), ("a", "á", false)]
+        {
+            assert_eq!(dialect.is_same_column(one, other), same, "{one} {other}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! fails.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use sqlx::Arguments;
@@ -22,7 +23,7 @@ use sqlx::mysql::MySqlArguments;
 use super::connection::{Flavour, Session};
 use super::deferred;
 use super::error::{DUPLICATE, failed, number};
-use super::plan::{Plan, PlanColumn};
+use super::plan::{Plan, PlanColumn, SHORT};
 use super::tables::Tables;
 use super::value::{Form, Unfit, bind};
 use crate::change::{Batch, Cell, Change, ColumnSet, Execution, Group, GroupKind, RelationVersion};
@@ -41,6 +42,15 @@ fn bound_bytes(plan: &Plan, change: &Change<'_>) -> usize {
     row(change.new) + row(change.old)
 }
 
+/// Whether no value that is set in a column that narrows is long.
+fn are_short(plan: &Plan, set: &[usize], group: &Group<'_>, mut range: Range<usize>) -> bool {
+    let narrow: Vec<usize> = set.iter().copied().filter(|index| plan.columns[*index].narrows).collect();
+    let is_short = |row: &[Cell<'_>]| {
+        narrow.iter().all(|index| !matches!(row.get(*index), Some(Cell::Value(text)) if text.len() > SHORT))
+    };
+    !narrow.is_empty() && range.all(|index| is_short(group.change(index).new.unwrap_or_default()))
+}
+
 /// Rows of a statement at most.
 const ROWS: usize = 1024;
 /// Parameters that the protocol counts.
@@ -50,7 +60,7 @@ const BYTES: usize = 4 << 20;
 
 /// The texts of statements, kept as long as their tables stay as they are.
 #[derive(Debug, Default)]
-pub(super) struct Statements(HashMap<(RelationVersion, Verb, Vec<usize>, usize), Arc<str>>);
+pub(super) struct Statements(HashMap<(RelationVersion, Verb, Vec<usize>, usize, bool), Arc<str>>);
 
 impl Statements {
     /// Forgets all.
@@ -133,7 +143,8 @@ impl Writer<'_> {
         while next < group.len() {
             let rows = self.fitting(&plan, group, next, most)?;
             let arguments = self.arguments(&plan, verb, &set, group, next..next + rows)?;
-            let sql = self.statement(&plan, verb, &set, rows);
+            let short = verb == Verb::Update && are_short(&plan, &set, group, next..next + rows);
+            let sql = self.statement(&plan, verb, &set, rows, short);
             let done = self.session.execute(sql, arguments).await?;
             let change = group.change(next);
             match done {
@@ -174,12 +185,12 @@ impl Writer<'_> {
         Ok(1 << rows.max(1).ilog2())
     }
 
-    fn statement(&mut self, plan: &Plan, verb: Verb, set: &[usize], rows: usize) -> Arc<str> {
-        let key = (plan.row.relation.version, verb, set.to_vec(), rows);
+    fn statement(&mut self, plan: &Plan, verb: Verb, set: &[usize], rows: usize, short: bool) -> Arc<str> {
+        let key = (plan.row.relation.version, verb, set.to_vec(), rows, short);
         let text = || -> Arc<str> {
             match verb {
                 Verb::Insert => plan.insert_sql(&plan.table, rows).into(),
-                Verb::Update => plan.update_sql(&plan.table, set, rows).into(),
+                Verb::Update => plan.update_sql(&plan.table, set, rows, short).into(),
                 Verb::Delete => plan.delete_sql(&plan.table, rows).into(),
             }
         };
@@ -192,7 +203,7 @@ impl Writer<'_> {
         verb: Verb,
         set: &[usize],
         group: &Group<'_>,
-        range: std::ops::Range<usize>,
+        range: Range<usize>,
     ) -> Result<MySqlArguments, DestinationError> {
         let mut arguments = MySqlArguments::default();
         let single = range.len() == 1;
@@ -284,7 +295,7 @@ impl Writer<'_> {
         let change = group.change(0);
         let oid = plan.row.relation.oid;
         let arguments = self.arguments(&plan, verb, &set, group, 0..1)?;
-        let sql = self.statement(&plan, verb, &set, 1);
+        let sql = self.statement(&plan, verb, &set, 1, false);
         match self.session.execute(sql, arguments).await? {
             Ok(1) => return self.settle(&plan).await,
             Ok(0) if verb != Verb::Insert => {}
@@ -298,7 +309,7 @@ impl Writer<'_> {
         if let Some(deferred) = plan.deferred.as_ref().filter(|_| self.tables.deferred.waiting(oid) > 0) {
             let arguments = self.arguments(&plan, verb, &set, group, 0..1)?;
             let sql = match verb {
-                Verb::Update => plan.update_sql(deferred, &set, 1),
+                Verb::Update => plan.update_sql(deferred, &set, 1, false),
                 Verb::Insert | Verb::Delete => plan.delete_sql(deferred, 1),
             };
             let done = self.session.execute(sql.into(), arguments).await?;
@@ -358,7 +369,7 @@ impl Writer<'_> {
             done.map_err(|error| refused(verb, error, plan, &change))?;
         }
         let arguments = self.arguments(plan, verb, set, group, 0..1)?;
-        let done = self.session.execute(plan.update_sql(deferred, set, 1).into(), arguments).await?;
+        let done = self.session.execute(plan.update_sql(deferred, set, 1, false).into(), arguments).await?;
         done.map_err(|error| refused(verb, error, plan, &change))?;
         self.tables.deferred.add(plan.row.relation.oid);
         self.settle(plan).await

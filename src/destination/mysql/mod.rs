@@ -102,6 +102,7 @@ impl Destination for MySql {
         // The server rolls back what a connection left open when it goes.
         self.connected = None;
         let address = Address::parse(self.options.uri.expose())?;
+        dialect::check_mapping(&self.options.schema_mapping)?;
         let mut session = Session::open(&address, &self.options).await?;
         if !std::mem::replace(&mut self.warned, true) {
             for warning in session.warnings().await? {

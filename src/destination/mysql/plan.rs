@@ -4,6 +4,8 @@
 //! begin as those of the table itself (of which no row is taken), so that parameters are read as
 //! the table's types whatever the first row has in them: without that, MySQL takes a text of more
 //! than 64 KiB for too long, and MariaDB every text when the first row has NULL. Measured on both.
+//! Where MariaDB's column is a `LONGTEXT` and no value is long ([`SHORT`]), the column begins as a
+//! `VARCHAR`: a table with a `LONGTEXT` is one on disk there.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,12 +18,17 @@ use crate::change::Relation;
 use crate::destination::DestinationError;
 use crate::destination::table::{ExistingColumn, KnownTable, Matching, RowColumn, RowPlan};
 
+/// Bytes of a value that is short: of so many characters is the `VARCHAR` in place of a `LONGTEXT`.
+pub(super) const SHORT: usize = 255;
+
 /// How a column's values are written and compared.
 #[derive(Clone, Debug)]
 pub(super) struct PlanColumn {
     /// The name here, quoted.
     pub quoted: String,
     pub form: Form,
+    /// Short values are joined as a `VARCHAR` ([`SHORT`]).
+    pub narrows: bool,
     /// The column as it is compared with a whole old row: by its bytes.
     compared: String,
 }
@@ -56,6 +63,8 @@ impl Plan {
         let column = |column: &RowColumn| PlanColumn {
             quoted: quote(&column.target),
             form: form(column.family),
+            narrows: flavour == Flavour::MariaDb
+                && here(&column.target).is_some_and(|column| column.declared.ends_with("text")),
             compared: compared(&quote(&column.target), here(&column.target), flavour),
         };
         let writable = existing.columns.iter().filter(|column| !column.generated);
@@ -78,15 +87,16 @@ impl Plan {
     }
 
     /// `UPDATE` of so many rows; parameters: of each the columns that find it, then the ones that
-    /// are set; of a single row first those that are set.
-    pub fn update_sql(&self, table: &str, set: &[usize], rows: usize) -> String {
+    /// are set; of a single row first those that are set. `short`: no value that is set in a column
+    /// that narrows is longer than [`SHORT`].
+    pub fn update_sql(&self, table: &str, set: &[usize], rows: usize, short: bool) -> String {
         if rows > 1 {
             let assignments: Vec<String> =
                 set.iter().map(|index| format!("t.{}=s.v{index}", self.columns[*index].quoted)).collect();
             let assignments = if assignments.is_empty() { self.nothing("t.") } else { assignments.join(",") };
             return format!(
                 "UPDATE {table} t JOIN ({}) s ON {} SET {assignments}",
-                self.rows_sql(table, set, rows),
+                self.rows_sql(table, set, rows, short),
                 self.on()
             );
         }
@@ -104,7 +114,11 @@ impl Plan {
     /// `DELETE` of so many rows; parameters: the columns that find each.
     pub fn delete_sql(&self, table: &str, rows: usize) -> String {
         if rows > 1 {
-            return format!("DELETE t FROM {table} t JOIN ({}) s ON {}", self.rows_sql(table, &[], rows), self.on());
+            return format!(
+                "DELETE t FROM {table} t JOIN ({}) s ON {}",
+                self.rows_sql(table, &[], rows, false),
+                self.on()
+            );
         }
         format!("DELETE FROM {table}{}", self.where_sql())
     }
@@ -121,12 +135,20 @@ impl Plan {
     }
 
     /// Rows of parameters as a table, whose columns are those of `table`.
-    fn rows_sql(&self, table: &str, set: &[usize], rows: usize) -> String {
+    fn rows_sql(&self, table: &str, set: &[usize], rows: usize, short: bool) -> String {
         let key = self.row.found_by();
+        let value = |index: &usize| {
+            let column = &self.columns[*index];
+            if short && column.narrows {
+                format!("CAST(NULL AS CHAR({SHORT})) v{index}")
+            } else {
+                format!("{} v{index}", column.quoted)
+            }
+        };
         let columns: Vec<String> = key
             .iter()
             .map(|index| format!("{} k{index}", self.columns[*index].quoted))
-            .chain(set.iter().map(|index| format!("{} v{index}", self.columns[*index].quoted)))
+            .chain(set.iter().map(value))
             .collect();
         let row: Vec<&str> =
             key.iter().map(|index| self.columns[*index].form.compared()).chain(set.iter().map(|_| "?")).collect();

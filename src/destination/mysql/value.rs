@@ -179,7 +179,8 @@ pub(super) fn bind(
         Form::Float => {
             let value: f32 = number(text)?;
             if !value.is_finite() {
-                let most = (!value.is_nan()).then(|| f32::MAX.copysign(value).to_string());
+                // Its digits as a `DOUBLE`: those of a `FLOAT` are rounded up, out of range.
+                let most = (!value.is_nan()).then(|| f64::from(f32::MAX.copysign(value)).to_string());
                 return Err(Unfit::OutOfRange(most));
             }
             arguments.add(value)

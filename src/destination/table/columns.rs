@@ -12,7 +12,7 @@ pub(super) fn known_columns(dialect: &dyn Dialect, relation: &Relation) -> Vec<K
     let same = |one: &str, other: &str| dialect.is_same_column(one, other);
     let mut columns: Vec<KnownColumn> = Vec::with_capacity(relation.columns.len());
     for (column, (attnum, candidates)) in relation.columns.iter().zip(attnums(relation)) {
-        let target = free_name(dialect, &column.name, |name| {
+        let target = free_name(dialect, &dialect.column_name(&column.name), |name| {
             columns.iter().any(|other| same(&other.target, name))
                 || (name != column.name && relation.columns.iter().any(|other| same(&other.name, name)))
         });

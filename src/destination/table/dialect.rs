@@ -15,6 +15,11 @@ pub trait Dialect: Debug + Send + Sync {
     /// The name that a source's table has here unless another table has it already.
     fn table_name(&self, mapping: &SchemaMapping, schema: &str, table: &str) -> TableName;
 
+    /// The name that a source's column has here unless another column has it already.
+    fn column_name(&self, column: &str) -> String {
+        column.to_owned()
+    }
+
     /// The longest name of a table or column, in characters.
     fn longest_name(&self) -> usize;
 

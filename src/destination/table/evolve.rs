@@ -201,7 +201,7 @@ fn name_columns(dialect: &dyn Dialect, after: &mut KnownTable, known: &KnownTabl
             continue;
         }
         let name = column.name.clone();
-        let target = free_name(dialect, &name, |target| {
+        let target = free_name(dialect, &dialect.column_name(&name), |target| {
             after.columns.iter().enumerate().any(|(other, column)| {
                 other != index && !column.retained && same(&column.target, target) && !is_to_be_named(other, column)
             }) || (target != name && new.iter().any(|column| same(&column.name, target)))

@@ -62,7 +62,7 @@ pub const CASES: &[Case] = &[
 ];
 
 #[rustfmt::skip]
-const ROOT: &[Case] = &[
+pub const ROOT: &[Case] = &[
     Case { name: "partition_root", stages: &[
         "ALTER PUBLICATION {pub} SET (publish_via_partition_root = true); CREATE TABLE root (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE TABLE root_1 PARTITION OF root FOR VALUES FROM (0) TO (100); CREATE TABLE root_2 PARTITION OF root FOR VALUES FROM (100) TO (200); ALTER PUBLICATION {pub} ADD TABLE root",
         "INSERT INTO root VALUES (1, 'a'), (101, 'b'); UPDATE root SET id = 102 WHERE id = 1; UPDATE root SET v = 'B' WHERE id = 101",
@@ -80,7 +80,7 @@ const ROOT: &[Case] = &[
 
 /// Only PostgreSQL 18 publishes generated columns.
 #[rustfmt::skip]
-const GENERATED: &[Case] = &[
+pub const GENERATED: &[Case] = &[
     Case { name: "stored_generated_columns_are_published", stages: &[
         "ALTER PUBLICATION {pub} SET (publish_generated_columns = stored); CREATE TABLE gs (id int PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) STORED, virtual int GENERATED ALWAYS AS (a * 3)); ALTER PUBLICATION {pub} ADD TABLE gs",
         "INSERT INTO gs VALUES (1, 5), (2, NULL); UPDATE gs SET a = 6 WHERE id = 1",

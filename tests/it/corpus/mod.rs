@@ -23,8 +23,10 @@ mod types;
 #[cfg(feature = "mysql")]
 pub use roundtrip::random_values;
 
+use std::time::{Duration, Instant};
+
 use crate::database::Database;
-use crate::driver::Pipeline;
+use crate::driver::{PATIENCE, Pipeline};
 use crate::server::{Server, say};
 
 /// What a destination must answer: a query, its rows (columns joined by `|`).
@@ -40,6 +42,32 @@ pub struct Case {
     pub expect: &'static [Answer],
 }
 
+/// What another destination than SQLite does otherwise in a case.
+#[derive(Clone, Copy)]
+pub enum Otherwise {
+    /// It answers this.
+    Answers(&'static [Answer]),
+    /// It stops and says this. With values that it has ([`Target::held`]) in place of those that it
+    /// has not, it goes on and answers this.
+    Stops(&'static str, &'static [Answer]),
+}
+
+/// Where the cases go, and what is otherwise there.
+pub struct Elsewhere<'a> {
+    /// Sets the pipeline.
+    pub set: &'a dyn Fn(&mut Pipeline),
+    /// By the name of the case; each of them has to be otherwise.
+    pub otherwise: &'a [(&'static str, Otherwise)],
+    /// What SQLite is asked, as a question to the destination.
+    pub asked: &'a dyn Fn(&str) -> String,
+}
+
+impl Elsewhere<'_> {
+    fn of(&self, case: &Case) -> Option<Otherwise> {
+        self.otherwise.iter().find(|(name, _)| *name == case.name).map(|(_, otherwise)| *otherwise)
+    }
+}
+
 /// Runs cases together into SQLite, reports them by name.
 pub fn run(server: &'static Server, cases: &[Case], settings: &[(&str, &str)], all_tables: bool) {
     let set = |pipeline: &mut Pipeline| {
@@ -47,35 +75,19 @@ pub fn run(server: &'static Server, cases: &[Case], settings: &[(&str, &str)], a
             pipeline.set(name, value);
         }
     };
-    run_with(server, cases, all_tables, &set, &|_, wanted| Some(wanted));
+    run_with(server, cases, all_tables, &Elsewhere { set: &set, otherwise: &[], asked: &str::to_owned });
 }
 
-/// What a destination answers to a query of a case, when SQLite answers this; `None`: that is not
-/// asked.
-type Expects<'a> = &'a dyn Fn(&str, &'static [&'static str]) -> Option<&'static [&'static str]>;
-
-/// The same with a pipeline that is set by the caller.
-fn run_with(
-    server: &'static Server,
-    cases: &[Case],
-    all_tables: bool,
-    set: &dyn Fn(&mut Pipeline),
-    expects: Expects<'_>,
-) {
-    let mut database = Database::new(server);
-    let publication = database.name.clone();
-    if !all_tables {
-        database.execute(&format!("DROP PUBLICATION {publication}; CREATE PUBLICATION {publication} FOR TABLE mark"));
-    }
-    database.create_slot();
-    let mut pipeline = Pipeline::new(&database);
-    set(&mut pipeline);
-    let mut running = pipeline.start();
+/// The same elsewhere.
+fn run_with(server: &'static Server, cases: &[Case], all_tables: bool, elsewhere: &Elsewhere<'_>) {
     let mut failures = Vec::new();
+    let (mut database, pipeline) = arrange(server, all_tables, elsewhere);
+    let publication = database.name.clone();
+    let mut running = pipeline.start();
     let stages = cases.iter().map(|case| case.stages.len()).max().unwrap_or(0);
     for stage in 0..stages {
-        for case in cases {
-            if let Some(sql) = case.stages.get(stage) {
+        for (case, stages) in cases.iter().filter_map(|case| Some((case, held(case, elsewhere, &pipeline)?))) {
+            if let Some(sql) = stages.get(stage) {
                 let sql = sql.replace("{pub}", &publication);
                 if let Err(error) = database.client.batch_execute(&sql) {
                     failures.push(format!("{}: stage {stage}: {error:?}", case.name));
@@ -86,21 +98,80 @@ fn run_with(
         running.until_caught_up(&pipeline, &mut database);
     }
     running.terminate();
+    let differs = |(sql, wanted): &Answer| {
+        let sql = (elsewhere.asked)(sql);
+        let got = pipeline.target().rows(&sql).map(|rows| rows.iter().map(|row| row.join("|")).collect::<Vec<_>>());
+        match got {
+            Ok(got) if got == *wanted => None,
+            got => Some(format!("{sql}\n    wanted {wanted:?}\n    got    {got:?}")),
+        }
+    };
     for case in cases {
-        for (sql, wanted) in case.expect {
-            let Some(wanted) = expects(sql, wanted) else { continue };
-            match pipeline.target().rows(sql) {
-                Ok(got) => {
-                    let got: Vec<_> = got.into_iter().map(|row| row.join("|")).collect();
-                    if got != *wanted {
-                        failures.push(format!("{}: {sql}\n    wanted {wanted:?}\n    got    {got:?}", case.name));
-                    }
-                }
-                Err(error) => failures.push(format!("{}: {sql}: {error}", case.name)),
+        let wanted = match elsewhere.of(case) {
+            None => case.expect,
+            Some(Otherwise::Answers(answers) | Otherwise::Stops(_, answers)) => answers,
+        };
+        failures.extend(wanted.iter().filter_map(differs).map(|difference| format!("{}: {difference}", case.name)));
+        match elsewhere.of(case) {
+            Some(Otherwise::Answers(_)) if case.expect.iter().all(|answer| differs(answer).is_none()) => {
+                failures.push(format!("{}: it is not otherwise any more", case.name));
             }
+            Some(Otherwise::Stops(said, _)) => {
+                failures.extend(stops(server, case, said, all_tables, elsewhere));
+            }
+            _ => {}
         }
     }
+    for (name, _) in elsewhere.otherwise {
+        assert!(cases.iter().any(|case| case.name == *name), "there is no case {name}");
+    }
     report(cases.iter().map(|case| case.name), failures);
+}
+
+fn arrange(server: &'static Server, all_tables: bool, elsewhere: &Elsewhere<'_>) -> (Database, Pipeline) {
+    let mut database = Database::new(server);
+    if !all_tables {
+        let publication = database.name.clone();
+        database.execute(&format!("DROP PUBLICATION {publication}; CREATE PUBLICATION {publication} FOR TABLE mark"));
+    }
+    database.create_slot();
+    let mut pipeline = Pipeline::new(&database);
+    (elsewhere.set)(&mut pipeline);
+    (database, pipeline)
+}
+
+/// The stages of a case that does not stop; with values that the destination has, where it would.
+fn held(case: &Case, elsewhere: &Elsewhere<'_>, pipeline: &Pipeline) -> Option<Vec<String>> {
+    let as_they_are: Vec<String> = case.stages.iter().map(|&stage| stage.to_owned()).collect();
+    if !matches!(elsewhere.of(case), Some(Otherwise::Stops(..))) {
+        return Some(as_they_are);
+    }
+    let held: Vec<String> = case.stages.iter().map(|stage| pipeline.target().held(stage)).collect();
+    (held != as_they_are).then_some(held)
+}
+
+/// Runs a case that stops; how it does not.
+fn stops(
+    server: &'static Server,
+    case: &Case,
+    wanted: &str,
+    all_tables: bool,
+    elsewhere: &Elsewhere<'_>,
+) -> Option<String> {
+    let (mut database, pipeline) = arrange(server, all_tables, elsewhere);
+    let mut running = pipeline.start();
+    for stage in case.stages {
+        database.client.batch_execute(&stage.replace("{pub}", &database.name)).unwrap();
+        let mark = database.mark();
+        let deadline = Instant::now() + PATIENCE;
+        while running.ended().is_none() && !pipeline.has_mark(mark) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let status = running.ended();
+    let said = running.kill();
+    let stopped = status.is_some_and(|status| status.code() == Some(8)) && said.contains(wanted);
+    (!stopped).then(|| format!("{}: {status:?}, not {wanted:?}: {said}", case.name))
 }
 
 /// Fails with every failed case's name; names may not repeat.

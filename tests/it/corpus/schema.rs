@@ -72,7 +72,7 @@ pub const CASES: &[Case] = &[
     Case { name: "key_column_renamed", stages: &[
         "CREATE TABLE ckr (id int PRIMARY KEY, v text); INSERT INTO ckr VALUES (1, 'a')",
         "ALTER TABLE ckr RENAME id TO key; UPDATE ckr SET v = 'b'; INSERT INTO ckr VALUES (2, 'c')",
-    ], expect: &[("SELECT key, v FROM ckr ORDER BY key", &["1|b", "2|c"])] },
+    ], expect: &[(r#"SELECT "key", v FROM ckr ORDER BY "key""#, &["1|b", "2|c"])] },
     Case { name: "varchar_widened", stages: &[
         "CREATE TABLE vw (id int PRIMARY KEY, v varchar(3)); INSERT INTO vw VALUES (1, 'abc')",
         "ALTER TABLE vw ALTER v TYPE varchar(20); INSERT INTO vw VALUES (2, 'abcdef')",
