@@ -61,6 +61,8 @@ on_sqlserver! {
         run_into(server, sqlserver, filters::CASES, &[], false);
     }
 
+    // Babelfish leaves a column of a dropped key NOT NULL, which SQL Server does not: with its sources
+    // unchanged this fails there at `full_identity_after_the_key_was_dropped`.
     fn the_right_row_is_changed(server, sqlserver) {
         run_into(server, sqlserver, identities::CASES, IDENTITIES, true);
     }
