@@ -25,7 +25,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("inspect", crate::spool::fuzzing::inspect),
     ("intake", crate::source::fuzzing::intake),
     ("journals", crate::spool::fuzzing::journals),
-    #[cfg(feature = "kafka")]
     ("kafka_values", crate::destination::kafka::fuzzing::values),
     #[cfg(feature = "mysql")]
     ("mysql_values", crate::destination::mysql::fuzzing::values),

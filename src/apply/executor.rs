@@ -173,12 +173,16 @@ impl Executor {
             {
                 self.commit_part(commit, last).await?;
             }
+            let set_aside = self.dead_letters.contains(position);
+            if !set_aside {
+                // May commit what is before, with its hash.
+                self.prepare(taking, position, &command, &mut relations).await?;
+                self.gather(taking, chunk, position, &command, &relations);
+            }
             if let Some(digest) = &mut self.digest {
                 digest.add(&chunk.buffer()[command.range.clone()]);
             }
-            if !self.dead_letters.contains(position) {
-                self.prepare(taking, position, &command, &mut relations).await?;
-                self.gather(taking, chunk, position, &command, &relations);
+            if !set_aside {
                 self.execute_when_full(position).await?;
             }
             taking.next += 1;

@@ -44,6 +44,8 @@ mod failure;
 mod options;
 mod replay;
 mod report;
+#[cfg(test)]
+mod simulation;
 mod stall;
 #[cfg(all(test, feature = "sqlite"))]
 mod tests;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
+use super::simulation::Ledger;
 use super::{Applier, ApplyOptions, BatchLimits, OnRefusedRow};
 use crate::change::{Batch, Execution, Relation};
 use crate::destination::sqlite::Sqlite;
@@ -152,9 +153,9 @@ fn apply(spool: Spool, end: Lsn, options: ApplyOptions, destination: Box<dyn Des
             destinations.wait_for(|destinations| destinations.complete_to() >= end).await.unwrap();
             shutdown.cancel();
         };
-        let ended = async { tokio::join!(applier.run(), complete) };
-        let (ended, ()) = tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap();
-        ended.unwrap();
+        let run = async { applier.run().await.unwrap() };
+        let ended = async { tokio::join!(run, complete) };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap();
     });
 }
 
@@ -224,6 +225,31 @@ fn what_a_committed_part_has_is_not_executed_again() {
         let counts = counting::Counting::read(&file).unwrap();
         assert_eq!((counts.inserts, counts.commits), (40, 3), "{script:?}");
     }
+}
+
+/// A part that is committed because a schema change comes next has the hash of its own commands,
+/// not of the one that is behind the change.
+#[test]
+fn the_hash_of_a_part_before_a_schema_change_is_of_what_it_has() {
+    use crate::spool::tests::{insert, relation};
+    use Fault::{AnswerLost, None};
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open_spool(directory.path());
+    let mut intake = spool.intake().unwrap();
+    intake.begin(1, Lsn(92), PgTimestamp(7)).unwrap();
+    for (oid, id) in [(1, "1"), (1, "2"), (2, "3")] {
+        intake.relation(Option::None, relation(oid, &format!("t{oid}"))).unwrap();
+        intake.append(1, Option::None, &insert(oid, id)).unwrap();
+    }
+    let (commit_lsn, commit_end, commit_time) = (Lsn(92), Lsn(100), PgTimestamp(7));
+    intake.commit(Commit { xid: 1, commit_lsn, commit_end, commit_time, origin: Option::None }).unwrap();
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(intake.flush()).unwrap();
+    let (ledger, book) = Ledger::new(Capabilities::default());
+    // Connecting, the first table, its rows, the second table (commit first), the part's commit.
+    let script = vec![AnswerLost, None, None, None, None];
+    let options = ApplyOptions { sent_again: true, ..options(Some(1000)) };
+    apply(spool, commit_end, options, Box::new(Faulty::new(ledger, script)));
+    assert_eq!(book.lock().unwrap().rows, [b"1", b"2", b"3"]);
 }
 
 proptest! {

@@ -52,7 +52,7 @@ mod layout;
 mod life_tests;
 mod maintenance;
 #[cfg(test)]
-mod model_tests;
+pub(crate) mod model_tests;
 mod open;
 mod options;
 mod pressure;

@@ -15,7 +15,7 @@ use super::*;
 use crate::position::{CommandIndex, Lsn, PgTimestamp, Position};
 
 #[derive(Clone, Debug)]
-enum Action {
+pub(crate) enum Action {
     /// BEGIN … COMMIT with so many rows of so many bytes.
     Whole {
         rows: usize,
@@ -56,7 +56,7 @@ enum Action {
     Crash,
 }
 
-fn action() -> impl Strategy<Value = Action> {
+pub(crate) fn action() -> impl Strategy<Value = Action> {
     let size = prop_oneof![4 => 1_usize..40, 1 => 200_usize..900];
     prop_oneof![
         6 => (0_usize..12, size.clone()).prop_map(|(rows, bytes)| Action::Whole { rows, bytes }),
@@ -100,10 +100,10 @@ impl Streamed {
 /// Its end, its identifier when it is prepared, its xid, its frames.
 type Resent<'a> = (u64, Option<&'a String>, u32, &'a [Vec<u8>]);
 
-struct Committed {
+pub(crate) struct Committed {
     xid: u32,
-    end: u64,
-    frames: Vec<Vec<u8>>,
+    pub(crate) end: u64,
+    pub(crate) frames: Vec<Vec<u8>>,
 }
 
 struct PreparedModel {
@@ -112,15 +112,15 @@ struct PreparedModel {
     frames: Vec<Vec<u8>>,
 }
 
-struct World {
+pub(crate) struct World {
     directory: tempfile::TempDir,
-    open: Option<(Spool, Intake, SpoolReader)>,
+    pub(crate) open: Option<(Spool, Intake, SpoolReader)>,
     lsn: u64,
     xid: u32,
     row: u32,
     streamed: BTreeMap<u32, Streamed>,
     prepared: BTreeMap<String, PreparedModel>,
-    committed: Vec<Committed>,
+    pub(crate) committed: Vec<Committed>,
     /// What the destination's checkpoint says.
     applied: Position,
 }
@@ -145,7 +145,7 @@ fn start(directory: &Path, applied: Position) -> (Spool, Intake, SpoolReader) {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let open = Some(start(directory.path(), Position::default()));
         Self {
@@ -199,7 +199,7 @@ impl World {
         self.committed.push(Committed { xid, end, frames });
     }
 
-    fn step(&mut self, action: Action) {
+    pub(crate) fn step(&mut self, action: Action) {
         match action {
             Action::Whole { rows, bytes } => {
                 let (end, frames) = (self.next_lsn(), self.rows(rows, bytes));

@@ -274,8 +274,13 @@ impl<T: Target> World<T> {
             }
             Fault::Freeze => {
                 self.counts.frozen += 1;
-                let running = self.running.take().unwrap();
+                let mut running = self.running.take().unwrap();
                 running.signal("STOP");
+                if running.ended().is_some() {
+                    // Its failpoint was first.
+                    self.running = Some(running);
+                    return self.keep_running();
+                }
                 self.steps();
                 if self.random.percent(50) {
                     let said = self.pipeline.fails();

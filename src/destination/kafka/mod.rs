@@ -29,15 +29,18 @@ mod address;
 mod checkpoint;
 #[cfg(feature = "kafka")]
 mod client;
-#[cfg(feature = "kafka")]
+// How values are written is fuzzed in builds without librdkafka, too.
+#[cfg(any(feature = "kafka", feature = "fuzzing"))]
+#[cfg_attr(not(feature = "kafka"), allow(dead_code))]
 mod column;
 #[cfg(feature = "kafka")]
 mod events;
 #[cfg(feature = "kafka")]
 mod failure;
-#[cfg(all(feature = "kafka", feature = "fuzzing"))]
+#[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
-#[cfg(feature = "kafka")]
+#[cfg(any(feature = "kafka", feature = "fuzzing"))]
+#[cfg_attr(not(feature = "kafka"), allow(dead_code))]
 mod json;
 #[cfg(feature = "kafka")]
 mod names;
@@ -53,7 +56,8 @@ mod template;
 mod topics;
 #[cfg(feature = "kafka")]
 mod transaction;
-#[cfg(feature = "kafka")]
+#[cfg(any(feature = "kafka", feature = "fuzzing"))]
+#[cfg_attr(not(feature = "kafka"), allow(dead_code))]
 mod value;
 #[cfg(feature = "kafka")]
 mod writer;

@@ -60,7 +60,11 @@ const BYTES: usize = 4 << 20;
 
 /// The texts of statements, kept as long as their tables stay as they are.
 #[derive(Debug, Default)]
-pub(super) struct Statements(HashMap<(RelationVersion, Verb, Vec<usize>, usize, bool), Arc<str>>);
+pub(super) struct Statements(HashMap<Shape, Arc<str>>);
+
+/// What a statement's text depends on: what is done, the columns that are set, how many rows,
+/// whether their values are short.
+type Shape = (RelationVersion, Verb, Vec<usize>, usize, bool);
 
 impl Statements {
     /// Forgets all.

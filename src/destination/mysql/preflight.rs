@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::address::Address;
 use super::connection::Session;
 use super::describe::{MySqlTable, answer};
-use super::dialect::MySqlDialect;
+use super::dialect::{MySqlDialect, check_mapping};
 use super::records;
 use crate::change::Relation;
 use crate::destination::table::{KnownTables, Preflight, TableName};
@@ -21,6 +21,7 @@ pub(super) async fn preflight(
     relations: &[Arc<Relation>],
 ) -> Result<Vec<Finding>, DestinationError> {
     let address = Address::parse(options.uri.expose())?;
+    check_mapping(&options.schema_mapping)?;
     let mut session = Session::open(&address, options).await?;
     let mut findings = vec![Finding::ok(format!("connected to {}, database {}", address.place(), address.database))];
     let warnings = session.warnings().await?;

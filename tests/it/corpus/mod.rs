@@ -46,6 +46,7 @@ pub struct Case {
 
 /// What another destination than SQLite does otherwise in a case.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "mysql"), allow(dead_code))]
 pub enum Otherwise {
     /// It answers this.
     Answers(&'static [Answer]),
