@@ -5,8 +5,8 @@
 //! `PG2ANY_FAILPOINTS=spool.committed=kill@3,apply.executed=fail` ends the process, as `kill -9`
 //! would, when the point `spool.committed` is passed for the third time, and makes the first
 //! passing of `apply.executed` an error. Without `@N` it is the first passing.
-//! `spool.written=pause` makes every passing take half a second, so that what must wait for it is
-//! seen to wait.
+//! `freeze` stops it there, as SIGSTOP does. `spool.written=pause` makes every passing take half a
+//! second, so that what must wait for it is seen to wait.
 
 /// What a failpoint was told to do, as an I/O error that the step reports as its own.
 ///
@@ -42,6 +42,12 @@ pub fn pass(name: &str) -> std::io::Result<()> {
         return Ok(());
     }
     match action.as_str() {
+        "freeze" => {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
+            // Another thread may have taken the signal: this one stops a moment later.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            Ok(())
+        }
         "kill" => {
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             std::process::abort()

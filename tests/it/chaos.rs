@@ -71,6 +71,8 @@ struct Tables {
     /// The server that they are in, of this test's own.
     #[cfg(feature = "mysql")]
     server: Option<&'static crate::mysql_server::MySqlServer>,
+    /// The way to a server that the test cannot kill, and cuts instead.
+    way: Option<Proxy>,
 }
 
 impl Target for Tables {
@@ -90,15 +92,22 @@ impl Target for Tables {
         pipeline.has_mark(mark)
     }
 
-    #[cfg(feature = "mysql")]
     fn kill(&self) -> bool {
-        self.server.inspect(|server| server.kill()).is_some()
+        #[cfg(feature = "mysql")]
+        if let Some(server) = self.server {
+            server.kill();
+            return true;
+        }
+        self.way.as_ref().inspect(|way| way.set(Network::IsDown)).is_some()
     }
 
-    #[cfg(feature = "mysql")]
     fn launch(&self) {
+        #[cfg(feature = "mysql")]
         if let Some(server) = self.server {
             server.launch();
+        }
+        if let Some(way) = &self.way {
+            way.set(Network::Works);
         }
     }
 
@@ -442,11 +451,11 @@ fn run_tables(
     name: &str,
     arranged: Option<(&'static Server, Database, Pipeline, Proxy)>,
     parts: fn(&str) -> bool,
-    set: impl FnOnce(&mut Pipeline),
+    set: impl FnOnce(&mut Pipeline) -> Option<Proxy>,
 ) {
     let Some(mut arranged) = arranged else { return };
     let plan = Plan::read();
-    set(&mut arranged.2);
+    let way = set(&mut arranged.2);
     arranged.1.execute("CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL");
     let history = History::new(&mut arranged.1, plan.seed, arranged.2.target());
     #[cfg(feature = "mysql")]
@@ -458,6 +467,7 @@ fn run_tables(
         history,
         #[cfg(feature = "mysql")]
         server,
+        way,
     };
     let names = crate::crash::failpoints(parts).into_iter().filter(|name| name != "spool.closing").collect();
     run(name, arranged, target, &plan, names);
@@ -466,7 +476,7 @@ fn run_tables(
 #[test]
 fn sqlite_is_equal_to_the_source_after_everything_that_can_happen() {
     if failpoints_are_built_in() {
-        run_tables("sqlite", arrange(), passed_with_sqlite, |_| {});
+        run_tables("sqlite", arrange(), passed_with_sqlite, |_| None);
     }
 }
 
@@ -481,6 +491,7 @@ fn run_mysql(name: &str, kind: crate::mysql_server::Kind) {
     let parts: fn(&str) -> bool = |part| part == "mysql" || (passed_with_sqlite(part) && part != "sqlite");
     run_tables(name, arrange(), parts, |pipeline| {
         pipeline.write_to(mysql);
+        None
     });
 }
 
@@ -505,7 +516,9 @@ fn sqlserver_is_equal_to_the_source_after_everything_that_can_happen() {
     let Some(sqlserver) = crate::sqlserver_server::SqlServer::shared() else { return };
     let parts: fn(&str) -> bool = |part| part == "sqlserver" || (passed_with_sqlite(part) && part != "sqlite");
     run_tables("sqlserver", arrange(), parts, |pipeline| {
-        pipeline.write_to(sqlserver);
+        let way = sqlserver.proxy();
+        pipeline.write_to(sqlserver).write_by(|_, name| sqlserver.uri_by(&way, name));
+        Some(way)
     });
 }
 

@@ -61,7 +61,8 @@ impl<P: Place + Sync> Subject for Databases<P> {
     fn options(&mut self) -> Options {
         let (_, uri, target) = apart(|| self.0.new_database());
         self.1.push(target);
-        Options::new(uri, "test")
+        // Babelfish's application locks are the same in all of its databases.
+        Options::new(uri, format!("test-{}", self.1.len()))
     }
 
     fn make(&self, options: Options) -> Box<dyn Destination> {

@@ -67,6 +67,11 @@ impl Pipeline {
     pub fn write_to(&mut self, place: &'static impl crate::target::Place) -> &mut Self {
         let (kind, uri, target) = place.new_database();
         self.set("CDC_DEST_TYPE", kind).set("CDC_DEST_URI", &uri);
+        // Babelfish's application locks are the same in all of its databases.
+        #[cfg(feature = "sqlserver")]
+        if let Target::SqlServer(database) = &target {
+            self.set("PG2ANY_CURSOR", &database.name);
+        }
         self.target = target;
         self
     }
@@ -79,10 +84,15 @@ impl Pipeline {
     }
 
     /// Through an address of the same database that differs.
-    #[cfg(feature = "mysql")]
+    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
     pub fn write_by(&mut self, change: impl Fn(&str, &str) -> String) -> &mut Self {
-        let Target::MySql(database) = &self.target else { panic!("another destination") };
-        let uri = change(&database.server.uri(&database.name), &database.name);
+        let uri = match &self.target {
+            #[cfg(feature = "mysql")]
+            Target::MySql(database) => change(&database.server.uri(&database.name), &database.name),
+            #[cfg(feature = "sqlserver")]
+            Target::SqlServer(database) => change(&database.server.uri(&database.name), &database.name),
+            _ => panic!("another destination"),
+        };
         self.set("CDC_DEST_URI", &uri)
     }
 
@@ -114,7 +124,7 @@ impl Pipeline {
     }
 
     /// What a variable is set to; empty when it is not.
-    #[cfg(feature = "kafka")]
+    #[cfg(any(feature = "kafka", feature = "sqlserver"))]
     pub fn setting(&self, name: &str) -> &str {
         self.settings.iter().find(|(existing, _)| existing == name).map_or("", |(_, value)| value)
     }

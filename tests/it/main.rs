@@ -73,4 +73,6 @@ mod restored;
 mod several;
 #[cfg(feature = "sqlserver")]
 mod sqlserver;
+#[cfg(feature = "sqlserver")]
+mod sqlserver_faults;
 mod syscalls;

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What the network does.
@@ -20,38 +20,74 @@ pub enum Network {
     IsDown = 3,
 }
 
+/// The way that bytes go.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    ToServer = 0,
+    FromServer = 1,
+}
+
 /// A listener whose connections go on to a port of this machine; ends with the process.
 pub struct Proxy {
     pub port: u16,
     network: Arc<AtomicU8>,
     /// Connections of an older generation are cut.
     generation: Arc<AtomicU64>,
+    /// Bytes that are still carried to the server and from it, before all is cut.
+    left: Arc<[AtomicI64; 2]>,
 }
 
 impl Proxy {
     /// In front of this port.
     pub fn before(target: u16) -> Self {
+        Self::before_host("127.0.0.1", target)
+    }
+
+    /// In front of this port of a host.
+    pub fn before_host(host: &str, target: u16) -> Self {
+        let host = host.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (network, generation) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicU64::new(0)));
-        let state = (Arc::clone(&network), Arc::clone(&generation));
+        let left: Arc<[AtomicI64; 2]> = Arc::new([AtomicI64::new(i64::MAX), AtomicI64::new(i64::MAX)]);
+        let state = (Arc::clone(&network), Arc::clone(&generation), Arc::clone(&left));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if state.0.load(Ordering::SeqCst) == Network::IsDown as u8 {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
+                let Ok(server) = TcpStream::connect((host.as_str(), target)) else { continue };
                 let born = state.1.load(Ordering::SeqCst);
-                for (from, to) in [(&client, &server), (&server, &client)] {
+                for (way, (from, to)) in [(&client, &server), (&server, &client)].into_iter().enumerate() {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let (network, generation) = (Arc::clone(&state.0), Arc::clone(&state.1));
+                    let (network, generation, left) =
+                        (Arc::clone(&state.0), Arc::clone(&state.1), Arc::clone(&state.2));
                     std::thread::spawn(move || {
-                        carry(from, to, &network, &|| generation.load(Ordering::SeqCst) == born)
+                        let mut whole = true;
+                        carry(from, to, &network, &|| generation.load(Ordering::SeqCst) == born, &mut |read| {
+                            let before = left[way].fetch_sub(read, Ordering::SeqCst);
+                            if before <= read && std::mem::take(&mut whole) {
+                                left[way].store(i64::MAX, Ordering::SeqCst);
+                                generation.fetch_add(1, Ordering::SeqCst);
+                                return before.max(0);
+                            }
+                            read
+                        });
                     });
                 }
             }
         });
-        Self { port, network, generation }
+        Self { port, network, generation, left }
+    }
+
+    /// Cuts all connections as soon as so many more bytes went to the server, or came from it.
+    pub fn cut_after(&self, way: Way, bytes: i64) {
+        self.left[way as usize].store(bytes, Ordering::SeqCst);
+    }
+
+    /// How many bytes were carried this way since the last cut.
+    pub fn carried(&self, way: Way) -> i64 {
+        i64::MAX - self.left[way as usize].load(Ordering::SeqCst)
     }
 
     /// Lets the network do this from now on.
@@ -63,7 +99,13 @@ impl Proxy {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, network: &AtomicU8, is_current: &dyn Fn() -> bool) {
+fn carry(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    network: &AtomicU8,
+    is_current: &dyn Fn() -> bool,
+    passes: &mut dyn FnMut(i64) -> i64,
+) {
     let mut buffer = [0; 16 << 10];
     let _ = from.set_read_timeout(Some(Duration::from_millis(20)));
     while is_current() {
@@ -75,7 +117,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, network: &AtomicU8, is_current:
         let room = if now == Network::IsSlow as u8 { 1024 } else { buffer.len() };
         match from.read(&mut buffer[..room]) {
             Ok(0) => break,
-            Ok(read) if to.write_all(&buffer[..read]).is_err() => break,
+            Ok(read) if to.write_all(&buffer[..usize::try_from(passes(read as i64)).unwrap()]).is_err() => break,
             Ok(_) if now == Network::IsSlow as u8 => std::thread::sleep(Duration::from_millis(10)),
             Ok(_) => {}
             Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}

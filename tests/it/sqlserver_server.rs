@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
+use crate::proxy::Proxy;
 use crate::server::say;
 
 const VARIABLE: &str = "PG2ANY_TEST_SQLSERVER_URL";
@@ -62,12 +63,28 @@ impl SqlServer {
         SHARED.as_ref()
     }
 
-    fn try_connect(&self, database: &str) -> Result<Client, String> {
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
-        let (account, place) = self.authority.rsplit_once('@').unwrap();
-        let (user, password) = account.split_once(':').unwrap();
+    /// A way to the server that a test can cut.
+    pub fn proxy(&self) -> Proxy {
+        let (host, port) = self.place();
+        Proxy::before_host(host, port)
+    }
+
+    /// Where pg2any finds a database by that way.
+    pub fn uri_by(&self, proxy: &Proxy, database: &str) -> String {
+        let account = self.authority.rsplit_once('@').unwrap().0;
+        format!("sqlserver://{account}@127.0.0.1:{}/{database}?{}", proxy.port, self.query)
+    }
+
+    fn place(&self) -> (&str, u16) {
+        let place = self.authority.rsplit_once('@').unwrap().1;
         let (host, port) = place.split_once(':').unwrap_or((place, "1433"));
-        let port = port.parse().unwrap();
+        (host, port.parse().unwrap())
+    }
+
+    pub fn try_connect(&self, database: &str) -> Result<Client, String> {
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
+        let (user, password) = self.authority.rsplit_once('@').unwrap().0.split_once(':').unwrap();
+        let (host, port) = self.place();
         let mut config = Config::new();
         config.host(host);
         config.port(port);

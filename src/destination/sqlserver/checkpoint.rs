@@ -1,35 +1,46 @@
 //! The checkpoint: how far the database is, and whose it is.
 //!
-//! `dbo._pg2any_checkpoint(name, epoch, source, commit_end_lsn, command_index, digest)`, one line a
-//! cursor, changed in the transaction of the data. Every writer raises the epoch when it connects,
-//! and moves the line only `WHERE` epoch and old position are what it knows, exactly one row: a
-//! writer that was frozen and replaced stops as fenced. The line is not locked in between, so a
-//! successor takes it at once; for rows that a frozen writer has locked it waits until that one's
-//! connection ends.
+//! `dbo._pg2any_checkpoint(name, epoch, source, commit_end_lsn, command_index, digest, session_id)`,
+//! one line a cursor, changed in the transaction of the data. Every writer raises the epoch when it
+//! connects, and moves the line only `WHERE` epoch and old position are what it knows, exactly one
+//! row: a writer that was frozen and replaced stops as fenced.
 //!
-//! Covered by: `it::sqlserver`.
+//! A frozen writer may hold locks that its successor needs, on the line itself when it is frozen in
+//! COMMIT. So a writer holds an application lock of the database as long as it is connected, and
+//! writes its session's number beside it; who finds the lock held ends that session. The right to
+//! (`ALTER ANY CONNECTION`) may be missing: then each wait for a lock ends with `LOCK_TIMEOUT` and
+//! is repeated until the old connection has ended.
+//!
+//! Covered by: `it::sqlserver`, `it::sqlserver_faults`.
+
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::connection::{BINARY, Session, Texts};
 use super::dialect::quote_text;
 use crate::destination::checkpoint::{Line, columns};
-use crate::destination::{Checkpoint, DestinationError, Options};
+use crate::destination::{Checkpoint, DestinationError, FailureKind, Options};
 use crate::position::Position;
 
 const PLACE: &str = "the destination's database";
 const TAKING: &str = "taking the checkpoint in the destination's database failed";
+pub(super) const ROLLBACK: &str = "IF @@TRANCOUNT > 0 ROLLBACK";
+/// How long it is waited for that the session of a replaced writer has ended.
+const ENDING: Duration = Duration::from_secs(3);
 
 /// The table.
 pub(super) async fn create(session: &mut Session) -> Result<(), DestinationError> {
     let sql = format!(
         "IF OBJECT_ID(N'dbo._pg2any_checkpoint') IS NULL CREATE TABLE dbo._pg2any_checkpoint (\
          name nvarchar(255) COLLATE {BINARY} NOT NULL PRIMARY KEY, epoch bigint NOT NULL, source nvarchar(max), \
-         commit_end_lsn nvarchar(32), command_index bigint, digest bigint)"
+         commit_end_lsn nvarchar(32), command_index bigint, digest bigint, session_id int)"
     );
     session.run(&sql, TAKING).await
 }
 
-/// Takes the checkpoint: raises its epoch, in a transaction of its own. `ours` is the last epoch
-/// that this process may have written.
+/// Takes the checkpoint: raises its epoch, in a transaction of its own, and replaces whoever wrote
+/// under the last one. `ours` is the last epoch that this process may have written.
 pub(super) async fn take(
     session: &mut Session,
     options: &Options,
@@ -37,10 +48,17 @@ pub(super) async fn take(
 ) -> Result<Checkpoint, DestinationError> {
     session.run("BEGIN TRANSACTION", TAKING).await?;
     let taken = take_inside(session, options, ours).await;
-    let end = if taken.is_ok() { "COMMIT" } else { "IF @@TRANCOUNT > 0 ROLLBACK" };
+    let end = if taken.is_ok() { "COMMIT" } else { ROLLBACK };
     let ended = session.run(end, TAKING).await;
+    if let Err(error) = &taken
+        && error.kind() == FailureKind::Retry
+    {
+        end_holder_of_the_line(session, &options.cursor).await?;
+    }
     let checkpoint = taken?;
-    ended.map(|()| checkpoint)
+    ended?;
+    replace_writer(session, options, checkpoint.epoch).await?;
+    Ok(checkpoint)
 }
 
 async fn take_inside(
@@ -64,6 +82,82 @@ async fn take_inside(
     };
     session.run(&sql, TAKING).await?;
     Ok(checkpoint)
+}
+
+/// The lock of the cursor's writer, or what says that another session has it. Its name has room for
+/// 255 characters.
+fn lock_sql(cursor: &str, owner: &str, wait: Duration) -> String {
+    format!(
+        "EXEC @lock = sp_getapplock @Resource = N'pg2any-{:016x}', @LockMode = N'Exclusive', @LockOwner = N'{owner}', @LockTimeout = {}",
+        xxh3_64(cursor.as_bytes()),
+        wait.as_millis()
+    )
+}
+
+/// Takes the lock of the cursor's writer for this session, under this epoch; who holds it has been
+/// fenced, and its session is ended, so that its locks go.
+pub(super) async fn replace_writer(
+    session: &mut Session,
+    options: &Options,
+    epoch: u64,
+) -> Result<(), DestinationError> {
+    let Some(holder) = lock(session, options, epoch, Duration::ZERO).await? else { return Ok(()) };
+    end(session, &holder).await?;
+    if lock(session, options, epoch, ENDING.min(options.query_timeout / 2)).await?.is_some() {
+        tracing::warn!(
+            session = holder,
+            "the writer that was replaced is still connected, and pg2any may not end its session: rows that it has locked are waited \
+             for; KILL it, or grant ALTER ANY CONNECTION (Azure SQL: KILL DATABASE CONNECTION)"
+        );
+    }
+    Ok(())
+}
+
+/// Takes the lock of the cursor's writer; else which session holds it.
+async fn lock(
+    session: &mut Session,
+    options: &Options,
+    epoch: u64,
+    wait: Duration,
+) -> Result<Option<String>, DestinationError> {
+    let (name, lock) = (quote_text(&options.cursor), lock_sql(&options.cursor, "Session", wait));
+    let sql = format!(
+        "SET NOCOUNT ON; DECLARE @epoch bigint, @holder int, @lock int; BEGIN TRANSACTION; \
+         SELECT @epoch = epoch, @holder = session_id FROM dbo._pg2any_checkpoint WITH (UPDLOCK, HOLDLOCK) WHERE name = {name}; \
+         IF @epoch = {epoch} BEGIN {lock}; \
+         IF @lock >= 0 UPDATE dbo._pg2any_checkpoint SET session_id = @@SPID WHERE name = {name} END; \
+         COMMIT; SET NOCOUNT OFF; SELECT @epoch, @lock, @holder"
+    );
+    let answer = session.rows(&sql, TAKING).await?.into_iter().next().unwrap_or_default();
+    let [found, lock, holder] = <[_; 3]>::try_from(answer).unwrap_or_default();
+    if found != Some(epoch.to_string()) {
+        return Err(fenced(&options.cursor, epoch));
+    }
+    Ok(if lock.is_some_and(|lock| !lock.starts_with('-')) { None } else { holder })
+}
+
+/// The line cannot be taken because of a lock: of a writer that is frozen in the midst of COMMIT.
+async fn end_holder_of_the_line(session: &mut Session, cursor: &str) -> Result<(), DestinationError> {
+    // Nobody holds the lock: then the number may be another session's by now.
+    let sql = format!(
+        "SET NOCOUNT ON; DECLARE @lock int; BEGIN TRANSACTION; {}; ROLLBACK; SET NOCOUNT OFF; \
+         SELECT @lock, session_id FROM dbo._pg2any_checkpoint WITH (READUNCOMMITTED) WHERE name = {}",
+        lock_sql(cursor, "Transaction", Duration::ZERO),
+        quote_text(cursor)
+    );
+    let answer = session.rows(&sql, TAKING).await?.into_iter().next().unwrap_or_default();
+    match <[_; 2]>::try_from(answer) {
+        Ok([Some(lock), Some(number)]) if lock.starts_with('-') => end(session, &number).await,
+        _ => Ok(()),
+    }
+}
+
+/// Ends a session. It may be gone by now, or the right is missing.
+async fn end(session: &mut Session, number: &str) -> Result<(), DestinationError> {
+    match session.run(&format!("KILL {number}"), TAKING).await {
+        Err(error) if !session.usable => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn line(row: Texts) -> Line {

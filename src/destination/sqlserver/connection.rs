@@ -8,7 +8,7 @@
 //! After an error that is no answer of the server, and after any error of a bulk load, the
 //! connection is in the middle of something and is not used again ([`Session::usable`]).
 //!
-//! Covered by: `it::sqlserver`.
+//! Covered by: `destination::sqlserver::tests`, `it::sqlserver`.
 
 use std::borrow::Cow;
 use std::time::Duration;

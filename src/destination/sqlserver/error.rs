@@ -1,7 +1,7 @@
 //! What follows from a failure, by the server's error numbers
 //! (<https://learn.microsoft.com/en-us/sql/relational-databases/errors-events/database-engine-events-and-errors>).
 //!
-//! Covered by: `destination::sqlserver::error::tests`.
+//! Covered by: `destination::sqlserver::tests`.
 
 use tiberius::error::{Error, IoErrorKind};
 
@@ -21,9 +21,13 @@ pub(super) fn is_duplicate(error: &Error) -> bool {
 /// What follows from an error with this number, and what to do about it.
 const fn verdict(number: u32) -> (FailureKind, &'static str) {
     match number {
-        // A deadlock, a lock, a transaction that the server ended, no memory or worker now: another
-        // time will do.
-        1205 | 1222 | 3902 | 3903 | 3930 | 3960 | 1204 | 701 | 8645 | 8651 | 10922 | 41301 | 41302 | 41305 | 41325 => {
+        1222 => (
+            FailureKind::Retry,
+            "Another session holds a lock on what is written, and is waited for: end its transaction, or raise --query-timeout",
+        ),
+        // A deadlock, a transaction that the server ended, no memory or worker now: another time
+        // will do.
+        1205 | 3902 | 3903 | 3930 | 3960 | 1204 | 701 | 8645 | 8651 | 10922 | 41301 | 41302 | 41305 | 41325 => {
             (FailureKind::Retry, "")
         }
         9002 => {
@@ -112,41 +116,5 @@ pub(super) fn failed(doing: impl Into<String>, error: Error) -> DestinationError
 impl DriverError for Error {
     fn failed(self, doing: String) -> DestinationError {
         failed(doing, self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failure_is_retried_reconnected_or_final_by_its_number() {
-        for (number, kind) in [
-            (1205, FailureKind::Retry),
-            (1222, FailureKind::Retry),
-            (9002, FailureKind::Retry),
-            (1105, FailureKind::Retry),
-            (40613, FailureKind::Reconnect),
-            (40501, FailureKind::Reconnect),
-            (10928, FailureKind::Reconnect),
-            (2627, FailureKind::Permanent),
-            (547, FailureKind::Permanent),
-            (2628, FailureKind::Permanent),
-            (208, FailureKind::Permanent),
-            (229, FailureKind::Permanent),
-            (18456, FailureKind::Permanent),
-            (4060, FailureKind::Permanent),
-        ] {
-            assert_eq!(verdict(number).0, kind, "{number}");
-        }
-        let lost = Error::Io { kind: IoErrorKind::BrokenPipe, message: "gone".to_owned() };
-        assert_eq!(failed("x", lost).kind(), FailureKind::Reconnect);
-        assert_eq!(failed("x", Error::BulkInput("too long".into())).kind(), FailureKind::Permanent);
-    }
-
-    #[test]
-    fn a_wrong_password_and_a_missing_database_are_told_apart() {
-        assert!(verdict(18456).1.contains("password"));
-        assert!(verdict(4060).1.contains("Create the database"));
     }
 }

@@ -33,6 +33,8 @@ mod preflight;
 mod records;
 mod steps;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::sync::Arc;
@@ -172,13 +174,14 @@ impl Destination for SqlServer {
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {
-        let Some(Connected { session, tables, open, .. }) = &mut self.connected else { return Ok(()) };
+        let Some(Connected { session, tables, epoch, open }) = &mut self.connected else { return Ok(()) };
         if session.usable {
-            session.run("IF @@TRANCOUNT > 0 ROLLBACK", "rolling back failed").await?;
+            session.run(checkpoint::ROLLBACK, "rolling back failed").await?;
         } else {
             // The server rolls back what the old connection left open; the epoch stays ours.
             let address = Address::parse(self.options.uri.expose())?;
             *session = Session::open(&address, &self.options).await?;
+            checkpoint::replace_writer(session, &self.options, *epoch).await?;
         }
         *open = false;
         tables.rolled_back(session).await

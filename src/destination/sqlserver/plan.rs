@@ -78,7 +78,7 @@ impl Plan {
             let form = form(column.family);
             let own = form.declared(None, false);
             // A text or bytes of a limited length stay so, so that an index is used.
-            let limited = matches!(form, Form::Text | Form::Bytes) && !declared.is_empty();
+            let limited = matches!(form, Form::Text | Form::Bytes) && !declared.is_empty() && is_loaded(declared);
             let staged = if limited { declared } else { own.as_str() };
             PlanColumn {
                 quoted: quote(&column.target),
@@ -138,6 +138,14 @@ impl Plan {
     pub fn names(&self, columns: &[usize]) -> Vec<&str> {
         columns.iter().map(|index| self.columns[*index].quoted.as_str()).collect()
     }
+}
+
+/// Whether the driver says a column's own type in a bulk load. It takes the bytes of an `nvarchar`
+/// for its characters, so those of more than 2000 are called `(max)`, which the server refuses for
+/// rows of limited texts (4816).
+fn is_loaded(declared: &str) -> bool {
+    let length = declared.strip_prefix("nvarchar(").and_then(|rest| rest.strip_suffix(')')?.parse().ok());
+    length.is_none_or(|length: usize| length <= 2000)
 }
 
 /// Bytes of a value that a bulk load of a column of this type takes.
@@ -256,6 +264,18 @@ mod tests {
         assert!(!fits("aäöü", &long, "\\x00"));
         assert!(!fits("🌍🌍🌍", "", "\\x"), "a character of two code units");
         assert!(!fits("", "", &bytes) && fits("", "", &bytes[..bytes.len() - 2]));
+    }
+
+    #[test]
+    fn a_text_column_that_the_driver_calls_by_another_type_is_loaded_by_way_of_a_staged_one() {
+        let relation = table("t", &[("id", 23), ("v", 25)]).build();
+        for (declared, direct) in [("nvarchar(2000)", true), ("nvarchar(2001)", false), ("nvarchar(max)", true)] {
+            let plan = plan(&relation, &[("id", "int"), ("v", declared)], None);
+            let staged = if direct { declared } else { "nvarchar(max)" };
+            assert_eq!(plan.loads_directly(), direct, "{declared}");
+            let sql = format!("CREATE TABLE #pg2any (v1 {staged} COLLATE Latin1_General_100_BIN2 NULL)");
+            assert_eq!(plan.stage_sql(&[], &[1]), sql);
+        }
     }
 
     #[test]

@@ -16,11 +16,13 @@ mod operations;
 mod policies;
 mod roundtrip;
 mod schema;
+#[cfg(feature = "sqlserver")]
+mod sqlserver;
 mod stops;
 mod streamed;
 mod types;
 
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
 pub use roundtrip::random_values;
 
 use std::time::{Duration, Instant};
