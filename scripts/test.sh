@@ -61,3 +61,6 @@ PG2ANY_TEST_SPLIT=7 cargo test --locked --features sqlite,kafka,failpoints,fuzzi
 say "benchmarks, as small as shows that they work"
 scripts/bench.sh --quick
 scripts/bench.sh --limits --quick
+
+say "the dashboard, with a real Prometheus"
+scripts/dashboard.sh
