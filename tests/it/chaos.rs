@@ -1,11 +1,14 @@
 //! Everything that can happen to a pipeline, at random and several things at once, round after
 //! round, under traffic: kills at any moment, at any failpoint and while it recovers; freezes, and
 //! a second process on the same directory meanwhile; a network that is cut, stalls or is slow; a
-//! source that restarts or crashes; a broker or a database server that is killed. Afterwards source and destination are
-//! equal row for row, the commits are in their order, and nothing is there twice.
+//! source that restarts or crashes; a broker or a database server that is
+//! killed. Afterwards source and destination are equal row for row, the commits are in their order,
+//! and nothing is there twice.
 //!
 //! `scripts/chaos.sh` runs it for longer. A seed decides which fault comes when; what the machine
 //! makes of that differs from run to run.
+
+mod targets;
 
 use std::fmt::Display;
 use std::os::unix::process::ExitStatusExt;
@@ -13,6 +16,9 @@ use std::process::{Child, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "kafka")]
+use self::targets::Kafka;
+use self::targets::{Tables, Target};
 use crate::crash::passed_with_sqlite;
 use crate::database::Database;
 use crate::driver::{PATIENCE, Pipeline, Running};
@@ -44,135 +50,6 @@ impl Plan {
     fn goes_on(&self, round: u64) -> bool {
         round < self.rounds && self.until.is_none_or(|until| Instant::now() < until)
     }
-}
-
-/// What a destination needs for this.
-trait Target {
-    /// Traffic of one step.
-    fn step(&mut self, database: &mut Database);
-    /// Ends what is open; the sessions may be gone after that.
-    fn settle(&mut self, database: &mut Database);
-    /// The sessions are gone: the source was restarted.
-    fn reconnect(&mut self, database: &Database);
-    fn has_mark(&self, pipeline: &Pipeline, mark: i64) -> bool;
-    /// kill -9 of what it writes to; `false` where that is no process.
-    fn kill(&self) -> bool {
-        false
-    }
-    /// Starts that again.
-    fn launch(&self) {}
-    /// Panics where something is missing, doubled or out of order; how many rows there are.
-    fn check(&self, database: &mut Database, pipeline: &Pipeline) -> u64;
-}
-
-/// Tables that a test can look into.
-struct Tables {
-    history: History,
-    /// The server that they are in, of this test's own.
-    #[cfg(feature = "mysql")]
-    server: Option<&'static crate::mysql_server::MySqlServer>,
-    /// The way to a server that the test cannot kill, and cuts instead.
-    way: Option<Proxy>,
-}
-
-impl Target for Tables {
-    fn step(&mut self, database: &mut Database) {
-        self.history.step(database, true);
-    }
-
-    fn settle(&mut self, database: &mut Database) {
-        self.history.finish(database);
-    }
-
-    fn reconnect(&mut self, database: &Database) {
-        self.history.reconnect(database);
-    }
-
-    fn has_mark(&self, pipeline: &Pipeline, mark: i64) -> bool {
-        pipeline.has_mark(mark)
-    }
-
-    fn kill(&self) -> bool {
-        #[cfg(feature = "mysql")]
-        if let Some(server) = self.server {
-            server.kill();
-            return true;
-        }
-        self.way.as_ref().inspect(|way| way.set(Network::IsDown)).is_some()
-    }
-
-    fn launch(&self) {
-        #[cfg(feature = "mysql")]
-        if let Some(server) = self.server {
-            server.launch();
-        }
-        if let Some(way) = &self.way {
-            way.set(Network::Works);
-        }
-    }
-
-    fn check(&self, database: &mut Database, pipeline: &Pipeline) -> u64 {
-        crate::compare::assert_equal(database, pipeline);
-        let log = format!("SELECT name FROM log{}", pipeline.target().arrival());
-        assert_eq!(pipeline.lines(&log), self.history.order(), "the order of the commits");
-        rows(database)
-    }
-}
-
-#[cfg(feature = "kafka")]
-struct Kafka {
-    broker: &'static crate::broker::Broker,
-    prefix: String,
-    workload: Workload,
-    number: u64,
-}
-
-#[cfg(feature = "kafka")]
-impl Target for Kafka {
-    fn step(&mut self, database: &mut Database) {
-        self.number += 1;
-        let name = format!("s{}", self.number);
-        if self.number.is_multiple_of(8) {
-            self.workload.round(database, &name, true);
-        } else {
-            self.workload.small(&mut database.client, &name);
-        }
-    }
-
-    fn settle(&mut self, _: &mut Database) {}
-
-    fn reconnect(&mut self, _: &Database) {}
-
-    fn has_mark(&self, _: &Pipeline, mark: i64) -> bool {
-        crate::kafka::has_mark(self.broker, &self.prefix, mark)
-    }
-
-    fn kill(&self) -> bool {
-        self.broker.kill();
-        true
-    }
-
-    fn launch(&self) {
-        self.broker.launch();
-    }
-
-    fn check(&self, database: &mut Database, _: &Pipeline) -> u64 {
-        crate::kafka::check(self.broker, &self.prefix, &self.workload, database);
-        let history = self.broker.events(&format!("{}.public.pgbench_history", self.prefix));
-        let made: usize = database.text("SELECT count(*) FROM pgbench_history").parse().unwrap();
-        // Its initialisation emptied the table, which is an event too.
-        let inserts = history.iter().filter(|event| event.op() == "c").count();
-        assert_eq!(inserts, made, "pgbench's transactions");
-        rows(database)
-    }
-}
-
-/// Rows of all tables.
-fn rows(database: &mut Database) -> u64 {
-    let tables =
-        "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
-    let tables: Vec<String> = database.query(tables).iter().map(|row| row.get(0)).collect();
-    tables.iter().map(|table| database.text(&format!("SELECT count(*) FROM {table}")).parse::<u64>().unwrap()).sum()
 }
 
 /// What can happen.
