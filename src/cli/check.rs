@@ -93,7 +93,8 @@ fn as_text(groups: &Groups, config: &Config) -> String {
         }
     }
     let [errors, warnings] = counts;
-    let _ = writeln!(out, "{errors} errors, {warnings} warnings");
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let _ = writeln!(out, "{errors} error{}, {warnings} warning{}", plural(errors), plural(warnings));
     out
 }
 
