@@ -13,7 +13,7 @@ use crate::destination::{DestinationError, Options};
 use crate::finding::Finding;
 
 /// What a run does in the database.
-const RIGHTS: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "ALTER", "CREATE TABLE"];
+const RIGHTS: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TABLE", "ALTER ANY SCHEMA"];
 
 /// Connects and looks.
 pub(super) async fn preflight(
