@@ -59,7 +59,7 @@ pub fn hide<'a>(text: &'a str, secrets: &[Secret]) -> Cow<'a, str> {
 
 /// `None` when the text has a shape in which a password cannot be located with certainty.
 fn redact(text: &str) -> Option<String> {
-    if let Some((scheme, rest)) = text.split_once("://") {
+    if let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, tail) = rest.split_at(end);
         let (user, host) = match authority.rsplit_once('@') {
@@ -78,7 +78,7 @@ fn redact(text: &str) -> Option<String> {
         let (path, query) = tail.split_once('?').map_or((tail, None), |(path, query)| (path, Some(query)));
         let query = query.map(|query| {
             let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-                Some((key, _)) if is_secret_key(key) => format!("{key}=***"),
+                Some((key, value)) if is_secret_key(key) || is_secret_key(value) => format!("{key}=***"),
                 _ => pair.to_owned(),
             });
             format!("?{}", pairs.collect::<Vec<_>>().join("&"))
@@ -100,6 +100,11 @@ fn redact(text: &str) -> Option<String> {
         None => None,
     });
     Some(words.collect::<Option<Vec<_>>>()?.join(" "))
+}
+
+/// Whether a URI may begin so; `password=postgresql` before a `://` is none.
+fn is_scheme(text: &str) -> bool {
+    text.trim_start().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte))
 }
 
 fn is_secret_key(key: &str) -> bool {
@@ -135,6 +140,8 @@ mod tests {
             ("postgresql://u:p4ss@h:5432/db?replication=database", "postgresql://u:***@h:5432/db?replication=database"),
             ("postgresql://u@h/db?password=p4ss&x=1", "postgresql://u@h/db?password=***&x=1"),
             ("postgresql://h/db", "postgresql://h/db"),
+            ("user=u password=postgresql://u:p4ss", "user=u password=***"),
+            ("postgres://?x=1/db?password=p4ss", "postgres://?x=***"),
             ("postgresql://u:p4ss/@h/db", "***"),
             ("postgresql://u:p4@ss@h/db", "postgresql://u:***@h/db"),
             ("host=h user=u password=p4ss dbname=d", "host=h user=u password=*** dbname=d"),

@@ -75,7 +75,9 @@ impl ConnectionString {
             // As libpq reads it: the first '@' before a '/' ends the credentials, which may hold a
             // '?'.
             let authority_at = text.find("://").map_or(0, |at| at + 3);
-            let credentials = text[authority_at..].find(['@', '/']).unwrap_or(0) + authority_at;
+            let rest = &text[authority_at..];
+            let end = rest.find(['@', '/']).filter(|at| rest[*at..].starts_with('@')).unwrap_or(0);
+            let credentials = end + authority_at;
             let (base, query) = text[credentials..]
                 .find('?')
                 .map_or((text, ""), |at| (&text[..credentials + at], &text[credentials + at + 1..]));

@@ -56,6 +56,40 @@ on_each_server! {
         assert!(shown.contains('a') && shown.contains('b'), "{shown}");
     }
 
+    fn two_pipelines_share_a_database_and_a_file_by_publication_slot_and_cursor(server) {
+        let mut database = Database::new(server);
+        database.execute(
+            "CREATE TABLE even (id int PRIMARY KEY); CREATE TABLE odd (id int PRIMARY KEY);
+             CREATE PUBLICATION even FOR TABLE even; CREATE PUBLICATION odd FOR TABLE odd",
+        );
+        let mut pipelines: Vec<Pipeline> = Vec::new();
+        for name in ["even", "odd"] {
+            let mut pipeline = Pipeline::bare(&database.url(), &format!("{}_{name}", database.name), name);
+            if let Some(first) = pipelines.first() {
+                let file = first.file();
+                pipeline.set("CDC_DEST_URI", file.to_str().unwrap());
+            }
+            pipeline.set("PG2ANY_CURSOR", name);
+            pipeline.catch_up();
+            pipelines.push(pipeline);
+        }
+        let [even, odd] = [&pipelines[0], &pipelines[1]];
+        let (mut first, second) = (even.start(), odd.start());
+        for id in 0..40 {
+            database.execute(&format!("INSERT INTO {} VALUES ({id})", if id % 2 == 0 { "even" } else { "odd" }));
+            if id == 20 {
+                // One of them dies; the other does not notice.
+                first.kill();
+                first = even.start();
+            }
+        }
+        let counts = "SELECT (SELECT count(*) FROM even WHERE id % 2 = 0), (SELECT count(*) FROM odd WHERE id % 2 = 1)";
+        first.until("both are whole", || even.has(&format!("SELECT 1 WHERE ({counts}) = (20, 20)")));
+        first.terminate();
+        second.terminate();
+        assert_eq!(even.lines("SELECT name FROM _pg2any_checkpoint ORDER BY name"), ["even", "odd"]);
+    }
+
     fn under_ack_applied_the_slot_waits_for_the_slower_one(server) {
         let (mut database, mut pipeline) = two(server);
         pipeline.set("PG2ANY_ACK", "applied").set("PG2ANY_STATUS_INTERVAL", "1s");
