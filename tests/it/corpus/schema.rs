@@ -219,16 +219,6 @@ on_each_server! {
         crate::compare::assert_equal(&database, &pipeline);
     }
 
-    fn a_table_that_had_rows_before_it_was_seen_is_warned_of(server) {
-        let mut database = crate::database::Database::new(server);
-        database.execute("CREATE TABLE had (id int PRIMARY KEY); INSERT INTO had SELECT generate_series(1, 1000); ANALYZE had");
-        database.create_slot();
-        let pipeline = crate::driver::Pipeline::new(&database);
-        database.execute("INSERT INTO had VALUES (5000)");
-        let said = pipeline.catch_up();
-        assert!(said.contains("public.had") && said.contains("snapshot"), "{said}");
-    }
-
     fn a_renamed_label_of_an_enum_is_announced(server) {
         let tables = "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE e (id int PRIMARY KEY, m mood[])";
         let (mut database, pipeline) = crate::delivery::arrange(server, tables);
