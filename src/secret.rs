@@ -40,7 +40,7 @@ impl Secret {
     /// its secret is.
     #[must_use]
     pub fn redacted(&self) -> String {
-        redact(&self.0).unwrap_or_else(|| HIDDEN.to_owned())
+        redact(&self.0).filter(|shown| !shows_a_value(shown)).unwrap_or_else(|| HIDDEN.to_owned())
     }
 }
 
@@ -104,7 +104,18 @@ fn redact(text: &str) -> Option<String> {
 
 /// Whether a URI may begin so; `password=postgresql` before a `://` is none.
 fn is_scheme(text: &str) -> bool {
-    text.trim_start().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte))
+    let text = text.trim_start();
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte))
+}
+
+/// Whether what is to be shown has a value behind a name that looks like a password's.
+fn shows_a_value(shown: &str) -> bool {
+    shown.match_indices('=').any(|(at, _)| {
+        let (before, behind) = (shown[..at].trim_end(), shown[at + 1..].trim_start());
+        let name = before.rsplit(|c: char| !c.is_alphanumeric() && !"_-".contains(c)).next().unwrap_or_default();
+        is_secret_key(name) && !behind.starts_with(HIDDEN)
+    })
 }
 
 fn is_secret_key(key: &str) -> bool {
@@ -142,6 +153,8 @@ mod tests {
             ("postgresql://h/db", "postgresql://h/db"),
             ("user=u password=postgresql://u:p4ss", "user=u password=***"),
             ("postgres://?x=1/db?password=p4ss", "postgres://?x=***"),
+            ("://x://user=u password=p4ss", "://x://user=u password=***"),
+            ("x://user=u password=p4ss", "***"),
             ("postgresql://u:p4ss/@h/db", "***"),
             ("postgresql://u:p4@ss@h/db", "postgresql://u:***@h/db"),
             ("host=h user=u password=p4ss dbname=d", "host=h user=u password=*** dbname=d"),
