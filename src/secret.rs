@@ -95,6 +95,8 @@ fn redact(text: &str) -> Option<String> {
         return None;
     }
     let words = text.split_whitespace().map(|word| match word.split_once('=') {
+        // Its value is the next word.
+        Some((key, "")) if is_secret_key(key) => None,
         Some((key, _)) if is_secret_key(key) => Some(format!("{key}=***")),
         Some(_) => Some(word.to_owned()),
         None => None,
@@ -155,6 +157,7 @@ mod tests {
             ("postgres://?x=1/db?password=p4ss", "postgres://?x=***"),
             ("://x://user=u password=p4ss", "://x://user=u password=***"),
             ("x://user=u password=p4ss", "***"),
+            ("host=h password= a=p4ss", "***"),
             ("postgresql://u:p4ss/@h/db", "***"),
             ("postgresql://u:p4@ss@h/db", "postgresql://u:***@h/db"),
             ("host=h user=u password=p4ss dbname=d", "host=h user=u password=*** dbname=d"),
