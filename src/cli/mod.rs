@@ -25,6 +25,7 @@ mod status;
 mod version;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -60,6 +61,9 @@ enum Command {
     Man(generate::ManArguments),
 }
 
+/// How long the end of the process waits for a connection that is being made.
+const CALLS_END: Duration = Duration::from_millis(500);
+
 /// Parses, runs, reports.
 pub fn main() -> ExitCode {
     if let Err(failure) = secret_args::move_secrets_to_the_environment() {
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
     };
+    pg2any_lib::source::wait_for_calls(CALLS_END);
     match result {
         Ok(code) => code.into(),
         Err(failure) => report(&failure),

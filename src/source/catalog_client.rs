@@ -6,6 +6,7 @@
 //! one that is not waited for any more is left to end by itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,18 @@ use super::{session, slot};
 use crate::progress::Progress;
 use crate::spool::{SourceIdentity, Spool};
 
+/// Blocking calls that have not ended, abandoned ones included.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// Waits until no blocking call runs, for `most` at most. To be called before the process ends: what
+/// libpq stands on (Kerberos) cleans up then, and aborts where a connection is being made meanwhile.
+pub fn wait_for_calls(most: Duration) {
+    let started = Instant::now();
+    while RUNNING.load(Ordering::Acquire) > 0 && started.elapsed() < most {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Runs a blocking call on a thread of its own. Dropping the future abandons the call.
 pub(crate) async fn blocking<T: Send + 'static>(
     doing: &'static str,
@@ -29,11 +42,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
     let (sender, receiver) = oneshot::channel();
     let run = move || {
         let _ = sender.send(call());
+        RUNNING.fetch_sub(1, Ordering::Release);
     };
-    std::thread::Builder::new()
-        .name("pg2any-source-sql".to_owned())
-        .spawn(run)
-        .map_err(|cause| SourceError::Internal { doing, cause })?;
+    RUNNING.fetch_add(1, Ordering::Relaxed);
+    std::thread::Builder::new().name("pg2any-source-sql".to_owned()).spawn(run).map_err(|cause| {
+        RUNNING.fetch_sub(1, Ordering::Release);
+        SourceError::Internal { doing, cause }
+    })?;
     receiver.await.unwrap_or_else(|_| {
         Err(SourceError::Internal { doing, cause: std::io::Error::other("the thread ended without an answer") })
     })

@@ -50,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use acceptance::GapRange;
 pub use admin::{Adoption, HeldSlot, ShownSlot, adopt, create_slot, drop_slot, show_slot};
+pub use catalog_client::wait_for_calls;
 pub use connection::ConnectionString;
 pub use error::{ErrorKind, SourceError};
 pub use feedback::{Ack, Acknowledgement};
