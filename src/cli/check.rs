@@ -41,10 +41,11 @@ pub fn run(arguments: &Arguments) -> Result<Code, Failure> {
     let config = arguments.flags.config()?;
     logging::start(config.log_format);
     let source = config.source_options(Arc::default());
-    // What keeps the source from being asked is among its findings.
-    let tables = published_relations(&source).unwrap_or_default();
+    let found = check_source(&source, config.destination_type);
+    // A source that does not answer is waited for once, and that is all that is found of it.
+    let tables = if found.len() > 1 { published_relations(&source).unwrap_or_default() } else { Vec::new() };
     let groups = [
-        ("source", check_source(&source, config.destination_type)),
+        ("source", found),
         ("spool", spool(&config)),
         ("destination", config.each_destination().iter().flat_map(|config| destination(config, &tables)).collect()),
     ];

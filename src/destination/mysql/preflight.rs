@@ -8,7 +8,7 @@ use super::describe::{MySqlTable, answer};
 use super::dialect::{MySqlDialect, check_mapping};
 use super::records;
 use crate::change::Relation;
-use crate::destination::table::{KnownTables, Preflight, TableName};
+use crate::destination::table::{KnownTables, Preflight, TableName, missing_rights};
 use crate::destination::{DestinationError, Options};
 use crate::finding::Finding;
 
@@ -59,12 +59,9 @@ async fn rights(session: &mut Session) -> Result<Finding, DestinationError> {
                UNION SELECT privilege_type FROM information_schema.schema_privileges \
                WHERE REPLACE(grantee, '''', '') = CURRENT_USER() AND DATABASE() LIKE table_schema";
     let granted = session.rows(sql, "asking for the user's rights failed").await?;
-    let granted: Vec<String> = granted.into_iter().flatten().flatten().collect();
-    let missing: Vec<&str> = RIGHTS.into_iter().filter(|right| !granted.iter().any(|found| found == right)).collect();
-    if missing.is_empty() {
+    let Some(missing) = missing_rights(&RIGHTS, granted) else {
         return Ok(Finding::ok("the user may make, change and write tables in the database"));
-    }
-    let missing = missing.join(", ");
+    };
     Ok(Finding::warning(
         format!("the user has no direct grant of {missing} on the database"),
         format!("Unless a role has them: GRANT {missing} ON database.* TO user"),

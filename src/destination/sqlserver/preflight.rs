@@ -8,7 +8,7 @@ use super::describe::{SqlServerTable, answer};
 use super::dialect::SqlServerDialect;
 use super::records;
 use crate::change::Relation;
-use crate::destination::table::{KnownTables, Preflight, TableName};
+use crate::destination::table::{KnownTables, Preflight, TableName, missing_rights};
 use crate::destination::{DestinationError, Options};
 use crate::finding::Finding;
 
@@ -47,12 +47,9 @@ async fn rights(session: &mut Session) -> Result<Finding, DestinationError> {
     let ask = |right: &str| format!("SELECT '{right}' WHERE HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', '{right}') = 1");
     let sql = RIGHTS.map(ask).join(" UNION ALL ");
     let granted = session.rows(&sql, "asking for the user's rights failed").await?;
-    let granted: Vec<String> = granted.into_iter().flatten().flatten().collect();
-    let missing: Vec<&str> = RIGHTS.into_iter().filter(|right| !granted.iter().any(|found| found == right)).collect();
-    if missing.is_empty() {
+    let Some(missing) = missing_rights(&RIGHTS, granted) else {
         return Ok(Finding::ok("the user may make, change and write tables in the database"));
-    }
-    let missing = missing.join(", ");
+    };
     Ok(Finding::warning(
         format!("the user has no right to {missing} on the whole database"),
         format!("Unless its schemas give them: GRANT {missing} TO [user]"),

@@ -50,6 +50,8 @@ pub use existing::{Answers, ExistingColumn, ExistingTable};
 pub use known::{KnownColumn, KnownTable, KnownTables, TableName};
 pub(crate) use plans::Plans;
 pub(crate) use preflight::Preflight;
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+pub(crate) use preflight::missing_rights;
 pub(crate) use row::{CONSTRAINT, KEY_TAKEN, shortened};
 pub use row::{Matching, RowColumn, RowPlan};
 pub use steps::{Evolution, Step, Stop, StopReason, Warning};

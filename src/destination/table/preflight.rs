@@ -13,6 +13,15 @@ use crate::change::Relation;
 use crate::destination::DestinationError;
 use crate::finding::Finding;
 
+/// Which of the wanted rights were not granted; `None`: all were.
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+pub(crate) fn missing_rights(wanted: &[&str], granted: Vec<Vec<Option<String>>>) -> Option<String> {
+    let granted: Vec<String> = granted.into_iter().flatten().flatten().collect();
+    let missing = wanted.iter().copied().filter(|right| !granted.iter().any(|found| found == right));
+    let missing: Vec<&str> = missing.collect();
+    (!missing.is_empty()).then(|| missing.join(", "))
+}
+
 /// The tables of one destination, one after the other.
 pub(crate) struct Preflight<'a> {
     dialect: &'a dyn Dialect,
