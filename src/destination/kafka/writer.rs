@@ -222,7 +222,9 @@ impl Destination for Kafka {
         // A streamed transaction's commit time and LSN, which every event carries, are known at its
         // commit only.
         let longest_transaction = self.is_transactional().then_some(self.timeout / 2);
-        Capabilities { held_open: Duration::ZERO, longest_transaction, ..Capabilities::default() }
+        let usual = Capabilities::default();
+        // Each change is an event, so a larger batch brings nothing and takes memory.
+        Capabilities { held_open: Duration::ZERO, longest_transaction, batch: usual.batch_in_large, ..usual }
     }
 
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
