@@ -164,15 +164,19 @@ class SqlServer:
         out = subprocess.run([TARGET / "sqlserver", what, self.ado(database), str(argument)], capture_output=True, text=True)
         return out.stdout.strip()
 
-    def uri(self, database):
+    def terminal(self, database):
+        return Terminal([str(TARGET / "sqlserver"), "session", self.ado(database)], "=end=")
+
+    def environment(self, database):
         if database not in self.databases:
             self.databases.append(database)
-            self.tool("query", f"IF DB_ID('{database}') IS NULL CREATE DATABASE {database}")
-        return urllib.parse.urlunsplit(self.url._replace(path=f"/{database}"))
+            self.terminal("master")(f"IF DB_ID('{database}') IS NULL CREATE DATABASE {database}")
+        return {"CDC_DEST_TYPE": "SqlServer", "CDC_DEST_URI": urllib.parse.urlunsplit(self.url._replace(path=f"/{database}"))}
 
     def close(self):
+        sql = self.terminal("master")
         for database in self.databases:
-            self.tool("query", f"DROP DATABASE {database}")
+            sql(f"DROP DATABASE {database}")
 
 
 class Terminal:
@@ -191,6 +195,10 @@ class Terminal:
                 return "\n".join(lines)
             lines.append(line.rstrip("\n"))
         raise RuntimeError(f"{self.process.args[0]} ended at: {sql}")
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(10)
 
 
 def Psql(server, database):
@@ -418,10 +426,12 @@ class Bench:
             print(f"mariadb cpu {cpu_of(self.mariadb.process.pid) - server:.2f} s", flush=True)
             return result
         if kind.startswith("sqlserver"):
-            more = {"CDC_DEST_TYPE": "SqlServer", "CDC_DEST_URI": self.sqlserver.uri(slot)}
-            more["CDC_STREAMING"] = "false" if kind == "sqlserver off" else "true"
-            shows = lambda: self.sqlserver.tool("query", f"select 1 from marker where id = {self.markers}", slot) == "1"
-            return self.process(slot, [TARGET / "pg2any", "run"], self.pg2any_environment(slot) | more, shows)
+            more = self.sqlserver.environment(slot) | {"CDC_STREAMING": str(kind != "sqlserver off").lower()}
+            sql = self.sqlserver.terminal(slot)
+            shows = lambda: sql(f"select 1 from marker where id = {self.markers}") == "1"
+            result = self.process(slot, [TARGET / "pg2any", "run"], self.pg2any_environment(slot) | more, shows)
+            sql.close()
+            return result
         if kind.startswith("receive"):
             return self.process(slot, [TARGET / "receive", self.source.url("bench", True), slot, "bench", kind.split()[1], until])
         return self.native(slot)
@@ -551,7 +561,7 @@ class Bench:
 
     def latency(self):
         connection = self.source.url("bench")
-        ours = "kafka" if self.broker else "mysql" if self.mariadb else "pg2any"
+        ours = "kafka" if self.broker else "mysql" if self.mariadb else "sqlserver" if self.sqlserver else "pg2any"
         # Makes the topic, which is done once.
         self.sql("insert into w4 values (0, 'the first')")
         for kind in (ours, "native off"):
@@ -565,6 +575,9 @@ class Bench:
                 if self.mariadb:
                     environment |= self.mariadb.environment(slot)
                     destination = f"mariadb:{self.mariadb.port}/{slot}"
+                if self.sqlserver:
+                    environment |= self.sqlserver.environment(slot)
+                    destination = f"sqlserver:{self.sqlserver.ado(slot)}"
                 process = subprocess.Popen([TARGET / "pg2any", "run"], env={**os.environ, **environment}, stdout=log, stderr=log)
                 started.append(process)
             else:
@@ -607,11 +620,21 @@ class Bench:
 
     def picture(self):
         """The walls of W1 to W3 as bars, against the native subscription's faster mode."""
-        colours = {"pg2any": "#2563eb", "against": "#a78bfa", "pg2any off": "#60a5fa", "native off": "#94a3b8", "native on": "#94a3b8", "receive off": "#d6d3d1", "receive on": "#d6d3d1",
-                   "pg2any_lib": "#f59e0b", "sqlite alone": "#d6d3d1"}
-        texts = {"pg2any": "pg2any into SQLite", "against": "another build into SQLite", "pg2any off": "pg2any into SQLite, streaming off", "native off": "native subscription, streaming off", "native on": "native subscription, streaming on",
-                 "receive off": "receiving alone, streaming off", "receive on": "receiving alone, streaming on", "pg2any_lib": "pg2any_lib 0.11.2 into SQLite",
-                 "sqlite alone": "SQLite alone, its statements"}
+        ours = {"pg2any": "SQLite", "kafka": "Kafka", "mysql": "MariaDB", "sqlserver": "SQL Server"}
+        options = {"": "", "off": ", streaming off", "schemas": ", schemas embedded", "on": ", streaming on"}
+        others = {"native": "native subscription", "receive": "receiving alone", "against": "another build", "pg2any_lib": "pg2any_lib 0.11.2",
+                  "sqlite": "SQLite alone, its statements", "bulk": "a plain bulk load", "rows": "row by row"}
+        greys = {"native": "#94a3b8", "against": "#a78bfa", "pg2any_lib": "#f59e0b"}
+
+        def named(kind):
+            name, _, option = kind.partition(" ")
+            who = f"pg2any into {ours[name]}" if name in ours else others[name]
+            return who + options.get(option, "")
+
+        def colour(kind):
+            name, _, option = kind.partition(" ")
+            return ("#60a5fa" if option else "#2563eb") if name in ours else greys.get(name, "#d6d3d1")
+
         titles = {"w1": f"W1: one transaction of {self.rows:,} inserts", "w2": f"W2: {self.transactions:,} pgbench transactions",
                   "w3": f"W3: {self.w3[0]} transactions of {self.w3[1]:,} updates and deletes"}
         parts, y = [], 10
@@ -629,8 +652,8 @@ class Bench:
                 share = wall / native
                 width = min(share, 2) * 200
                 more = " →" if share > 2 else ""
-                parts.append(f'<text x="250" y="{y + 13}" text-anchor="end">{texts[kind]}</text>'
-                             f'<rect x="260" y="{y}" width="{width:.0f}" height="17" rx="2" fill="{colours[kind]}"/>'
+                parts.append(f'<text x="250" y="{y + 13}" text-anchor="end">{named(kind)}</text>'
+                             f'<rect x="260" y="{y}" width="{width:.0f}" height="17" rx="2" fill="{colour(kind)}"/>'
                              f'<text x="{268 + width:.0f}" y="{y + 13}">{wall:.1f} s ({share:.2f} ×){more}</text>')
                 y += 21
             y += 14
@@ -672,7 +695,7 @@ def main():
             if name in chosen or (name == "w1" and "w3" in chosen):
                 bench.phase(name)
                 bench.phase("settle")
-        if "w4" in chosen and arguments.dest != "sqlserver":
+        if "w4" in chosen:
             bench.latency()
         if "w5" in chosen:
             bench.phase("w5")

@@ -5,7 +5,7 @@
 #   scripts/bench.sh --against BINARY --no-ancestor --only w1,w2,w3    another build of pg2any takes turns with this one
 #   scripts/bench.sh --dest kafka [--quick] [--rounds N] [--only w1,w2,w3,w4]    into a broker of its own, against the native subscription
 #   scripts/bench.sh --dest mysql [--quick] [--rounds N] [--only w1,w2,w3,w4] [--no-ancestor]    into a MariaDB of its own, against the native subscription
-#   scripts/bench.sh --dest sqlserver [--quick] [--rounds N] [--only w1,w2,w3]    into the SQL Server of PG2ANY_TEST_SQLSERVER_URL, against a plain bulk load
+#   scripts/bench.sh --dest sqlserver [--quick] [--rounds N] [--only w1,w2,w3,w4]    into the SQL Server of PG2ANY_TEST_SQLSERVER_URL, against a plain bulk load
 #   scripts/bench.sh --limits [--quick] [--only backlog,small,streams,tables]    what does not grow: memory, recovery, cost a row
 set -euo pipefail
 cd "$(dirname "$0")/.."

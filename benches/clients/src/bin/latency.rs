@@ -2,8 +2,8 @@
 //! destination.
 //!
 //! `latency SOURCE_CONNECTION
-//! sqlite:FILE|kafka:BROKER/TOPIC|mariadb:PORT/DATABASE|POSTGRES_CONNECTION RATE SECONDS`; the
-//! table is `w4 (id bigint primary key, note text)`. Prints `p50 p95 p99 max missing` in
+//! sqlite:FILE|kafka:BROKER/TOPIC|mariadb:PORT/DATABASE|sqlserver:ADO|POSTGRES_CONNECTION RATE
+//! SECONDS`; the table is `w4 (id bigint primary key, note text)`. Prints `p50 p95 p99 max missing` in
 //! milliseconds.
 
 use std::io::{BufRead, BufReader, Write};
@@ -32,34 +32,41 @@ fn reader(place: &str) -> Poll {
         let mut ids = vec![];
         while let Some(Ok(message)) = consumer.poll(Duration::from_millis(u64::from(ids.is_empty()))) {
             let text = String::from_utf8_lossy(message.payload().unwrap_or_default());
-            let id = text.split("\"after\":{\"id\":").nth(1).and_then(|rest| rest.split([',', '}']).next()?.parse::<i64>().ok());
+            let id = text
+                .split("\"after\":{\"id\":")
+                .nth(1)
+                .and_then(|rest| rest.split([',', '}']).next()?.parse::<i64>().ok());
             ids.extend(id.filter(|id| *id > after));
         }
         ids
     })
 }
 
-/// Through the program `mariadb`, which stays open; it goes on after an error (a table that is not
-/// there yet).
-fn mariadb(place: &str) -> Poll {
-    let (port, database) = place.split_once('/').unwrap();
-    let mut client = Command::new("mariadb")
-        .args(["--no-defaults", "-h127.0.0.1", "-uroot", "-BNn", "--force", "-P", port, database])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+/// Through a program that stays open, executes each line, and prints the rows, then `=end=` when
+/// `end` says so. It goes on after an error (a table that is not there yet).
+fn session(command: &mut Command, end: &'static str) -> Poll {
+    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut asks, mut answers) = (client.stdin.take().unwrap(), BufReader::new(client.stdout.take().unwrap()).lines());
     Box::new(move |after| {
-        writeln!(asks, "select id from w4 where id > {after}; select '=end=';").unwrap();
+        writeln!(asks, "select id from w4 where id > {after};{end}").unwrap();
         let lines = answers.by_ref().map_while(Result::ok).take_while(|line| line != "=end=");
         lines.map(|line| line.parse().unwrap()).collect()
     })
 }
 
+fn mariadb(place: &str) -> Poll {
+    let (port, database) = place.split_once('/').unwrap();
+    let arguments = ["--no-defaults", "-h127.0.0.1", "-uroot", "-BNn", "--force", "-P", port, database];
+    session(Command::new("mariadb").args(arguments), " select '=end=';")
+}
+
 fn poller(destination: &str) -> Poll {
     if let Some(place) = destination.strip_prefix("mariadb:") {
         return mariadb(place);
+    }
+    if let Some(ado) = destination.strip_prefix("sqlserver:") {
+        let program = std::env::current_exe().unwrap().with_file_name("sqlserver");
+        return session(Command::new(program).args(["session", ado]), "\n=end=");
     }
     #[cfg(feature = "kafka")]
     if let Some(place) = destination.strip_prefix("kafka:") {

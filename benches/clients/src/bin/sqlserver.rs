@@ -1,10 +1,14 @@
-//! SQL Server by itself, for scripts/bench.sh: a query's first value, a plain bulk load of the rows
-//! of W1, statements row by row.
+//! SQL Server by itself, for scripts/bench.sh: statements, a plain bulk load of the rows of W1,
+//! updates row by row.
 //!
-//!   sqlserver query ADO SQL       prints the first value of the last row sqlserver bulk ADO ROWS
-//!   makes table plain_w1, loads it in one transaction, prints seconds sqlserver rows ADO ROWS
-//!   updates rows of pgbench_accounts one by one in one transaction, prints seconds
+//! - `sqlserver session ADO` executes each line of its input as a statement, and prints the first
+//!   value of each row. A statement that fails prints nothing. The line `=end=` is printed.
+//! - `sqlserver bulk ADO ROWS` makes table `plain_w1`, loads it in one transaction, and prints
+//!   seconds.
+//! - `sqlserver rows ADO ROWS` updates rows of `pgbench_accounts` one by one in one transaction,
+//!   and prints seconds.
 
+use std::io::BufRead;
 use std::time::Instant;
 
 use tiberius::{Client, ColumnData, Config, IntoSql, SqlBulkCopyOption, TokenRow, time};
@@ -21,15 +25,25 @@ async fn connect(ado: &str) -> Result<Client<Compat<TcpStream>>> {
     Ok(Client::connect(config, stream.compat_write()).await?)
 }
 
-async fn batch(client: &mut Client<Compat<TcpStream>>, sql: &str) -> Result<Option<String>> {
-    let results = client.simple_query(sql).await?.into_results().await?;
-    let row = results.into_iter().next_back().and_then(|rows| rows.into_iter().next_back());
-    Ok(row.and_then(|row| row.into_iter().next()).map(|value| match value {
+async fn batch(client: &mut Client<Compat<TcpStream>>, sql: &str) -> Result<Vec<String>> {
+    let rows = client.simple_query(sql).await?.into_results().await?.into_iter().flatten();
+    let text = |value| match value {
         ColumnData::I32(Some(number)) => number.to_string(),
         ColumnData::I64(Some(number)) => number.to_string(),
         ColumnData::String(Some(text)) => text.into_owned(),
         other => format!("{other:?}"),
-    }))
+    };
+    Ok(rows.filter_map(|row| row.into_iter().next().map(text)).collect())
+}
+
+async fn session(client: &mut Client<Compat<TcpStream>>) -> Result<()> {
+    for sql in std::io::stdin().lock().lines() {
+        match sql? {
+            end if end == "=end=" => println!("{end}"),
+            sql => batch(client, &sql).await.unwrap_or_default().iter().for_each(|value| println!("{value}")),
+        }
+    }
+    Ok(())
 }
 
 async fn bulk(client: &mut Client<Compat<TcpStream>>, rows: i64) -> Result<f64> {
@@ -76,13 +90,14 @@ async fn one_by_one(client: &mut Client<Compat<TcpStream>>, rows: i64) -> Result
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [what, ado, argument] = arguments.as_slice() else { return Err("sqlserver query|bulk|rows ADO SQL|ROWS".into()) };
+    let what: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let [_, ado, ..] = what.as_slice() else { return Err("sqlserver session|bulk|rows ADO [ROWS]".into()) };
     let mut client = connect(ado).await?;
-    match what.as_str() {
-        "query" => println!("{}", batch(&mut client, argument).await?.unwrap_or_default()),
-        "bulk" => println!("{:.3}", bulk(&mut client, argument.parse()?).await?),
-        "rows" => println!("{:.3}", one_by_one(&mut client, argument.parse()?).await?),
-        _ => return Err("query, bulk or rows".into()),
+    match what.as_slice() {
+        ["session", _] => session(&mut client).await?,
+        ["bulk", _, rows] => println!("{:.3}", bulk(&mut client, rows.parse()?).await?),
+        ["rows", _, rows] => println!("{:.3}", one_by_one(&mut client, rows.parse()?).await?),
+        _ => return Err("session, bulk or rows".into()),
     }
     Ok(())
 }
