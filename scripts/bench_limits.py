@@ -169,9 +169,9 @@ def streams(source, quick):
 
 
 def tables(source, quick):
-    """The same rows in one table and in a thousand."""
+    """The same rows in one table, in a thousand and in ten thousand."""
     rows = 50_000 if quick else 1_000_000
-    for count in (1, 50 if quick else 1_000):
+    for count in (1, 50) if quick else (1, 1_000, 10_000):
         pipeline = Pipeline(source, f"tables_{count}")
         for n in range(count):
             pipeline.sql(f"create table t{n} ({COLUMNS})")
@@ -185,12 +185,32 @@ def tables(source, quick):
         say(f"tables: {rows:,} rows in {count} table(s), ten transactions: {wall:.1f} s, {cpu / rows * 1e6:.2f} µs CPU a row, RSS {rss:.0f} MB")
 
 
+def savepoints(source, quick):
+    """One streamed transaction with a savepoint around each row, of which every second is rolled back."""
+    count = 20_000 if quick else 1_000_000
+    pipeline = Pipeline(source, "savepoints")
+    pipeline.sql("alter database savepoints set logical_decoding_work_mem = '64kB'")
+    pipeline.sql("create table t (id bigint primary key, note text)")
+    pipeline.slot()
+    begin = time.monotonic()
+    pipeline.sql(f"do $$ begin for i in 1..{count} loop begin insert into t values (i, 'a note of a few words'); "
+                 "if i % 2 = 0 then raise exception 'no'; end if; exception when raise_exception then null; end; end loop; end $$")
+    made = time.monotonic() - begin
+    pipeline.mark()
+    wall, cpu, rss = pipeline.drain()
+    say(f"savepoints: {count:,} in one transaction, every second rolled back (PostgreSQL took {made:.1f} s to execute them)")
+    say(f"  {wall:.1f} s, {cpu / count * 1e6:.2f} µs CPU each, RSS {rss:.0f} MB")
+    arrived = sqlite3.connect(pipeline.target).execute("select count(*), sum(id % 2) from t").fetchone()
+    if arrived != (count // 2, count // 2):
+        sys.exit(f"savepoints: rows and odd rows at the destination are {arrived}")
+
+
 def say(line):
     print(line, flush=True)
 
 
 def main():
-    scenarios = {"small": small, "streams": streams, "tables": tables, "backlog": backlog}
+    scenarios = {"small": small, "streams": streams, "tables": tables, "savepoints": savepoints, "backlog": backlog}
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default=",".join(scenarios))

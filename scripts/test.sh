@@ -40,6 +40,8 @@ done
 
 say "licences"
 python3 scripts/licences.py
+say "advisories"
+python3 scripts/advisories.py
 
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features sqlite,failpoints
