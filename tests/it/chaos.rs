@@ -1,13 +1,14 @@
 //! Everything that can happen to a pipeline, at random and several things at once, round after
 //! round, under traffic: kills at any moment, at any failpoint and while it recovers; freezes, and
-//! a second process on the same directory meanwhile; a network that is cut, stalls or is slow; a
-//! source that restarts or crashes; a broker or a database server that is
-//! killed. Afterwards source and destination are equal row for row, the commits are in their order,
+//! a second process on the same directory meanwhile; a network, on either side, that is cut, stalls,
+//! is slow or carries later what was sent first; a clock that jumps; a source that restarts,
+//! crashes or is replaced by its standby; a broker or a database server that is killed. Afterwards source and destination are equal row for row, the commits are in their order,
 //! and nothing is there twice.
 //!
 //! `scripts/chaos.sh` runs it for longer. A seed decides which fault comes when; what the machine
 //! makes of that differs from run to run.
 
+mod promoted;
 mod targets;
 
 use std::fmt::Display;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "kafka")]
 use self::targets::Kafka;
 use self::targets::{Tables, Target};
+use crate::clock::Clock;
 use crate::crash::passed_with_sqlite;
 use crate::database::Database;
 use crate::driver::{PATIENCE, Pipeline, Running};
@@ -59,6 +61,10 @@ enum Fault {
     Failpoint,
     Freeze,
     Network(Network),
+    /// The same between the pipeline and the destination.
+    Way(Network),
+    /// The wall clock goes forward or back.
+    Clock,
     Restart,
     Crash,
     /// Of the destination, where it is a process of its own.
@@ -74,6 +80,13 @@ const FAULTS: &[Fault] = &[
     Fault::Network(Network::IsDown),
     Fault::Network(Network::Stalls),
     Fault::Network(Network::IsSlow),
+    Fault::Network(Network::IsUneven),
+    Fault::Way(Network::IsDown),
+    Fault::Way(Network::Stalls),
+    Fault::Way(Network::IsSlow),
+    Fault::Way(Network::IsUneven),
+    Fault::Clock,
+    Fault::Clock,
     Fault::Restart,
     Fault::Crash,
     Fault::Destination,
@@ -86,7 +99,9 @@ struct Counts {
     kills: u64,
     frozen: u64,
     cuts: u64,
+    jumps: u64,
     restarts: u64,
+    promotions: u64,
     destination: u64,
 }
 
@@ -95,6 +110,8 @@ struct World<T> {
     database: Database,
     pipeline: Pipeline,
     proxy: Proxy,
+    /// `None` where the destination's library could not bear it.
+    clock: Option<Clock>,
     target: T,
     random: Random,
     running: Option<Running>,
@@ -159,7 +176,10 @@ impl<T: Target> World<T> {
                     return self.keep_running();
                 }
                 self.steps();
-                if self.random.percent(50) {
+                // It may have been too young to hold the directory.
+                let lock = std::fs::File::open(self.pipeline.data().join("spool.lock"));
+                let is_held = lock.is_ok_and(|lock| lock.try_lock().is_err());
+                if self.random.percent(50) && is_held {
                     let said = self.pipeline.fails();
                     assert!(said.contains("in use by another process"), "{said}");
                 }
@@ -179,6 +199,22 @@ impl<T: Target> World<T> {
                 self.steps();
                 self.pause();
                 self.proxy.set(Network::Works);
+            }
+            Fault::Way(network) => {
+                let set = |world: &Self, network| world.target.way().inspect(|way| way.set(network)).is_some();
+                if !set(self, network) {
+                    return self.happen(Fault::Network(network));
+                }
+                self.counts.cuts += 1;
+                self.steps();
+                self.pause();
+                set(self, Network::Works);
+            }
+            Fault::Clock => {
+                let Some(clock) = &self.clock else { return self.happen(Fault::Kill) };
+                self.counts.jumps += 1;
+                clock.set(i64::try_from(self.random.below(96)).unwrap() - 48);
+                self.pause();
             }
             Fault::Destination => {
                 if !self.target.kill() {
@@ -257,47 +293,60 @@ impl<T: Target> World<T> {
     }
 }
 
+/// Source, its database, the pipeline, and the way from one to the other.
+type Arranged = (&'static Server, Database, Pipeline, Proxy);
+
 /// A server of its own, since it is crashed, with a database that has pgbench's tables.
-fn arrange() -> Option<(&'static Server, Database, Pipeline, Proxy)> {
-    let server: &'static Server = Box::leak(Box::new(Server::own(Version::V15, &[])?));
-    let mut database = Database::streaming(server);
+fn arrange() -> Option<Arranged> {
+    let (server, mut database, mut pipeline, proxy) = arrange_on(Version::V15)?;
+    pipeline.set("PG2ANY_TWO_PHASE", "true");
     database.create_slot_with(true);
-    let mut initialise = server.command("pgbench");
-    initialise.args(["-i", "-q", "-h", "127.0.0.1", "-U", "postgres", "-p", &server.port.to_string(), &database.name]);
-    let output = initialise.output().unwrap();
-    assert!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
+    initialise_pgbench(&database);
+    Some((server, database, pipeline, proxy))
+}
+
+/// The same without slot and tables.
+fn arrange_on(version: Version) -> Option<Arranged> {
+    let server: &'static Server = Box::leak(Box::new(Server::own(version, &[])?));
+    let database = Database::streaming(server);
     let proxy = Proxy::before(server.port);
     let mut pipeline = Pipeline::new(&database);
     let through = database.url().replace(&format!(":{}/", server.port), &format!(":{}/", proxy.port));
     pipeline
         .set("CDC_SOURCE_CONNECTION_STRING", &through)
-        .set("PG2ANY_TWO_PHASE", "true")
         .set("PG2ANY_RETAIN", "0s")
         .set("CDC_TRANSACTION_SEGMENT_SIZE_MB", "1");
     Some((server, database, pipeline, proxy))
 }
 
-fn run<T: Target>(
-    name: impl Display,
-    arranged: (&'static Server, Database, Pipeline, Proxy),
-    target: T,
-    plan: &Plan,
-    failpoints: Vec<String>,
-) {
-    let (server, database, pipeline, proxy) = arranged;
-    let random = Random::new(plan.seed);
-    let mut world = World {
-        server,
-        database,
-        pipeline,
-        proxy,
-        target,
-        random,
-        running: None,
-        pgbench: None,
-        failpoints,
-        counts: Counts::default(),
-    };
+fn initialise_pgbench(database: &Database) {
+    let server = database.server;
+    let mut initialise = server.command("pgbench");
+    initialise.args(["-i", "-q", "-h", "127.0.0.1", "-U", "postgres", "-p", &server.port.to_string(), &database.name]);
+    let output = initialise.output().unwrap();
+    assert!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl<T> World<T> {
+    fn new(arranged: Arranged, clock: Option<Clock>, target: T, plan: &Plan, failpoints: Vec<String>) -> Self {
+        let (server, database, pipeline, proxy) = arranged;
+        Self {
+            server,
+            database,
+            pipeline,
+            proxy,
+            clock,
+            target,
+            random: Random::new(plan.seed),
+            running: None,
+            pgbench: None,
+            failpoints,
+            counts: Counts::default(),
+        }
+    }
+}
+
+fn run<T: Target>(name: impl Display, mut world: World<T>, plan: &Plan) {
     say(&format!("chaos {name}: seed {}", plan.seed));
     let mut rows = 0;
     while plan.goes_on(world.counts.rounds) {
@@ -316,23 +365,22 @@ fn run<T: Target>(
 }
 
 fn report(name: &impl Display, counts: &Counts, rows: u64) -> String {
-    let Counts { rounds, kills, frozen, cuts, restarts, destination } = counts;
+    let Counts { rounds, kills, frozen, cuts, jumps, restarts, promotions, destination } = counts;
     format!(
-        "chaos {name}: {rounds} rounds, {kills} kills, {frozen} freezes, {cuts} network failures, \
-         {restarts} restarts of the source, {destination} kills of the destination, {rows} rows at the end, 0 lost, 0 doubled"
+        "chaos {name}: {rounds} rounds, {kills} kills, {frozen} freezes, {cuts} network failures, {jumps} jumps of \
+         the clock, {restarts} restarts of the source, {promotions} promotions of its standby, {destination} kills \
+         of the destination, {rows} rows at the end, 0 lost, 0 doubled"
     )
 }
 
 /// Into the pipeline's tables; `parts` are those of the failpoints that are passed.
-fn run_tables(
-    name: &str,
-    arranged: Option<(&'static Server, Database, Pipeline, Proxy)>,
+fn into_tables(
+    mut arranged: Arranged,
+    plan: &Plan,
     parts: fn(&str) -> bool,
-    set: impl FnOnce(&mut Pipeline) -> Option<Proxy>,
-) {
-    let Some(mut arranged) = arranged else { return };
-    let plan = Plan::read();
-    let way = set(&mut arranged.2);
+    way: Option<Proxy>,
+    two_phase: bool,
+) -> World<Tables> {
     arranged.1.execute("CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL");
     let history = History::new(&mut arranged.1, plan.seed, arranged.2.target());
     #[cfg(feature = "mysql")]
@@ -345,15 +393,24 @@ fn run_tables(
         #[cfg(feature = "mysql")]
         server,
         way,
+        two_phase,
     };
     let names = crate::crash::failpoints(parts).into_iter().filter(|name| name != "spool.closing").collect();
-    run(name, arranged, target, &plan, names);
+    let clock = Clock::of(&mut arranged.2);
+    World::new(arranged, Some(clock), target, plan, names)
+}
+
+fn run_tables(name: &str, parts: fn(&str) -> bool, set: impl FnOnce(&mut Pipeline) -> Option<Proxy>) {
+    let Some(mut arranged) = arrange() else { return };
+    let plan = Plan::read();
+    let way = set(&mut arranged.2);
+    run(name, into_tables(arranged, &plan, parts, way, true), &plan);
 }
 
 #[test]
 fn sqlite_is_equal_to_the_source_after_everything_that_can_happen() {
     if failpoints_are_built_in() {
-        run_tables("sqlite", arrange(), passed_with_sqlite, |_| None);
+        run_tables("sqlite", passed_with_sqlite, |_| None);
     }
 }
 
@@ -366,9 +423,11 @@ fn run_mysql(name: &str, kind: crate::mysql_server::Kind) {
     let Some(mysql) = crate::mysql_server::MySqlServer::own(kind) else { return };
     let mysql: &'static crate::mysql_server::MySqlServer = Box::leak(Box::new(mysql));
     let parts: fn(&str) -> bool = |part| part == "mysql" || (passed_with_sqlite(part) && part != "sqlite");
-    run_tables(name, arrange(), parts, |pipeline| {
-        pipeline.write_to(mysql);
-        None
+    run_tables(name, parts, |pipeline| {
+        let way = Proxy::before(mysql.port);
+        let by = |_: &str, name: &str| crate::mysql_server::MySqlServer::uri_at(way.port, name);
+        pipeline.write_to(mysql).write_by(by);
+        Some(way)
     });
 }
 
@@ -392,7 +451,7 @@ fn sqlserver_is_equal_to_the_source_after_everything_that_can_happen() {
     }
     let Some(sqlserver) = crate::sqlserver_server::SqlServer::shared() else { return };
     let parts: fn(&str) -> bool = |part| part == "sqlserver" || (passed_with_sqlite(part) && part != "sqlite");
-    run_tables("sqlserver", arrange(), parts, |pipeline| {
+    run_tables("sqlserver", parts, |pipeline| {
         let way = sqlserver.proxy();
         pipeline.write_to(sqlserver).write_by(|_, name| sqlserver.uri_by(&way, name));
         Some(way)
@@ -419,5 +478,5 @@ fn kafka_has_everything_once_and_in_order_after_everything_that_can_happen() {
         .filter(|name| name != "spool.closing")
         .collect();
     let target = Kafka { broker, prefix, workload: Workload::default(), number: 0 };
-    run("kafka", (server, database, pipeline, proxy), target, &plan, names);
+    run("kafka", World::new((server, database, pipeline, proxy), None, target, &plan, names), &plan);
 }

@@ -10,7 +10,7 @@ fn url(server: &Server) -> String {
 }
 
 /// A standby of this server, streaming.
-fn standby(primary: &Server, settings: &[(&str, &str)]) -> Server {
+pub fn standby(primary: &Server, settings: &[(&str, &str)]) -> Server {
     let mut standby = Server::place(primary.version).unwrap();
     let status = standby
         .command("pg_basebackup")
@@ -28,7 +28,7 @@ fn standby(primary: &Server, settings: &[(&str, &str)]) -> Server {
     standby
 }
 
-fn promote(standby: &Server) {
+pub fn promote(standby: &Server) {
     standby.connect("postgres").batch_execute("SELECT pg_promote()").unwrap();
 }
 
@@ -41,12 +41,42 @@ fn replayed(primary: &Server, standby: &Server) {
     until("the standby has replayed", || client.query_one(&sql, &[]).unwrap().get(0));
 }
 
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + crate::driver::PATIENCE;
     while !condition() {
         assert!(std::time::Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
+}
+
+/// A standby that takes the primary's failover slots over, again and again.
+pub fn standby_with_slots(primary: &Server) -> Server {
+    let sql = "SELECT pg_create_physical_replication_slot('standby', true)";
+    primary.connect("postgres").batch_execute(sql).unwrap();
+    standby(
+        primary,
+        &[
+            ("primary_slot_name", "standby"),
+            ("hot_standby_feedback", "on"),
+            ("sync_replication_slots", "on"),
+            ("wal_retrieve_retry_interval", "100ms"),
+        ],
+    )
+}
+
+/// Waits until the standby has taken this slot over; `read` reads from the slot what there is.
+///
+/// The standby takes it once the slot's catalogue horizon has passed what it has itself. That
+/// horizon moves with the records of running transactions only, which the server writes of its own
+/// accord now and then.
+pub fn take_slot_over(primary: &Server, standby: &Server, slot: &str, mut read: impl FnMut()) {
+    let (mut here, mut there) = (primary.connect("postgres"), standby.connect("postgres"));
+    let sql = format!("SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot}' AND synced AND NOT temporary");
+    until("the slot is on the standby", || {
+        here.batch_execute("SELECT pg_log_standby_snapshot()").unwrap();
+        read();
+        there.query_opt(&sql, &[]).unwrap().is_some()
+    });
 }
 
 /// A primary whose first row has arrived at the destination.
@@ -100,25 +130,10 @@ on_each_server! {
 
 #[test]
 fn a_promoted_standby_with_a_failover_slot_is_continued() {
-    let failover = "SELECT pg_create_physical_replication_slot('standby', true);
-                    SELECT pg_create_logical_replication_slot('s', 'pgoutput', false, false, true)";
+    let failover = "SELECT pg_create_logical_replication_slot('s', 'pgoutput', false, false, true)";
     let Some((primary, mut pipeline)) = delivered(Version::V18, failover) else { return };
-    let upstream = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", primary.port);
-    let settings =
-        [("primary_conninfo", upstream.as_str()), ("primary_slot_name", "standby"), ("hot_standby_feedback", "on")];
-    let standby = standby(&primary, &settings);
-    let mut there = standby.connect("postgres");
-    // The slot's catalogue horizon moves with the records of running transactions only, which the
-    // server writes of its own accord now and then; the standby takes the slot once that horizon is
-    // its own next transaction.
-    until("the slot is on the standby", || {
-        primary.connect("postgres").batch_execute("SELECT pg_log_standby_snapshot()").unwrap();
-        pipeline.catch_up();
-        replayed(&primary, &standby);
-        there.batch_execute("SELECT pg_sync_replication_slots()").unwrap();
-        let sql = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 's' AND synced AND NOT temporary";
-        there.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 1
-    });
+    let standby = standby_with_slots(&primary);
+    take_slot_over(&primary, &standby, "s", || drop(pipeline.catch_up()));
     primary.connect("postgres").batch_execute("INSERT INTO t VALUES (-1, 'not received before the failover')").unwrap();
     replayed(&primary, &standby);
     primary.stop("fast");

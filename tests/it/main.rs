@@ -39,6 +39,7 @@ mod adoption;
 mod chaos;
 mod check;
 mod cli;
+mod clock;
 #[cfg(all(any(feature = "mysql", feature = "sqlserver", feature = "kafka"), feature = "failpoints"))]
 mod conformance;
 mod connections;

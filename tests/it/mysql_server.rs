@@ -282,7 +282,12 @@ impl MySqlServer {
 
     /// Where pg2any finds a database.
     pub fn uri(&self, database: &str) -> String {
-        format!("mysql://tester:p%40ss%2Fw%3Ard@127.0.0.1:{}/{database}", self.port)
+        Self::uri_at(self.port, database)
+    }
+
+    /// The same through another port.
+    pub fn uri_at(port: u16, database: &str) -> String {
+        format!("mysql://tester:p%40ss%2Fw%3Ard@127.0.0.1:{port}/{database}")
     }
 }
 

@@ -3,8 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::random::Random;
 
 /// What the network does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,9 @@ pub enum Network {
     IsSlow = 2,
     /// Refuses connections, and has cut those that there were.
     IsDown = 3,
+    /// Carries everything, each piece a little later by chance: what was sent first through one
+    /// connection arrives after what was sent through another.
+    IsUneven = 4,
 }
 
 /// The way that bytes go.
@@ -30,6 +35,8 @@ pub enum Way {
 /// A listener whose connections go on to a port of this machine; ends with the process.
 pub struct Proxy {
     pub port: u16,
+    /// The port that connections go on to.
+    target: Arc<AtomicU16>,
     network: Arc<AtomicU8>,
     /// Connections of an older generation are cut.
     generation: Arc<AtomicU64>,
@@ -51,12 +58,15 @@ impl Proxy {
         let (network, generation) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicU64::new(0)));
         let left: Arc<[AtomicI64; 2]> = Arc::new([AtomicI64::new(i64::MAX), AtomicI64::new(i64::MAX)]);
         let state = (Arc::clone(&network), Arc::clone(&generation), Arc::clone(&left));
+        let target = Arc::new(AtomicU16::new(target));
+        let onward = Arc::clone(&target);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if state.0.load(Ordering::SeqCst) == Network::IsDown as u8 {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect((host.as_str(), target)) else { continue };
+                let onward = onward.load(Ordering::SeqCst);
+                let Ok(server) = TcpStream::connect((host.as_str(), onward)) else { continue };
                 let born = state.1.load(Ordering::SeqCst);
                 for (way, (from, to)) in [(&client, &server), (&server, &client)].into_iter().enumerate() {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -77,7 +87,7 @@ impl Proxy {
                 }
             }
         });
-        Self { port, network, generation, left }
+        Self { port, target, network, generation, left }
     }
 
     /// Cuts all connections as soon as so many more bytes went to the server, or came from it.
@@ -88,6 +98,11 @@ impl Proxy {
     /// How many bytes were carried this way since the last cut.
     pub fn carried(&self, way: Way) -> i64 {
         i64::MAX - self.left[way as usize].load(Ordering::SeqCst)
+    }
+
+    /// Connections to come go on to this port.
+    pub fn turn_to(&self, port: u16) {
+        self.target.store(port, Ordering::SeqCst);
     }
 
     /// Lets the network do this from now on.
@@ -107,6 +122,7 @@ fn carry(
     passes: &mut dyn FnMut(i64) -> i64,
 ) {
     let mut buffer = [0; 16 << 10];
+    let mut delays = Random::new(from.peer_addr().map_or(0, |address| u64::from(address.port())));
     let _ = from.set_read_timeout(Some(Duration::from_millis(20)));
     while is_current() {
         let now = network.load(Ordering::SeqCst);
@@ -115,7 +131,11 @@ fn carry(
             continue;
         }
         let room = if now == Network::IsSlow as u8 { 1024 } else { buffer.len() };
-        match from.read(&mut buffer[..room]) {
+        let read = from.read(&mut buffer[..room]);
+        if now == Network::IsUneven as u8 && read.is_ok() {
+            std::thread::sleep(Duration::from_millis(delays.below(40)));
+        }
+        match read {
             Ok(0) => break,
             Ok(read) if to.write_all(&buffer[..usize::try_from(passes(read as i64)).unwrap()]).is_err() => break,
             Ok(_) if now == Network::IsSlow as u8 => std::thread::sleep(Duration::from_millis(10)),

@@ -22,6 +22,10 @@ pub trait Target {
     }
     /// Starts that again.
     fn launch(&self) {}
+    /// The way to it, where that can be made worse.
+    fn way(&self) -> Option<&Proxy> {
+        None
+    }
     /// Panics where something is missing, doubled or out of order; how many rows there are.
     fn check(&self, database: &mut Database, pipeline: &Pipeline) -> u64;
 }
@@ -32,13 +36,14 @@ pub struct Tables {
     /// The server that they are in, of this test's own.
     #[cfg(feature = "mysql")]
     pub server: Option<&'static crate::mysql_server::MySqlServer>,
-    /// The way to a server that the test cannot kill, and cuts instead.
+    /// The way to a server; where the test cannot kill that, it cuts this instead.
     pub way: Option<Proxy>,
+    pub two_phase: bool,
 }
 
 impl Target for Tables {
     fn step(&mut self, database: &mut Database) {
-        self.history.step(database, true);
+        self.history.step(database, self.two_phase);
     }
 
     fn settle(&mut self, database: &mut Database) {
@@ -70,6 +75,10 @@ impl Target for Tables {
         if let Some(way) = &self.way {
             way.set(Network::Works);
         }
+    }
+
+    fn way(&self) -> Option<&Proxy> {
+        self.way.as_ref()
     }
 
     fn check(&self, database: &mut Database, pipeline: &Pipeline) -> u64 {
