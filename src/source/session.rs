@@ -205,6 +205,10 @@ pub(crate) fn prepare(
         bind = true;
     }
 
+    let found = slot::look_up(&mut connection, &options.slot)?;
+    if let Some(state) = &found {
+        slot::check_promoted(state, &options.slot)?;
+    }
     // Before a slot is made: what changes from here on is seen by the next look.
     let published = if bound.is_some() { spool.published()? } else { None };
     let policy = options.on_publication_change;
@@ -213,7 +217,6 @@ pub(crate) fn prepare(
     let behind = KnownEnd::new(durable, &destinations);
     let nothing_written = destinations.iter().all(|(_, destination)| destination.reached == Reached::Known(None));
     let first_run = bound.is_none() && !has_position && nothing_written;
-    let found = slot::look_up(&mut connection, &options.slot)?;
     let existed = found.is_some();
     let slot = match found {
         Some(state) => state,

@@ -31,6 +31,8 @@ pub struct SlotState {
     pub active_pid: Option<u32>,
     /// Why the server invalidated it (PostgreSQL 17 and later).
     pub invalidation: Option<String>,
+    /// It is a copy that a standby keeps of its primary's slot (PostgreSQL 17 and later).
+    pub copied: bool,
 }
 
 /// Looks the slot up; `None` when there is none of this name.
@@ -40,8 +42,9 @@ pub(crate) fn look_up(connection: &mut Connection, slot: &str) -> Result<Option<
         160_000.. => "CASE WHEN conflicting THEN 'conflicting' END",
         _ => "NULL",
     };
+    let copied = if connection.version() >= 170_000 { "synced AND pg_catalog.pg_is_in_recovery()" } else { "false" };
     let sql = format!(
-        "SELECT plugin, database, confirmed_flush_lsn, wal_status, two_phase, {invalidation}, active_pid \
+        "SELECT plugin, database, confirmed_flush_lsn, wal_status, two_phase, {invalidation}, active_pid, {copied} \
          FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
         literal(slot)
     );
@@ -58,6 +61,7 @@ pub(crate) fn look_up(connection: &mut Connection, slot: &str) -> Result<Option<
         two_phase: text(4) == "t",
         invalidation: result.get_value(0, 5).filter(|reason| !reason.is_empty()),
         active_pid: result.get_value(0, 6).and_then(|pid| pid.parse().ok()),
+        copied: text(7) == "t",
     }))
 }
 
@@ -114,6 +118,23 @@ pub(crate) fn check_idle(state: &SlotState, slot: &str) -> Result<(), SourceErro
             sqlstate: "55006".to_owned(),
         }),
     }
+}
+
+/// Whether the slot can be read here. A standby keeps copies of its primary's slots, which nobody may
+/// read before it is promoted: whoever is led to it during a failover is there a moment too early.
+///
+/// Covered by: `it::chaos::promoted`.
+pub(crate) fn check_promoted(state: &SlotState, slot: &str) -> Result<(), SourceError> {
+    if !state.copied {
+        return Ok(());
+    }
+    Err(SourceError::Server {
+        doing: "waiting for the replication slot",
+        message: format!(
+            "slot {slot:?} is a standby's copy, which can be read once the standby is promoted; until then connect to the primary"
+        ),
+        sqlstate: "55006".to_owned(),
+    })
 }
 
 /// Whether the server has room for one more slot. Somebody may drop one, so it is tried again.
@@ -195,7 +216,15 @@ mod tests {
             two_phase: false,
             active_pid: None,
             invalidation: None,
+            copied: false,
         }
+    }
+
+    #[test]
+    fn a_standbys_copy_is_waited_for() {
+        let copied = SlotState { copied: true, ..state() };
+        assert_eq!(check_promoted(&copied, "s").unwrap_err().kind(), super::super::ErrorKind::Transient);
+        assert!(check_promoted(&state(), "s").is_ok());
     }
 
     #[test]

@@ -137,11 +137,15 @@ fn a_promoted_standby_with_a_failover_slot_is_continued() {
     primary.connect("postgres").batch_execute("INSERT INTO t VALUES (-1, 'not received before the failover')").unwrap();
     replayed(&primary, &standby);
     primary.stop("fast");
+    // Led to the standby too early, it waits.
+    pipeline.set("CDC_SOURCE_CONNECTION_STRING", &url(&standby));
+    let mut early = pipeline.start();
+    early.until_said("is a standby's copy");
     promote(&standby);
     let mut client = standby.connect("postgres");
     client.batch_execute("INSERT INTO t VALUES (-2, 'on the new timeline')").unwrap();
-    pipeline.set("CDC_SOURCE_CONNECTION_STRING", &url(&standby));
-    let said = pipeline.catch_up();
+    early.until("what was committed on both timelines", || pipeline.has("SELECT 1 FROM t WHERE id = -2"));
+    let said = early.terminate();
     assert!(said.contains("new timeline"), "{said}");
     let rows = client.query("SELECT id::text || '|' || v FROM t ORDER BY id", &[]).unwrap();
     let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
