@@ -392,10 +392,10 @@ pub(super) fn copy(from: &Path, to: &Path) {
             copy(&entry.path(), &target);
             continue;
         }
-        let bytes = std::fs::read(entry.path()).unwrap();
-        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        std::fs::write(&target, &bytes[..end]).unwrap();
-        std::fs::File::options().write(true).open(&target).unwrap().set_len(bytes.len() as u64).unwrap();
+        let mut file = std::fs::File::open(entry.path()).unwrap();
+        std::fs::write(&target, super::journal::read_to_last_byte(&mut file).unwrap()).unwrap();
+        let length = file.metadata().unwrap().len();
+        std::fs::File::options().write(true).open(&target).unwrap().set_len(length).unwrap();
     }
 }
 
