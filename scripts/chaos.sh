@@ -38,10 +38,15 @@ case "$destination" in
         features=$features,kafka
         ;;
     mariadb) need_mariadb ;;
+    sqlite)
+        # Its failover rounds, whose slot is carried over to a standby.
+        need_postgres_18
+        trap remove_copies EXIT
+        ;;
     mysql)
         need_mariadb
         need_mysql
         filters+=(chaos::mariadb_)
         ;;
 esac
-exec cargo test --locked --features "$features" --test it -- "${filters[@]}" --nocapture --test-threads=1
+cargo test --locked --features "$features" --test it -- "${filters[@]}" --nocapture --test-threads=1

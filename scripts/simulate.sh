@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Drives spool and applier between a scripted source and a destination in memory, a seed at a time:
+# Drives spool and applier between a scripted source and a destination in memory, eight seeds at a time:
 #
 #   scripts/simulate.sh [--seed N] [--seeds N]
 #
@@ -22,5 +22,4 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -d /dev/shm ] && export TMPDIR=/dev/shm
-# Optimised: most of a seed is the opening of its spools.
 exec cargo test --locked --release --no-default-features --lib -- simulation --nocapture

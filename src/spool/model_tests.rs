@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -112,7 +114,31 @@ struct PreparedModel {
     frames: Vec<Vec<u8>>,
 }
 
+/// How a spool's disk syncs.
+#[derive(Debug, Default)]
+pub(crate) struct Syncs {
+    /// So many microseconds late.
+    pub(crate) late: AtomicU64,
+    fail: AtomicBool,
+    /// One has failed.
+    pub(crate) failed: AtomicBool,
+}
+
+impl Syncs {
+    /// Before every sync.
+    pub(crate) fn pass(&self) -> std::io::Result<()> {
+        let late = self.late.load(Ordering::SeqCst);
+        std::thread::sleep(Duration::from_micros(late));
+        if self.fail.load(Ordering::SeqCst) {
+            self.failed.store(true, Ordering::SeqCst);
+            return Err(std::io::Error::other("a simulated disk"));
+        }
+        Ok(())
+    }
+}
+
 pub(crate) struct World {
+    pub(crate) syncs: Arc<Syncs>,
     directory: tempfile::TempDir,
     pub(crate) open: Option<(Spool, Intake, SpoolReader)>,
     lsn: u64,
@@ -125,8 +151,9 @@ pub(crate) struct World {
     applied: Position,
 }
 
-fn options(directory: &Path) -> SpoolOptions {
+fn options(directory: &Path, syncs: &Arc<Syncs>) -> SpoolOptions {
     SpoolOptions {
+        syncs: Arc::clone(syncs),
         inline_bytes: 600,
         segment_bytes: 6 << 10,
         retain: Duration::ZERO,
@@ -136,8 +163,8 @@ fn options(directory: &Path) -> SpoolOptions {
     }
 }
 
-fn start(directory: &Path, applied: Position) -> (Spool, Intake, SpoolReader) {
-    let spool = Spool::open(options(directory)).unwrap();
+fn start(directory: &Path, applied: Position, syncs: &Arc<Syncs>) -> (Spool, Intake, SpoolReader) {
+    let spool = Spool::open(options(directory, syncs)).unwrap();
     let intake = spool.intake().unwrap();
     let mut reader = spool.reader("model");
     reader.seek(applied);
@@ -147,8 +174,10 @@ fn start(directory: &Path, applied: Position) -> (Spool, Intake, SpoolReader) {
 impl World {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let open = Some(start(directory.path(), Position::default()));
+        let syncs = Arc::default();
+        let open = Some(start(directory.path(), Position::default(), &syncs));
         Self {
+            syncs,
             directory,
             open,
             lsn: 1000,
@@ -278,7 +307,7 @@ impl World {
             Action::Reopen => {
                 block_on(self.intake().flush()).unwrap();
                 self.open = None;
-                self.open = Some(start(self.directory.path(), self.applied));
+                self.open = Some(start(self.directory.path(), self.applied, &self.syncs));
                 self.resend();
             }
             Action::Crash => {
@@ -288,10 +317,27 @@ impl World {
                 copy(self.directory.path(), image.path());
                 drop((spool, intake, reader));
                 self.directory = image;
-                self.open = Some(start(self.directory.path(), self.applied));
+                self.open = Some(start(self.directory.path(), self.applied, &self.syncs));
                 self.resend();
             }
         }
+    }
+
+    /// A sync fails, and with it the spool: what was to be synced is not acknowledged. A crash must
+    /// follow.
+    pub(crate) fn fail_a_sync(&mut self) {
+        self.step(Action::Whole { rows: 2, bytes: 30 });
+        self.syncs.fail.store(true, Ordering::SeqCst);
+        // A sync of what was handed over before may fail first: then this is refused.
+        let _ = block_on(self.intake().flush());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.syncs.failed.load(Ordering::SeqCst) {
+            assert!(Instant::now() < deadline, "no sync was tried");
+            std::thread::yield_now();
+        }
+        let (spool, ..) = self.open.as_ref().unwrap();
+        assert!(spool.durable().lsn().0 < self.lsn, "a failed sync was acknowledged");
+        self.syncs.fail.store(false, Ordering::SeqCst);
     }
 
     /// What PostgreSQL does with a new session that begins at the durable end.

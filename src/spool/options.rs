@@ -32,6 +32,9 @@ pub struct SpoolOptions {
     pub recent_transactions: usize,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
+    /// What a test makes of the syncs.
+    #[cfg(test)]
+    pub(crate) syncs: Arc<super::model_tests::Syncs>,
 }
 
 impl SpoolOptions {
@@ -49,6 +52,8 @@ impl SpoolOptions {
             retain_bytes: 1 << 30,
             recent_transactions: 4096,
             metrics: Arc::default(),
+            #[cfg(test)]
+            syncs: Arc::default(),
         }
     }
 

@@ -163,6 +163,8 @@ impl Writer {
 
     pub(crate) fn sync(&mut self) -> Result<(), SpoolError> {
         let start = Instant::now();
+        #[cfg(test)]
+        self.core.options.syncs.pass().map_err(SpoolError::failpoint("syncing"))?;
         durable::sync(&self.core.store, self.progress.durable, &self.core.durable)?;
         let metrics = &self.core.options.metrics;
         metrics.spool_syncs.add(1);
