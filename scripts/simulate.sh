@@ -22,4 +22,5 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -d /dev/shm ] && export TMPDIR=/dev/shm
-exec cargo test --locked --release --no-default-features --lib -- simulation --nocapture
+# With the checks of a debug build; most of a seed is waiting.
+exec cargo test --locked --no-default-features --lib -- simulation --nocapture
