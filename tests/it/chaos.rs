@@ -158,7 +158,9 @@ impl<T: Target> World<T> {
                     assert!(Instant::now() < deadline, "it does not connect: {}", running.said());
                     std::thread::sleep(Duration::from_millis(10));
                 }
-                running.signal("STOP");
+                if running.ended().is_none() {
+                    running.signal("STOP");
+                }
                 if running.ended().is_some() {
                     // Its failpoint was first.
                     self.running = Some(running);
