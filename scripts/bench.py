@@ -170,7 +170,11 @@ class SqlServer:
     def environment(self, database):
         if database not in self.databases:
             self.databases.append(database)
-            self.terminal("master")(f"IF DB_ID('{database}') IS NULL CREATE DATABASE {database}")
+            sql = self.terminal("master")
+            # A run that was killed left its own.
+            sql(f"IF DB_ID('{database}') IS NOT NULL DROP DATABASE {database}")
+            sql(f"CREATE DATABASE {database}")
+            sql.close()
         return {"CDC_DEST_TYPE": "SqlServer", "CDC_DEST_URI": urllib.parse.urlunsplit(self.url._replace(path=f"/{database}"))}
 
     def close(self):

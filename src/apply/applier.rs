@@ -164,7 +164,10 @@ impl Applier {
         metrics.failures.record(Component::Destination, reason(error.kind(), again), &error.to_string());
         match error.kind() {
             FailureKind::Fenced => Err(Failure::Stop(ApplyError::Fenced(error))),
-            FailureKind::Permanent if again => Ok(Remedy::StartOver),
+            FailureKind::Permanent if again => {
+                tracing::warn!(%error, "a batch was refused; its transactions are executed again one by one, which names the row");
+                Ok(Remedy::StartOver)
+            }
             FailureKind::Permanent => {
                 let may = self.executor.options.on_refused_row == OnRefusedRow::SetAside;
                 if may && self.executor.set_aside(&error).await? {

@@ -296,6 +296,8 @@ impl ReplicationStream {
 
     /// The part of promise 7 that had to wait until the destination could be asked.
     fn compare_checkpoint(&mut self) -> Result<(), Interrupt> {
+        // Before the destinations' positions, which go on meanwhile.
+        let released = self.spool.released_up_to();
         let destinations = self.progress.destinations();
         if self.compared || destinations.least() == Reached::Unknown {
             return Ok(());
@@ -309,7 +311,7 @@ impl ReplicationStream {
                     confirmed: durable,
                     durable: Some(durable),
                     checkpoint: progress.reached,
-                    released: self.spool.released_up_to(),
+                    released,
                     server: self.server_end.max(durable),
                 })
             })

@@ -173,7 +173,11 @@ pub(crate) fn prepare(
     spool: &Spool,
     progress: &Progress,
 ) -> Result<Prepared, SourceError> {
+    // The applier goes on meanwhile: what the spool had let go of before cannot be ahead of what the
+    // destinations had reached after.
+    let released = spool.released_up_to();
     let destinations = progress.destinations();
+    passed("source.positions_read")?;
     let bound = spool.identity()?;
     let mut connection = connect(string, Session::Replication, options.connect_timeout)?;
     let facts = facts(&mut connection, options)?;
@@ -237,7 +241,6 @@ pub(crate) fn prepare(
     }
     // A slot that was just made is ahead of what the server said before.
     let server = facts.server.max(if found_is_new(durable, &slot) { slot.confirmed } else { Lsn::ZERO });
-    let released = spool.released_up_to();
     let mut accepted = None;
     for (_, destination) in destinations.iter() {
         let checkpoint = destination.reached;

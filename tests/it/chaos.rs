@@ -169,7 +169,15 @@ impl<T: Target> World<T> {
             Fault::Freeze => {
                 self.counts.frozen += 1;
                 let mut running = self.running.take().unwrap();
-                running.signal("STOP");
+                // Before it has the data directory another process may take it.
+                let deadline = Instant::now() + PATIENCE;
+                while !running.said().contains("destination connected") && running.ended().is_none() {
+                    assert!(Instant::now() < deadline, "it does not connect: {}", running.said());
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                if running.ended().is_none() {
+                    running.signal("STOP");
+                }
                 if running.ended().is_some() {
                     // Its failpoint was first.
                     self.running = Some(running);

@@ -18,8 +18,6 @@ use crate::workload::{TABLES, Workload};
 enum Then {
     /// librdkafka or the destination asks again; nothing is said.
     GoesOn,
-    /// The transaction is aborted and its batch run again, by the same producer.
-    Again,
     /// A new producer, from the checkpoint.
     NewProducer,
     /// It stops, and says this.
@@ -32,7 +30,7 @@ const REPLIES: &[(Api, &[Reply], Then)] = &[
     (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, Reply::RD_KAFKA_RESP_ERR_NOT_COORDINATOR], Then::GoesOn),
     (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS], Then::GoesOn),
     (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, Reply::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS], Then::GoesOn),
-    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_INVALID_MSG, Reply::RD_KAFKA_RESP_ERR_INVALID_RECORD], Then::Again),
+    (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_INVALID_MSG, Reply::RD_KAFKA_RESP_ERR_INVALID_RECORD], Then::NewProducer),
     (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_PRODUCER_FENCED], Then::NewProducer),
     (Api::AddPartitionsToTxn, &[Reply::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH], Then::NewProducer),
     (Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], Then::Stops("Allow this user WRITE")),
@@ -70,7 +68,8 @@ on_each_server! {
             database.execute("INSERT INTO t VALUES (2, 'y')");
             running.until("the next one is there", || seen(2) > 0);
             let said = running.terminate();
-            println!("{api:?} {replies:?} {then:?}: {said}");
+            let connected = said.matches("destination connected").count();
+            assert_eq!(connected > 1, matches!(then, Then::NewProducer), "{api:?} {replies:?}: {said}");
         }
     }
 
@@ -167,7 +166,8 @@ on_each_server! {
                 broker.allow(&[(5, &format!("pg2any-{prefix}"), 4)]);
             }
         }
-        pipeline.catch_up();
+        let said = pipeline.catch_up();
+        assert!(said.contains("does not say what topics take"), "{said}");
         assert_eq!(ops(&broker.events(&format!("{prefix}.public.t"))), ["c 1 x"]);
     }
 

@@ -1,6 +1,8 @@
 //! Whatever would lose, double or mix up changes stops with an error that says what is wrong and
 //! what to do, and loses nothing.
 
+use std::time::Duration;
+
 use crate::compare::assert_equal;
 use crate::database::Database;
 use crate::delivery::arrange;
@@ -51,6 +53,26 @@ on_each_server! {
         let said = stops(&pipeline, GAP, &[&database.name, "slot"]);
         assert!(lsns(&said).len() >= 2, "{said}");
         assert_eq!(database.slot("plugin"), None);
+    }
+
+    fn a_source_that_comes_back_while_the_destination_goes_on_is_no_gap(server) {
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        pipeline.set("PG2ANY_RETAIN", "0s").set("PG2ANY_BATCH_COMMANDS", "1");
+        // Between reading the positions and comparing them a transaction is applied and let go of.
+        pipeline.set("PG2ANY_FAILPOINTS", "source.positions_read=pause,apply.committed=pause");
+        let mut running = pipeline.start();
+        running.until_said("streaming from the source");
+        for id in 1..=16 {
+            database.execute(&format!("INSERT INTO t VALUES ({id}, 'x')"));
+        }
+        for _ in 0..5 {
+            database.execute("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND slot_name = current_database()");
+            std::thread::sleep(Duration::from_millis(1000));
+            assert!(running.ended().is_none(), "{}", running.said());
+        }
+        running.until_caught_up(&pipeline, &mut database);
+        running.terminate();
+        assert_equal(&database, &pipeline);
     }
 
     fn a_recreated_slot_is_a_gap_that_names_both_lsns(server) {

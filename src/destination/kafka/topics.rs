@@ -190,19 +190,23 @@ impl Topics {
         let options = AdminOptions::new().request_timeout(Some(self.timeout.min(DESCRIBE)));
         let answers = self.admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;
         let answer = answers.and_then(|answers| answers.into_iter().next().transpose().map_err(KafkaError::AdminOp));
-        let resource = match answer {
-            Ok(resource) => resource,
-            // No right to ask, or a broker that has no answer. A record that a smaller topic does
-            // not take fails with its commit.
-            Err(error) if matches!(next(Marks::of(&error)), Next::Stop | Next::Again) => {
-                warn!(%error, "the broker does not say what topics take; {DEFAULT_LARGEST} bytes are assumed");
-                self.silent = true;
-                None
+        let why = match answer {
+            Ok(resource) => {
+                let value = resource.as_ref().and_then(|resource| resource.get("max.message.bytes")?.value.as_deref());
+                if let Some(largest) = value.and_then(|text| text.parse().ok()) {
+                    return Ok(largest);
+                }
+                // The crate drops the error of a resource: nothing is what a missing right looks like.
+                "no value; this user may lack DESCRIBE_CONFIGS".to_owned()
             }
+            // No right to ask, or a broker that has no answer.
+            Err(error) if matches!(next(Marks::of(&error)), Next::Stop | Next::Again) => error.to_string(),
             Err(error) => return Err(failed(format!("asking for the configuration of topic {name} failed"), error)),
         };
-        let value = resource.and_then(|resource| resource.get("max.message.bytes")?.value.as_deref()?.parse().ok());
-        Ok(value.unwrap_or(DEFAULT_LARGEST))
+        // A record that a smaller topic does not take fails with its commit.
+        warn!("the broker does not say what topics take ({why}); {DEFAULT_LARGEST} bytes are assumed");
+        self.silent = true;
+        Ok(DEFAULT_LARGEST)
     }
 }
 

@@ -191,8 +191,8 @@ fn decimal(text: &[u8], scale: Option<i32>, out: &mut Vec<u8>) -> Result<i32, Un
 
 fn bytes(handling: BinaryHandling, text: &[u8], out: &mut Vec<u8>) -> Result<(), Unfit> {
     if handling == BinaryHandling::Hex {
-        let hex = text.strip_prefix(b"\\x").ok_or(Unfit::Malformed)?;
-        string(out, hex);
+        let hex = text.strip_prefix(b"\\x").filter(|hex| hex.len() % 2 == 0 && hex.iter().all(u8::is_ascii_hexdigit));
+        string(out, hex.ok_or(Unfit::Malformed)?);
         return Ok(());
     }
     let mut bytes = Vec::new();
@@ -372,6 +372,8 @@ mod tests {
             (&decimal(2), "NaN", Err(Unfit::None)),
             (&decimal(-2), "1200", Ok("\"DA==\"")),
             (&Kind::Whole("int32"), "1e5", Err(Unfit::Malformed)),
+            (&Kind::Bytes(BinaryHandling::Hex), "\\x0g", Err(Unfit::Malformed)),
+            (&Kind::Bytes(BinaryHandling::Hex), "\\x0", Err(Unfit::Malformed)),
             (&Kind::Text(None), "\u{1f600}", Ok("\"\u{1f600}\"")),
             (&Kind::Bits(16), "0000000000000000", Ok("\"\"")),
             (&Kind::Bits(16), "0000000100000010", Ok("\"AgE=\"")),
