@@ -164,8 +164,14 @@ impl Pipeline {
     /// Runs until everything that the source had at this moment is at the destination.
     #[track_caller]
     pub fn catch_up(&self) -> String {
+        self.catch_up_within(PATIENCE)
+    }
+
+    /// The same where there is much to do.
+    #[track_caller]
+    pub fn catch_up_within(&self, patience: Duration) -> String {
         let mut running = self.start_with(&[("UNTIL", "caught-up")], &["--until-caught-up"]);
-        let status = running.wait(PATIENCE);
+        let status = running.wait(patience);
         let said = running.said();
         assert!(status.success(), "{status}: {said}");
         said

@@ -6,7 +6,7 @@ use crate::database::Database;
 use crate::driver::{PATIENCE, Pipeline, Running};
 use crate::proxy::{Network, Way};
 use crate::relational::into;
-use crate::server::failpoints_are_built_in;
+use crate::server::{Server, failpoints_are_built_in};
 use crate::sqlserver_server::SqlServer;
 use crate::target::Target;
 
@@ -50,6 +50,55 @@ fn sessions(sqlserver: &SqlServer, pipeline: &Pipeline) -> Vec<String> {
 fn is_frozen(process: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
+/// Freezes a writer at a point, and starts another, which may end its session or not.
+fn replaced(server: &'static Server, sqlserver: &'static SqlServer, point: &str, may_kill: bool) {
+    if !failpoints_are_built_in() {
+        return;
+    }
+    let (mut database, mut first) = into(server, TABLES, sqlserver);
+    first.set("CDC_QUERY_TIMEOUT", "4s");
+    if !may_kill {
+        first.write_by(|_, name| sqlserver.uri_without_rights(name));
+    }
+    work(&mut database, 0);
+    first.catch_up();
+    database.execute("UPDATE t SET v = 'first'");
+    let mut running = first.start_with(&[("PG2ANY_FAILPOINTS", &format!("{point}=freeze"))], &[]);
+    let process = running.id();
+    running.until("it is frozen", || is_frozen(process));
+    let session = first.lines("SELECT session_id FROM _pg2any_checkpoint").concat();
+    let mut second = Pipeline::new(&database);
+    second.set("CDC_DEST_TYPE", "SqlServer").set("CDC_DEST_URI", first.setting("CDC_DEST_URI"));
+    second.set("PG2ANY_CURSOR", first.setting("PG2ANY_CURSOR")).set("CDC_QUERY_TIMEOUT", "4s");
+    let copied = std::process::Command::new("cp").arg("-a").arg(first.data()).arg(second.data()).status().unwrap();
+    assert!(copied.success());
+    let slot = database.name.clone();
+    database.execute(&format!(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}' AND active"
+    ));
+    let mut replacement = second.start();
+    let mark = database.mark();
+    if may_kill {
+        replacement.until("the replacement writes", || first.has_mark(mark));
+        running.signal("CONT");
+    } else {
+        replacement.until_said("grant ALTER ANY CONNECTION");
+        replacement.until_said("holds a lock");
+        let said = replacement.said();
+        assert!(said.contains(&format!("session=\"{session}\" error=ending the session")), "{point}: {said}");
+        assert!(!first.has_mark(mark), "{point}: it did not wait");
+        running.signal("CONT");
+        replacement.until("the replacement writes", || first.has_mark(mark));
+    }
+    let status = running.wait(PATIENCE);
+    // Fenced at the destination, or a gap: the slot has moved past what its own spool holds.
+    assert!([Some(7), Some(4)].contains(&status.code()), "{point}: {status}: {}", running.said());
+    work(&mut database, 1);
+    replacement.until("it goes on", || has(&first, 1));
+    replacement.terminate();
+    all_once_and_in_order(&database, &first, 2);
 }
 
 on_sqlserver! {
@@ -137,39 +186,15 @@ on_sqlserver! {
     }
 
     fn a_writer_that_is_frozen_with_its_locks_is_replaced_and_fenced(server, sqlserver) {
-        if !failpoints_are_built_in() {
-            return;
-        }
         // Rows are locked; the checkpoint too.
         for point in ["sqlserver.executed", "sqlserver.checkpoint_written"] {
-            let (mut database, mut first) = into(server, TABLES, sqlserver);
-            first.set("CDC_QUERY_TIMEOUT", "4s");
-            work(&mut database, 0);
-            first.catch_up();
-            database.execute("UPDATE t SET v = 'first'");
-            let mut running = first.start_with(&[("PG2ANY_FAILPOINTS", &format!("{point}=freeze"))], &[]);
-            let process = running.id();
-            running.until("it is frozen", || is_frozen(process));
-            let mut second = Pipeline::new(&database);
-            second.set("CDC_DEST_TYPE", "SqlServer").set("CDC_DEST_URI", first.setting("CDC_DEST_URI"));
-            second.set("PG2ANY_CURSOR", first.setting("PG2ANY_CURSOR")).set("CDC_QUERY_TIMEOUT", "4s");
-            let copied = std::process::Command::new("cp").arg("-a").arg(first.data()).arg(second.data()).status().unwrap();
-            assert!(copied.success());
-            let slot = database.name.clone();
-            database.execute(&format!(
-                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}' AND active"
-            ));
-            let mut replacement = second.start();
-            let mark = database.mark();
-            replacement.until("the replacement writes", || first.has_mark(mark));
-            running.signal("CONT");
-            let status = running.wait(PATIENCE);
-            // Fenced at the destination, or a gap: the slot has moved past what its own spool holds.
-            assert!([Some(7), Some(4)].contains(&status.code()), "{point}: {status}: {}", running.said());
-            work(&mut database, 1);
-            replacement.until("it goes on", || has(&first, 1));
-            replacement.terminate();
-            all_once_and_in_order(&database, &first, 2);
+            replaced(server, sqlserver, point, true);
+        }
+    }
+
+    fn a_frozen_writer_is_waited_for_by_name_and_fenced_where_its_session_may_not_be_ended(server, sqlserver) {
+        for point in ["sqlserver.executed", "sqlserver.checkpoint_written"] {
+            replaced(server, sqlserver, point, false);
         }
     }
 }

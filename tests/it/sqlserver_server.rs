@@ -75,6 +75,22 @@ impl SqlServer {
         format!("sqlserver://{account}@127.0.0.1:{}/{database}?{}", proxy.port, self.query)
     }
 
+    /// Whether it is Babelfish, which says so itself.
+    pub fn is_babelfish(&self) -> bool {
+        let asked = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int)";
+        self.try_connect("master").and_then(|mut client| client.rows(asked)).unwrap().concat() == ["1"]
+    }
+
+    /// Gives a database to a new login, which has no right on the server; where pg2any finds it as
+    /// that login.
+    pub fn uri_without_rights(&self, database: &str) -> String {
+        let mut client = self.try_connect("master").unwrap();
+        client.rows(&format!("CREATE LOGIN {database}_owner WITH PASSWORD = 'Pg2any-test-1'")).unwrap();
+        client.rows(&format!("ALTER AUTHORIZATION ON DATABASE::{database} TO {database}_owner")).unwrap();
+        let (host, port) = self.place();
+        format!("sqlserver://{database}_owner:Pg2any-test-1@{host}:{port}/{database}?{}", self.query)
+    }
+
     fn place(&self) -> (&str, u16) {
         let place = self.authority.rsplit_once('@').unwrap().1;
         let (host, port) = place.split_once(':').unwrap_or((place, "1433"));
@@ -181,6 +197,7 @@ impl Drop for SqlServerDatabase {
             let name = &self.name;
             let _ = client.rows(&format!("ALTER DATABASE {name} SET SINGLE_USER WITH ROLLBACK IMMEDIATE"));
             let _ = client.rows(&format!("DROP DATABASE {name}"));
+            let _ = client.rows(&format!("DROP LOGIN {name}_owner"));
         }
     }
 }

@@ -87,9 +87,9 @@ impl Target {
             #[cfg(feature = "sqlserver")]
             Self::SqlServer(database) => database.with(|client| {
                 client.rows("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION")?;
-                let answers = queries.iter().map(|sql| client.rows(sql)).collect();
-                client.rows("IF @@TRANCOUNT > 0 ROLLBACK; SET TRANSACTION ISOLATION LEVEL READ COMMITTED")?;
-                answers
+                let answers: Result<_, String> = queries.iter().map(|sql| client.rows(sql)).collect();
+                let ended = client.rows("IF @@TRANCOUNT > 0 ROLLBACK; SET TRANSACTION ISOLATION LEVEL READ COMMITTED");
+                answers.and_then(|answers| ended.map(|_| answers))
             }),
         }
     }

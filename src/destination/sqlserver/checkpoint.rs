@@ -102,13 +102,9 @@ pub(super) async fn replace_writer(
     epoch: u64,
 ) -> Result<(), DestinationError> {
     let Some(holder) = lock(session, options, epoch, Duration::ZERO).await? else { return Ok(()) };
-    end(session, &holder).await?;
+    let refused = end(session, &holder).await?;
     if lock(session, options, epoch, ENDING.min(options.query_timeout / 2)).await?.is_some() {
-        tracing::warn!(
-            session = holder,
-            "the writer that was replaced is still connected, and pg2any may not end its session: rows that it has locked are waited \
-             for; KILL it, or grant ALTER ANY CONNECTION (Azure SQL: KILL DATABASE CONNECTION)"
-        );
+        is_still_connected(&holder, refused.as_ref());
     }
     Ok(())
 }
@@ -147,17 +143,32 @@ async fn end_holder_of_the_line(session: &mut Session, cursor: &str) -> Result<(
     );
     let answer = session.rows(&sql, TAKING).await?.into_iter().next().unwrap_or_default();
     match <[_; 2]>::try_from(answer) {
-        Ok([Some(lock), Some(number)]) if lock.starts_with('-') => end(session, &number).await,
+        Ok([Some(lock), Some(number)]) if lock.starts_with('-') => {
+            if let Some(refused) = end(session, &number).await? {
+                is_still_connected(&number, Some(&refused));
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
 
-/// Ends a session. It may be gone by now, or the right is missing.
-async fn end(session: &mut Session, number: &str) -> Result<(), DestinationError> {
-    match session.run(&format!("KILL {number}"), TAKING).await {
-        Err(error) if !session.usable => Err(error),
-        _ => Ok(()),
+/// Ends a session; why the server does not. It may be gone by now, or the right is missing.
+async fn end(session: &mut Session, number: &str) -> Result<Option<DestinationError>, DestinationError> {
+    match session.run(&format!("KILL {number}"), "ending the session of the writer that was replaced failed").await {
+        Err(error) if session.usable => Ok(Some(error)),
+        ended => ended.map(|()| None),
     }
+}
+
+/// Says whose locks are waited for, and what would end that.
+fn is_still_connected(number: &str, refused: Option<&DestinationError>) {
+    tracing::warn!(
+        session = number,
+        error = refused.map(tracing::field::display),
+        "the writer that was replaced is still connected: what it has locked is waited for. KILL its session; where pg2any may not do \
+         that, grant ALTER ANY CONNECTION (Azure SQL: KILL DATABASE CONNECTION)"
+    );
 }
 
 fn line(row: Texts) -> Line {

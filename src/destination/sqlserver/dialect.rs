@@ -31,6 +31,11 @@ pub(super) fn quote_text(text: &str) -> String {
     format!("N'{}'", text.replace('\'', "''"))
 }
 
+/// A name without a space at its end, which would not tell it from another.
+fn spelled(name: &str) -> String {
+    format!("{name}{}", if name.ends_with(' ') { "~" } else { "" })
+}
+
 /// SQL Server, or Azure SQL.
 #[derive(Clone, Debug)]
 pub(super) struct SqlServerDialect {
@@ -53,11 +58,14 @@ impl Dialect for SqlServerDialect {
         let schema = mapping.get(schema).unwrap_or(if schema == "public" { "dbo" } else { schema });
         let reserved =
             table.starts_with('#') || table.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("_pg2any_"));
-        let end = if table.ends_with(' ') { "~" } else { "" };
         TableName {
-            schema: if self.is_same(schema, "dbo") { String::new() } else { schema.to_owned() },
-            name: format!("{}{table}{end}", if reserved { "~" } else { "" }),
+            schema: if self.is_same(schema, "dbo") { String::new() } else { spelled(schema) },
+            name: format!("{}{}", if reserved { "~" } else { "" }, spelled(table)),
         }
+    }
+
+    fn column_name(&self, column: &str) -> String {
+        spelled(column)
     }
 
     fn longest_name(&self) -> usize {
@@ -164,6 +172,8 @@ mod tests {
         assert_eq!(name("public", "_PG2ANY_tables"), "~_PG2ANY_tables");
         assert_eq!(name("public", "#t"), "~#t");
         assert_eq!(name("public", "t "), "t ~");
+        assert_eq!(name("hr ", "t"), "hr ~.t");
+        assert_eq!((dialect.column_name("v "), dialect.column_name(" v")), ("v ~".to_owned(), " v".to_owned()));
         assert_eq!(quote("a]b"), "[a]]b]");
         assert_eq!(quote_table(&TableName::plain("t")), "[dbo].[t]");
         assert_eq!(quote_text("it's"), "N'it''s'");

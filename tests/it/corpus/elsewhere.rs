@@ -2,11 +2,8 @@
 //! listed here.
 
 use super::Otherwise::{Answers, Stops};
-use super::types::Written;
-use super::{Case, Elsewhere, Otherwise, filters, identities, names, operations, run_with, schema, types};
-use crate::driver::Pipeline;
-use crate::mysql_server::MySqlServer;
-use crate::server::Server;
+use super::types::Clamped;
+use super::{COMMAND_BY_COMMAND, Otherwise, asked_of, filters, identities, names, operations, run_into, schema, types};
 
 #[rustfmt::skip]
 const OPERATIONS: &[(&str, Otherwise)] = &[
@@ -51,8 +48,7 @@ const SCHEMA: &[(&str, Otherwise)] = &[
     ])])),
 ];
 
-/// What `clamp` writes for values that the column's type has not: `None` where nothing is near.
-const CLAMPED: &[(&str, Option<&str>)] = &[
+const CLAMPED: &[Clamped] = &[
     ("float4_nan", None),
     ("float4_infinity", Some("3.4028235e+38")),
     ("float8_nan", None),
@@ -71,81 +67,51 @@ const CLAMPED: &[(&str, Option<&str>)] = &[
 ];
 
 /// What MariaDB has not, under every policy.
-const OF_MARIADB: &[(&str, Option<&str>)] = &[("float4_negative_zero", Some("0")), ("float8_negative_zero", Some("0"))];
+const OF_MARIADB: &[Clamped] = &[("float4_negative_zero", Some("0")), ("float8_negative_zero", Some("0"))];
 
-/// What SQLite has of its tables, as MySQL has it.
+/// What SQLite is asked, in the words of MySQL.
 fn asked(sql: &str) -> String {
     let tables = "(SELECT table_name AS name, 'table' AS type FROM information_schema.tables WHERE table_schema = database()) AS m";
     let columns = "(SELECT column_name AS name, column_key = 'PRI' AS pk, ordinal_position AS cid FROM information_schema.columns \
                    WHERE table_schema = database() AND table_name = '{table}' ORDER BY ordinal_position LIMIT 100) AS c";
-    match sql.split_once("pragma_table_info('").and_then(|(before, rest)| Some((before, rest.split_once("')")?))) {
-        Some((before, (table, after))) => format!("{before}{}{after}", columns.replace("{table}", table)),
-        None => sql.replace("sqlite_master", tables),
-    }
+    asked_of(sql, tables, columns)
 }
-
-fn run_into(
-    server: &'static Server,
-    mysql: &'static MySqlServer,
-    cases: &[Case],
-    otherwise: &[(&'static str, Otherwise)],
-    settings: &[(&str, &str)],
-    all_tables: bool,
-) {
-    let set = |pipeline: &mut Pipeline| {
-        pipeline.write_to(mysql);
-        for (name, value) in settings {
-            pipeline.set(name, value);
-        }
-    };
-    run_with(server, cases, all_tables, &Elsewhere { set: &set, otherwise, asked: &asked });
-}
-
-const COMMAND_BY_COMMAND: &[(&str, &str)] = &[("PG2ANY_SPLIT_LIMIT", "1"), ("PG2ANY_BATCH_TRANSACTIONS", "1")];
 
 on_each_mysql! {
     fn operations_arrive(server, mysql) {
-        run_into(server, mysql, operations::CASES, OPERATIONS, &[], true);
+        run_into(server, (mysql, &asked), operations::CASES, OPERATIONS, &[], true);
     }
 
     fn a_publication_that_shows_a_part_is_followed(server, mysql) {
-        run_into(server, mysql, filters::CASES, &[], &[], false);
+        run_into(server, (mysql, &asked), filters::CASES, &[], &[], false);
     }
 
     fn a_publication_via_the_partition_root_is_followed(server, mysql) {
-        run_into(server, mysql, filters::ROOT, &[], &[], false);
+        run_into(server, (mysql, &asked), filters::ROOT, &[], &[], false);
     }
 
     fn generated_columns_are_followed_where_postgresql_publishes_them(server, mysql) {
         if server.version == Version::V18 {
-            run_into(server, mysql, filters::GENERATED, GENERATED, &[], false);
+            run_into(server, (mysql, &asked), filters::GENERATED, GENERATED, &[], false);
         }
     }
 
     fn the_right_row_is_changed(server, mysql) {
-        run_into(server, mysql, identities::CASES, IDENTITIES, &[], true);
-        run_into(server, mysql, identities::CASES, IDENTITIES, COMMAND_BY_COMMAND, true);
+        run_into(server, (mysql, &asked), identities::CASES, IDENTITIES, &[], true);
+        run_into(server, (mysql, &asked), identities::CASES, IDENTITIES, COMMAND_BY_COMMAND, true);
     }
 
     fn names_are_kept_and_never_merged(server, mysql) {
-        run_into(server, mysql, names::CASES, NAMES, &[], true);
+        run_into(server, (mysql, &asked), names::CASES, NAMES, &[], true);
     }
 
     fn changes_that_can_be_followed_are_followed(server, mysql) {
-        run_into(server, mysql, schema::CASES, SCHEMA, &[], true);
-        run_into(server, mysql, schema::CASES, SCHEMA, COMMAND_BY_COMMAND, true);
+        run_into(server, (mysql, &asked), schema::CASES, SCHEMA, &[], true);
+        run_into(server, (mysql, &asked), schema::CASES, SCHEMA, COMMAND_BY_COMMAND, true);
     }
 
     fn every_type_arrives_or_is_what_the_policy_makes_of_it(server, mysql) {
-        let set = |policy: &'static str| move |pipeline: &mut Pipeline| {
-            pipeline.write_to(mysql).set("PG2ANY_UNREPRESENTABLE", policy);
-        };
         let of_kind = if mysql.kind == Kind::MariaDb { OF_MARIADB } else { &[] };
-        let found = |name: &str| CLAMPED.iter().chain(of_kind).find(|(other, _)| *other == name).map(|(_, text)| *text);
-        let clamped = |name: &str| if found(name) == Some(None) { Written::Left } else { found(name).flatten().map_or(Written::Same, Written::Text) };
-        types::everything_arrives(server, &clamped, &set("clamp"), |_| {});
-        let is_nulled = |name: &str| CLAMPED.iter().any(|(other, _)| *other == name);
-        let nulled = |name: &str| if is_nulled(name) { Written::Null } else { Written::Left };
-        types::everything_arrives(server, &nulled, &set("null"), |_| {});
+        types::everything_arrives_by_policy(server, mysql, CLAMPED, of_kind);
     }
 }

@@ -1,6 +1,6 @@
 //! Keys and identities: which row an UPDATE or DELETE means.
 
-use super::{Case, run};
+use super::{COMMAND_BY_COMMAND, Case, run};
 
 #[rustfmt::skip]
 pub const CASES: &[Case] = &[
@@ -145,6 +145,6 @@ on_each_server! {
     }
 
     fn the_right_row_is_changed_command_by_command(server) {
-        run(server, CASES, &[("PG2ANY_SPLIT_LIMIT", "1"), ("PG2ANY_BATCH_TRANSACTIONS", "1")], true);
+        run(server, CASES, COMMAND_BY_COMMAND, true);
     }
 }

@@ -30,11 +30,17 @@ use std::time::{Duration, Instant};
 use crate::database::Database;
 use crate::driver::{PATIENCE, Pipeline};
 use crate::server::{Server, say};
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+use crate::target::Place;
+
+/// Nothing is put together: a transaction is a batch, and each of its changes a statement.
+const COMMAND_BY_COMMAND: &[(&str, &str)] = &[("PG2ANY_SPLIT_LIMIT", "1"), ("PG2ANY_BATCH_TRANSACTIONS", "1")];
 
 /// What a destination must answer: a query, its rows (columns joined by `|`).
 pub type Answer = (&'static str, &'static [&'static str]);
 
 /// One named case.
+#[derive(Clone, Copy)]
 pub struct Case {
     pub name: &'static str,
     /// Statements in PostgreSQL; each stage is one multi-statement string (a transaction unless it
@@ -46,7 +52,7 @@ pub struct Case {
 
 /// What another destination than SQLite does otherwise in a case.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "mysql"), allow(dead_code))]
+#[cfg_attr(not(any(feature = "mysql", feature = "sqlserver")), allow(dead_code))]
 pub enum Otherwise {
     /// It answers this.
     Answers(&'static [Answer]),
@@ -79,6 +85,35 @@ pub fn run(server: &'static Server, cases: &[Case], settings: &[(&str, &str)], a
         }
     };
     run_with(server, cases, all_tables, &Elsewhere { set: &set, otherwise: &[], asked: &str::to_owned });
+}
+
+/// What SQLite has of its tables, as another database has it: a table of the tables (`name`,
+/// `type`), and one of the columns of `{table}` (`name`, `pk`, `cid`).
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+fn asked_of(sql: &str, tables: &str, columns: &str) -> String {
+    match sql.split_once("pragma_table_info('").and_then(|(before, rest)| Some((before, rest.split_once("')")?))) {
+        Some((before, (table, after))) => format!("{before}{}{after}", columns.replace("{table}", table)),
+        None => sql.replace("sqlite_master", tables),
+    }
+}
+
+/// Runs cases together into a new database of a server.
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+fn run_into(
+    server: &'static Server,
+    (place, asked): (&'static impl Place, &dyn Fn(&str) -> String),
+    cases: &[Case],
+    otherwise: &[(&'static str, Otherwise)],
+    settings: &[(&str, &str)],
+    all_tables: bool,
+) {
+    let set = |pipeline: &mut Pipeline| {
+        pipeline.write_to(place);
+        for (name, value) in settings {
+            pipeline.set(name, value);
+        }
+    };
+    run_with(server, cases, all_tables, &Elsewhere { set: &set, otherwise, asked });
 }
 
 /// The same elsewhere.

@@ -9,7 +9,7 @@ use postgres::Client;
 use super::types::SETUP;
 use crate::compare::{Table, pinned, published, source_rows};
 use crate::database::{Database, HOSTILE_DEFAULTS};
-use crate::driver::Pipeline;
+use crate::driver::{PATIENCE, Pipeline};
 use crate::random::seeds;
 use crate::server::Server;
 use crate::target::Target;
@@ -126,7 +126,8 @@ pub fn random_values(server: &'static Server, usual: u64, set: &dyn Fn(&mut Pipe
                 }
             }
         }
-        pipeline.catch_up();
+        // A hundred and fifty tables are made, which takes a server a while.
+        pipeline.catch_up_within(5 * PATIENCE);
         // The session was idle meanwhile, and its database ends such ones.
         let mut client = pinned(&database);
         let mut failures = Vec::new();

@@ -1,6 +1,6 @@
 //! Schema changes that are followed, in their order.
 
-use super::{Case, run};
+use super::{COMMAND_BY_COMMAND, Case, run};
 
 #[rustfmt::skip]
 pub const CASES: &[Case] = &[
@@ -164,7 +164,7 @@ on_each_server! {
     }
 
     fn changes_are_followed_command_by_command(server) {
-        run(server, CASES, &[("PG2ANY_SPLIT_LIMIT", "1"), ("PG2ANY_BATCH_TRANSACTIONS", "1")], true);
+        run(server, CASES, COMMAND_BY_COMMAND, true);
     }
 }
 

@@ -215,7 +215,7 @@ fn unavailable(server: &Server, client: &mut postgres::Client) -> BTreeSet<&'sta
 
 /// What a destination writes for the value of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "mysql"), allow(dead_code))]
+#[cfg_attr(not(any(feature = "mysql", feature = "sqlserver")), allow(dead_code))]
 pub enum Written {
     /// The value itself.
     Same,
@@ -305,9 +305,7 @@ pub fn everything_arrives(
         }
     }
     // Hundreds of tables are made, which takes a server a while.
-    let mut running = pipeline.start_with(&[], &["--until-caught-up"]);
-    let status = running.wait(5 * PATIENCE);
-    assert!(status.success(), "{status}: {}", running.said());
+    pipeline.catch_up_within(5 * PATIENCE);
     // The session was idle meanwhile, and its database may end such ones.
     let mut client = pinned(&database);
     let tables = published(&mut client, &database.name);
@@ -358,6 +356,39 @@ pub fn everything_arrives(
         }
     }
     report(cases.iter().map(|case| case.0), failures);
+}
+
+/// A case whose value the column's type has not, and what `clamp` writes in its place: `None` where
+/// nothing is near.
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+pub type Clamped = (&'static str, Option<&'static str>);
+
+/// The same under the policies `clamp` and `null`. `always` is what the server itself makes of
+/// values, under every policy.
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+pub fn everything_arrives_by_policy(
+    server: &'static Server,
+    place: &'static impl crate::target::Place,
+    clamped: &[Clamped],
+    always: &[Clamped],
+) {
+    let set = |policy: &'static str| {
+        move |pipeline: &mut Pipeline| {
+            pipeline.write_to(place).set("PG2ANY_UNREPRESENTABLE", policy);
+        }
+    };
+    for (name, _) in clamped.iter().chain(always) {
+        assert!(CASES.iter().any(|case| case.0 == *name), "there is no case {name}");
+    }
+    let written = |name: &str| match clamped.iter().chain(always).find(|(other, _)| *other == name) {
+        None => Written::Same,
+        Some((_, None)) => Written::Left,
+        Some((_, Some(text))) => Written::Text(text),
+    };
+    everything_arrives(server, &written, &set("clamp"), |_| {});
+    let is_nulled = |name: &str| clamped.iter().any(|(other, _)| *other == name);
+    let nulled = |name: &str| if is_nulled(name) { Written::Null } else { Written::Left };
+    everything_arrives(server, &nulled, &set("null"), |_| {});
 }
 
 on_each_server! {
