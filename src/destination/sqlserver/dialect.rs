@@ -3,8 +3,8 @@
 //!
 //! `public` is the schema `dbo`; a schema is another one when it is mapped, else the one of its
 //! name, which is made when it is missing. Names that begin with `_pg2any_` (ours) or `#` (a
-//! temporary table, even in brackets) get a `~` in front, and one that ends in a space, which would
-//! not count, gets one behind.
+//! temporary table, even in brackets) get a `~` in front. A schema, table or column that ends in a
+//! space, which would not count, gets one behind.
 
 use super::value::{Form, LONGEST_KEY, form};
 use crate::destination::SchemaMapping;
