@@ -165,7 +165,7 @@ impl Applier {
         match error.kind() {
             FailureKind::Fenced => Err(Failure::Stop(ApplyError::Fenced(error))),
             FailureKind::Permanent if again => {
-                tracing::warn!(%error, "a batch was refused; its transactions are executed again one by one, which names the row");
+                warn!(%error, "a batch was refused; its transactions are executed again one by one, which names the row");
                 Ok(Remedy::StartOver)
             }
             FailureKind::Permanent => {

@@ -363,6 +363,26 @@ pub fn everything_arrives(
 #[cfg(any(feature = "mysql", feature = "sqlserver"))]
 pub type Clamped = (&'static str, Option<&'static str>);
 
+/// What databases have no place for whose dates begin with the year 1 and whose floats are finite.
+#[cfg(any(feature = "mysql", feature = "sqlserver"))]
+pub const CLAMPED: &[Clamped] = &[
+    ("float4_nan", None),
+    ("float4_infinity", Some("3.4028235e+38")),
+    ("float8_nan", None),
+    ("float8_infinity", Some("1.7976931348623157e+308")),
+    ("float8_negative_infinity", Some("-1.7976931348623157e+308")),
+    ("decimal_10_2_nan", None),
+    ("date_bc", Some("0001-01-01")),
+    ("date_last", Some("9999-12-31")),
+    ("date_infinity", Some("9999-12-31")),
+    ("date_negative_infinity", Some("0001-01-01")),
+    ("timestamp_bc", Some("0001-01-01 00:00:00")),
+    ("timestamp_year_294276", Some("9999-12-31 23:59:59.999999")),
+    ("timestamp_infinity", Some("9999-12-31 23:59:59.999999")),
+    ("timestamptz_bc", Some("0001-01-01 00:00:00+00")),
+    ("timestamptz_negative_infinity", Some("0001-01-01 00:00:00+00")),
+];
+
 /// The same under the policies `clamp` and `null`. `always` is what the server itself makes of
 /// values, under every policy.
 #[cfg(any(feature = "mysql", feature = "sqlserver"))]
