@@ -101,10 +101,7 @@ pub(super) async fn replace_writer(
     epoch: u64,
 ) -> Result<(), DestinationError> {
     let Lock::Held(holder) = lock(session, options, epoch, Duration::ZERO).await? else { return Ok(()) };
-    let refused = match &holder {
-        Some(number) => end(session, number).await?,
-        None => None,
-    };
+    let refused = end(session, holder.as_deref()).await?;
     if lock(session, options, epoch, ENDING.min(options.query_timeout / 2)).await? != Lock::Taken {
         is_still_connected(holder.as_deref(), refused.as_ref());
     }
@@ -148,9 +145,10 @@ async fn end_holder_of_the_line(session: &mut Session, cursor: &str) -> Result<(
     );
     let answer = session.rows(&sql, TAKING).await?.into_iter().next().unwrap_or_default();
     match <[_; 2]>::try_from(answer) {
-        Ok([Some(lock), Some(number)]) if lock.starts_with('-') => {
-            if let Some(refused) = end(session, &number).await? {
-                is_still_connected(Some(&number), Some(&refused));
+        Ok([Some(lock), number]) if lock.starts_with('-') => {
+            let refused = end(session, number.as_deref()).await?;
+            if number.is_none() || refused.is_some() {
+                is_still_connected(number.as_deref(), refused.as_ref());
             }
             Ok(())
         }
@@ -159,7 +157,8 @@ async fn end_holder_of_the_line(session: &mut Session, cursor: &str) -> Result<(
 }
 
 /// Ends a session; why the server does not. It may be gone by now, or the right is missing.
-async fn end(session: &mut Session, number: &str) -> Result<Option<DestinationError>, DestinationError> {
+async fn end(session: &mut Session, number: Option<&str>) -> Result<Option<DestinationError>, DestinationError> {
+    let Some(number) = number else { return Ok(None) };
     match session.run(&format!("KILL {number}"), "ending the session of the writer that was replaced failed").await {
         Err(error) if session.usable => Ok(Some(error)),
         ended => ended.map(|()| None),

@@ -228,7 +228,7 @@ impl RowPlan {
     #[must_use]
     pub fn swallowed(&self) -> DestinationError {
         self.error("the destination's table did not take a row, and reported no error")
-            .hint("A trigger of the table ignores the row (in SQLite RAISE(IGNORE)): change or drop the trigger")
+            .hint("A trigger of the table ignores the row (in SQLite RAISE(IGNORE)), or an index does (in SQL Server IGNORE_DUP_KEY): change or drop it")
     }
 
     /// A value that the column cannot hold.
