@@ -36,17 +36,19 @@ struct Seen {
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     seen: HashMap<u32, Seen>,
-    /// Tables with another file that nothing explains so far, and how much of the log there was
-    /// when that was seen.
-    refiled: HashMap<u32, (String, Lsn)>,
+    pub(crate) refiled: Refiled,
 }
 
+/// Tables with another file that nothing explains so far, and how much of the log there was when
+/// that was seen.
+pub(crate) type Refiled = HashMap<u32, (String, Lsn)>;
+
 impl Notices {
-    /// From all versions that the spool has.
-    pub(crate) fn load(spool: &Spool) -> Self {
-        let mut notices = Self::default();
-        for (relation, file_node) in spool.relations() {
-            notices.seen.insert(relation.oid, Seen { file_node, ..seen(&relation) });
+    /// From all versions that the spool has, and what the last session left without an explanation.
+    pub(crate) fn load(spool: &Spool, refiled: Refiled) -> Self {
+        let mut notices = Self { refiled, ..Self::default() };
+        for (relation, file_node, truncated) in spool.relations() {
+            notices.seen.insert(relation.oid, Seen { file_node, truncated, ..seen(&relation) });
         }
         notices
     }

@@ -5,6 +5,7 @@
 //! (`scripts/lib.sh`, `need_kafka`). Without them every test here is skipped with a message that no
 //! output capture swallows; with `PG2ANY_TEST_REQUIRE=all` they fail.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -61,6 +62,7 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     pub partition: i32,
+    pub offset: i64,
     pub key: Value,
     pub value: Option<Value>,
     /// The value as it was written.
@@ -351,13 +353,15 @@ pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
         places.add_partition_offset(topic, partition, Offset::Offset(0)).unwrap();
     }
     consumer.assign(&places).unwrap();
-    let (mut records, mut ended) = (Vec::new(), 0);
+    let (mut records, mut ended) = (Vec::new(), HashSet::new());
     let mut last = Instant::now();
-    while ended < partitions {
+    while ended.len() < partitions {
         assert!(last.elapsed() < PATIENCE, "topic {topic} has no end");
         match consumer.poll(Duration::from_millis(200)) {
             None => {}
-            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                ended.insert(partition);
+            }
             // One that was killed: another one leads now, or it comes back.
             Some(Err(KafkaError::MessageConsumption(Code::BrokerTransportFailure | Code::AllBrokersDown))) => {}
             Some(Err(error)) => panic!("{topic}: {error}"),
@@ -368,6 +372,7 @@ pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
                 let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
                 records.push(Record {
                     partition: message.partition(),
+                    offset: message.offset(),
                     key: message.key().map(json).unwrap_or_default(),
                     value: message.payload().map(json),
                     text: message.payload().map(|bytes| text(Some(bytes))),
