@@ -255,9 +255,7 @@ impl Frames {
     ) -> Result<(), SourceError> {
         if tag == b'T' {
             let frame = cut_xid_if(self.stream.is_some(), bytes, &mut self.scratch).map_err(&malformed)?;
-            let oids = relation_oids(frame).map_err(&malformed)?;
-            self.notices.truncated(&oids);
-            intake.truncated(&oids)?;
+            self.notices.truncated(&relation_oids(frame).map_err(&malformed)?);
         }
         if let Some(xid) = self.stream.or(self.open.as_ref().map(|open| open.xid)) {
             self.history.row(xid);

@@ -43,7 +43,7 @@ pub(crate) fn values(data: &[u8]) {
         7 => reencoded::<SourceIdentity>(data),
         8 => reencoded::<Position>(data),
         9 => reencoded::<SegmentRecord>(data),
-        10 => reencoded::<(RelationRecord, u32, bool)>(data),
+        10 => reencoded::<(RelationRecord, u32)>(data),
         _ => {
             reencoded::<Vec<AcceptedGap>>(data);
             reencoded::<Published>(data);

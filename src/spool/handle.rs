@@ -287,14 +287,14 @@ impl Spool {
     }
 
     /// The relation versions that are kept, oldest first, each with the latest file node of its
-    /// table, and whether a TRUNCATE came since.
-    pub(crate) fn relations(&self) -> Vec<(Arc<Relation>, u32, bool)> {
+    /// table.
+    pub(crate) fn relations(&self) -> Vec<(Arc<Relation>, u32)> {
         self.core.relations.all()
     }
 
     /// Whether a relation with this OID was ever described.
     pub(crate) fn has_relation(&self, oid: u32) -> bool {
-        self.relations().iter().any(|(relation, ..)| relation.oid == oid)
+        self.relations().iter().any(|(relation, _)| relation.oid == oid)
     }
 
     /// The commit end of the oldest committed transaction that is still here, applied or not.

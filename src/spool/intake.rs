@@ -177,20 +177,6 @@ impl Intake {
         Ok(())
     }
 
-    /// A TRUNCATE of these relations came.
-    ///
-    /// # Errors
-    ///
-    /// [`SpoolError::Encode`].
-    pub fn truncated(&mut self, oids: &[u32]) -> Result<(), SpoolError> {
-        for oid in oids {
-            if let Some((version, value)) = self.spool.core.relations.truncated(*oid)? {
-                self.spool.core.queue.push([Operation::Relation { key: relation_key(version), value }]);
-            }
-        }
-        Ok(())
-    }
-
     /// The newest stored description with exactly this frame: with it, the catalogue need not be
     /// asked.
     #[must_use]

@@ -422,7 +422,7 @@ fn version_of(spool: &Spool, after: Lsn) -> u32 {
 }
 
 fn kept(spool: &Spool) -> Vec<(u32, u32, u32)> {
-    spool.relations().iter().map(|(kept, latest, _)| (kept.version.0, kept.catalogue.file_node, *latest)).collect()
+    spool.relations().iter().map(|(kept, latest)| (kept.version.0, kept.catalogue.file_node, *latest)).collect()
 }
 
 #[test]

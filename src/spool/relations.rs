@@ -30,8 +30,8 @@ use super::writer::Writer;
 use crate::change::{Relation, RelationRecord, RelationVersion};
 use crate::position::Lsn;
 
-/// A value is the record, the latest file node, and whether a TRUNCATE came since.
-const VERSION: u8 = 4;
+/// A value is the record and the latest file node.
+const VERSION: u8 = 3;
 /// Between two looks for versions that the intake has no more use for.
 const INTERVAL: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(1) };
 
@@ -54,8 +54,6 @@ struct Entry {
     relation: Arc<Relation>,
     /// The latest file node with which it was described.
     file_node: u32,
-    /// A TRUNCATE came since: the next file is explained.
-    truncated: bool,
     /// Set when the intake has no use for it: no transaction that ends behind this has rows of it.
     unused_after: Option<Lsn>,
 }
@@ -68,12 +66,8 @@ impl Relations {
             let version = RelationVersion(u32::from_be_bytes(
                 key.as_ref().try_into().map_err(|_| SpoolError::damaged("a relation", "its key is no number"))?,
             ));
-            let (record, file_node, truncated) =
-                record::decode(VERSION, &format!("relation version {}", version.0), &value)?;
+            let (record, file_node) = record::decode(VERSION, &format!("relation version {}", version.0), &value)?;
             known.add(version, record, file_node)?;
-            if let Some(entry) = known.versions.get_mut(&version) {
-                entry.truncated = truncated;
-            }
         }
         Ok(Self { known: Mutex::new(known) })
     }
@@ -88,26 +82,18 @@ impl Relations {
         });
         if let Some(entry) = found.and_then(|version| known.versions.get_mut(&version)) {
             entry.unused_after = None;
-            let news = entry.file_node != file_node || entry.truncated;
-            (entry.file_node, entry.truncated) = (file_node, false);
-            return Ok((Arc::clone(&entry.relation), news.then(|| entry.encode()).transpose()?));
+            let refiled = entry.file_node != file_node;
+            entry.file_node = file_node;
+            let value = refiled.then(|| record::encode(VERSION, "a relation", &(&*entry.record, file_node)));
+            return Ok((Arc::clone(&entry.relation), value.transpose()?));
         }
         let version = known.next();
         let oid = Relation::decode(version, &record)?.oid;
         let line =
             known.versions.values().rev().find(|entry| entry.relation.oid == oid && entry.file_node == file_node);
         record.catalogue.file_node = line.map_or(file_node, |entry| entry.record.catalogue.file_node);
-        let relation = known.add(version, record, file_node)?;
-        Ok((relation, known.versions.get(&version).map(Entry::encode).transpose()?))
-    }
-
-    /// A TRUNCATE of the relation came; what is new about that comes as the value to store.
-    pub(crate) fn truncated(&self, oid: u32) -> Result<Option<(RelationVersion, Vec<u8>)>, SpoolError> {
-        let Known { versions, newest, .. } = &mut *lock(&self.known);
-        let found = newest.get(&oid).and_then(|version| Some((*version, versions.get_mut(version)?)));
-        let Some((version, entry)) = found.filter(|(_, entry)| !entry.truncated) else { return Ok(None) };
-        entry.truncated = true;
-        Ok(Some((version, entry.encode()?)))
+        let value = record::encode(VERSION, "a relation", &(&record, file_node))?;
+        Ok((known.add(version, record, file_node)?, Some(value)))
     }
 
     /// The newest version with exactly this frame, with the latest file node.
@@ -138,11 +124,9 @@ impl Relations {
         Some(Arc::clone(&known.versions.get(known.newest.get(&oid)?)?.relation))
     }
 
-    /// All that are kept, oldest first, each with its latest file node and whether a TRUNCATE came
-    /// since.
-    pub(crate) fn all(&self) -> Vec<(Arc<Relation>, u32, bool)> {
-        let known = lock(&self.known);
-        known.versions.values().map(|entry| (Arc::clone(&entry.relation), entry.file_node, entry.truncated)).collect()
+    /// All that are kept, oldest first, each with its latest file node.
+    pub(crate) fn all(&self) -> Vec<(Arc<Relation>, u32)> {
+        lock(&self.known).versions.values().map(|entry| (Arc::clone(&entry.relation), entry.file_node)).collect()
     }
 
     /// No row that ends behind `seen` will be of a version that is not the newest and not among
@@ -183,12 +167,6 @@ impl Relations {
     }
 }
 
-impl Entry {
-    fn encode(&self) -> Result<Vec<u8>, SpoolError> {
-        record::encode(VERSION, "a relation", &(&*self.record, self.file_node, self.truncated))
-    }
-}
-
 impl Known {
     fn next(&self) -> RelationVersion {
         let last = self.versions.last_key_value().map_or(0, |(version, _)| version.0);
@@ -212,13 +190,7 @@ impl Known {
         let relation = Arc::new(Relation::decode(version, &record)?);
         self.by_frame.entry(xxh3_64(&record.frame)).or_default().push(version);
         self.newest.insert(relation.oid, version);
-        let entry = Entry {
-            record: Arc::new(record),
-            relation: Arc::clone(&relation),
-            file_node,
-            truncated: false,
-            unused_after: None,
-        };
+        let entry = Entry { record: Arc::new(record), relation: Arc::clone(&relation), file_node, unused_after: None };
         self.versions.insert(version, entry);
         Ok(relation)
     }

@@ -333,6 +333,18 @@ impl Broker {
     pub fn records(&self, topic: &str) -> Vec<Record> {
         records(&format!("127.0.0.1:{}", self.port), topic)
     }
+
+    /// How many records of this operation are in a topic.
+    pub fn count(&self, topic: &str, op: &str) -> usize {
+        let mut count = 0;
+        read(&format!("127.0.0.1:{}", self.port), topic, |record| {
+            count += usize::from(record.value.is_some_and(|value| {
+                let bare = value.get("payload").unwrap_or(&value);
+                bare["op"] == op
+            }));
+        });
+        count
+    }
 }
 
 fn reader(brokers: &str) -> ClientConfig {
@@ -342,18 +354,25 @@ fn reader(brokers: &str) -> ClientConfig {
     config
 }
 
-/// Everything that a `read_committed` reader of these brokers sees in a topic. A key that is no
-/// JSON, like the checkpoint's, counts as none.
+/// Everything that a `read_committed` reader of these brokers sees in a topic.
 pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
+    let mut records = Vec::new();
+    read(brokers, topic, |record| records.push(record));
+    records
+}
+
+/// Takes one record after the other, each partition in its order. A key that is no JSON, like the
+/// checkpoint's, counts as none.
+fn read(brokers: &str, topic: &str, mut take: impl FnMut(Record)) {
     let consumer: BaseConsumer = reader(brokers).create().unwrap();
-    let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return Vec::new() };
+    let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return };
     let partitions = metadata.topics()[0].partitions().len();
     let mut places = TopicPartitionList::new();
     for partition in 0..i32::try_from(partitions).unwrap() {
         places.add_partition_offset(topic, partition, Offset::Offset(0)).unwrap();
     }
     consumer.assign(&places).unwrap();
-    let (mut records, mut ended) = (Vec::new(), HashSet::new());
+    let mut ended = HashSet::new();
     let mut last = Instant::now();
     while ended.len() < partitions {
         assert!(last.elapsed() < PATIENCE, "topic {topic} has no end");
@@ -370,7 +389,7 @@ pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
                 let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_default();
                 let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
                 let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-                records.push(Record {
+                take(Record {
                     partition: message.partition(),
                     offset: message.offset(),
                     key: message.key().map(json).unwrap_or_default(),
@@ -381,5 +400,4 @@ pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
             }
         }
     }
-    records
 }

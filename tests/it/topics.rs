@@ -191,11 +191,6 @@ fn fold(changes: Vec<Change>) -> Vec<Row> {
     for change in changes {
         let missing = || -> Row {
             let of_key = places.iter().filter(|(key, op, ..)| *key == change.key || op == "t");
-            if std::env::var("HOLD").is_ok() {
-                eprintln!("HOLD {change:?}");
-                crate::server::say("HOLDING");
-                std::thread::sleep(std::time::Duration::from_secs(3600));
-            }
             panic!("no row for {change:?}; events of its key: {:?}", of_key.collect::<Vec<_>>())
         };
         match (change.op.as_str(), change.key.clone()) {

@@ -331,7 +331,7 @@ impl Inspector {
     /// See [`Inspector::summary`].
     pub fn relations(&self) -> Result<Vec<RelationView>, SpoolError> {
         let relations = Relations::load(self.store())?;
-        let views = relations.all().into_iter().map(|(relation, ..)| RelationView {
+        let views = relations.all().into_iter().map(|(relation, _)| RelationView {
             version: relation.version.0,
             oid: relation.oid,
             name: relation.full_name(),
