@@ -50,7 +50,7 @@ const fn reason(kind: FailureKind, again: bool) -> &'static str {
     match kind {
         FailureKind::Retry => "retry",
         FailureKind::Reconnect => "reconnect",
-        FailureKind::Permanent if again => "one_by_one",
+        FailureKind::Permanent if again => "refused_batch",
         FailureKind::Permanent | FailureKind::Fenced => Failures::FATAL,
     }
 }
@@ -149,7 +149,10 @@ impl Applier {
             };
             connected = match remedy {
                 Remedy::StartOver | Remedy::StartOverLater => self.start_over().await,
-                Remedy::Reconnect | Remedy::ReconnectLater => false,
+                Remedy::Reconnect | Remedy::ReconnectLater => {
+                    self.executor.forget();
+                    false
+                }
             };
             if matches!(remedy, Remedy::StartOverLater | Remedy::ReconnectLater) {
                 self.pause(&text).await;
@@ -159,13 +162,21 @@ impl Applier {
 
     /// Decides what follows from a failure; the failure itself when nothing does.
     async fn remedy(&mut self, error: DestinationError, connected: bool) -> Result<Remedy, Failure> {
-        let again = error.kind() == FailureKind::Permanent && self.executor.runs_one_by_one_next();
+        let (executed, is_known) = (self.executor.work.transactions, self.executor.is_judging());
+        let again = error.kind() == FailureKind::Permanent && self.executor.is_judged_again();
         let metrics = &self.executor.report.metrics;
         metrics.failures.record(Component::Destination, reason(error.kind(), again), &error.to_string());
         match error.kind() {
             FailureKind::Fenced => Err(Failure::Stop(ApplyError::Fenced(error))),
             FailureKind::Permanent if again => {
-                warn!(%error, "a batch was refused; its transactions are executed again one by one, which names the row");
+                if !is_known {
+                    warn!(
+                        transactions = executed,
+                        %error,
+                        "a batch was refused; its transactions are executed again in halves, until the one that is refused is alone, \
+                         which names the row"
+                    );
+                }
                 Ok(Remedy::StartOver)
             }
             FailureKind::Permanent => {
@@ -303,7 +314,7 @@ impl Applier {
     fn may_execute_early(&self) -> bool {
         let connection = &self.executor.connection;
         self.executor.options.early
-            && !self.executor.is_one_by_one()
+            && !self.executor.is_judging()
             && !connection.capabilities().held_open.is_zero()
             && connection
                 .position()

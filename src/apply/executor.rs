@@ -15,11 +15,12 @@ use super::dead_letters::DeadLetters;
 use super::digest::Digest;
 use super::error::ApplyError;
 use super::failure::Failure;
+use super::judgement::Judgement;
 use super::options::ApplyOptions;
 use super::report::Report;
 use super::stall::Doing;
 use super::work::{Limits, Taking, UncommittedWork};
-use crate::change::{Batch, Execution, Relation, RelationVersion, TransactionInfo};
+use crate::change::{Batch, Relation, RelationVersion, TransactionInfo};
 use crate::destination::{DestinationError, FailureKind, Prepared, pass};
 use crate::position::{Lsn, Position};
 use crate::spool::{Chunk, ChunkCommand, CommitInfo, DurableLsn, Spool};
@@ -45,10 +46,11 @@ pub(super) struct Executor {
     relations: HashMap<RelationVersion, Arc<Relation>>,
     /// The version that the destination was prepared for, by the relation's OID.
     prepared: HashMap<u32, RelationVersion>,
-    /// After a permanent failure: so many transactions get a destination transaction each, so that
-    /// those before the one that fails arrive and the failure names it alone.
-    one_by_one: u64,
-    /// The command that the destination refused when it was last asked to execute some.
+    /// After a refusal: what is executed together, and how.
+    judgement: Judgement,
+    /// The first and the last command of the batch that the destination refused.
+    refused_batch: Option<(Position, Position)>,
+    /// The command that it named.
     refused: Option<Position>,
     dead_letters: DeadLetters,
 }
@@ -85,7 +87,8 @@ impl Executor {
             work: UncommittedWork::default(),
             relations: HashMap::new(),
             prepared: HashMap::new(),
-            one_by_one: 0,
+            judgement: Judgement::new(),
+            refused_batch: None,
             refused: None,
         }
     }
@@ -126,6 +129,7 @@ impl Executor {
         self.chunk = None;
         self.work = UncommittedWork::default();
         self.prepared.clear();
+        (self.refused_batch, self.refused) = (None, None);
     }
 
     /// When the checkpoint moved last.
@@ -133,18 +137,16 @@ impl Executor {
         self.checkpoint_moved.elapsed()
     }
 
-    /// Runs what was taken again in the source's order, a transaction at a time: a refusal names
-    /// the right command only there. `false` when it ran so already, or nothing was taken.
-    pub(super) const fn runs_one_by_one_next(&mut self) -> bool {
-        if !is_judged_again(self.work.commands, self.one_by_one) {
-            return false;
-        }
-        self.one_by_one = self.work.transactions + 1;
-        true
+    /// Whether what was refused is executed again, with fewer other transactions or in the source's
+    /// order: else the refusal is final.
+    pub(super) fn is_judged_again(&mut self) -> bool {
+        let transactions = self.work.transactions + u64::from(self.work.has_part());
+        self.work.commands > 0 && self.judgement.refused(transactions, self.refused_batch)
     }
 
-    pub(super) const fn is_one_by_one(&self) -> bool {
-        self.one_by_one > 0
+    /// Whether fewer transactions than usual share a commit because of a refusal.
+    pub(super) const fn is_judging(&self) -> bool {
+        self.judgement.is_pending()
     }
 
     fn limits(&self) -> Limits {
@@ -276,18 +278,15 @@ impl Executor {
 
     /// Executes what waits in the batch.
     async fn execute(&mut self) -> Result<(), Failure> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
+        let Some((first, last)) = self.batch.first_position().zip(self.batch.last_position()) else { return Ok(()) };
         self.connection.name_source(&self.spool)?;
-        let execution = if self.is_one_by_one() { Execution::InOrder } else { Execution::Net };
+        let execution = self.judgement.execution(first, last);
         let result = self.connection.execute(&self.batch, execution).await;
         self.batch.clear();
         self.chunk = None;
-        self.refused = match &result {
-            Err(Failure::Destination(error)) => error.position(),
-            _ => None,
-        };
+        if let Err(Failure::Destination(error)) = &result {
+            (self.refused_batch, self.refused) = (Some((first, last)), error.position());
+        }
         result?;
         pass("apply.executed")?;
         Ok(())
@@ -296,7 +295,7 @@ impl Executor {
     /// A source transaction was taken whole: commit when a limit says so.
     pub(super) async fn finish(&mut self, commit: CommitInfo) -> Result<(), Failure> {
         self.work.finish(commit);
-        if self.work.is_enough(&self.limits()) || self.is_one_by_one() {
+        if self.work.is_enough(&self.limits()) || self.judgement.is_enough(self.work.transactions) {
             self.commit_work().await?;
         }
         Ok(())
@@ -305,9 +304,7 @@ impl Executor {
     /// Commits the source transactions that were taken whole since the last commit.
     pub(super) async fn commit_work(&mut self) -> Result<(), Failure> {
         let Some(commit) = self.work.last_commit.take() else { return Ok(()) };
-        self.commit(Position::end_of(commit.commit_end)).await?;
-        self.one_by_one = self.one_by_one.saturating_sub(1);
-        Ok(())
+        self.commit(Position::end_of(commit.commit_end)).await
     }
 
     /// Commits a part of a transaction, up to and including the command at `last`.
@@ -336,6 +333,7 @@ impl Executor {
         self.spool.advance(&self.options.cursor, position);
         pass("apply.advanced")?;
         let work = std::mem::take(&mut self.work);
+        self.judgement.committed(work.transactions, self.options.limits.transactions);
         self.report.committed(position, &work);
         Ok(())
     }
@@ -367,12 +365,6 @@ impl Executor {
     }
 }
 
-/// Whether a refusal is judged again by a run in the source's order. So many commands were taken,
-/// and so many transactions are still to run in that order.
-const fn is_judged_again(commands: u64, one_by_one: u64) -> bool {
-    commands > 0 && one_by_one == 0
-}
-
 /// Whether the checkpoint, which moved so long ago, is to be moved to `received`: nothing waits,
 /// and it says less than is true.
 fn moves_along(position: Option<Position>, received: Lsn, moved: Duration, pause: Duration) -> bool {
@@ -382,15 +374,6 @@ fn moves_along(position: Option<Position>, received: Lsn, moved: Duration, pause
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_refusal_is_judged_again_unless_nothing_was_taken_or_it_ran_in_the_sources_order() {
-        for (commands, one_by_one, again) in
-            [(0, 0, false), (1, 0, true), (160_000, 0, true), (1, 1, false), (0, 1, false)]
-        {
-            assert_eq!(is_judged_again(commands, one_by_one), again, "{commands} {one_by_one}");
-        }
-    }
 
     #[test]
     fn an_idle_checkpoint_moves_forward_only_and_not_before_its_pause_is_over() {

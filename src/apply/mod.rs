@@ -29,6 +29,9 @@
 //! subtransaction of it is rolled back, or when it fails: a row of an aborted savepoint may well
 //! violate a constraint.
 //!
+//! What the destination refuses for good is executed again in halves, until it names the command
+//! (`judgement`).
+//!
 //! Early execution waits until everything up to the destination's checkpoint has been received:
 //! after a crash PostgreSQL may send again what the destination has already (it was applied while
 //! its sync was under way), and an open transaction does not say yet where it ends.
@@ -41,6 +44,7 @@ mod early;
 mod error;
 mod executor;
 mod failure;
+mod judgement;
 mod options;
 mod replay;
 mod report;

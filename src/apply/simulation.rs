@@ -11,7 +11,9 @@
 //!
 //! What must hold: the ledger's rows are those of the committed transactions, each once, in commit
 //! order; at every commit, those of a beginning of that order (a transaction may be there in part
-//! only where a limit says so); what was acknowledged is there after a crash.
+//! only where a limit says so); what was acknowledged is there after a crash. Rows that the ledger
+//! refuses are the dead letters, and no others are, although it names them only when they come in
+//! order, and refuses some batches only because they do not.
 //!
 //! A seed decides every action and every fault. When threads run is the machine's to say, so a
 //! failing seed may need a few runs: `scripts/simulate.sh --seed N --seeds 1`.
@@ -29,6 +31,7 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Applier, ApplyError, ApplyOptions, BatchLimits, OnRefusedRow};
 use crate::change::{Batch, Cell, Command, Execution, Relation};
@@ -47,6 +50,12 @@ pub(super) struct Book {
     faulty: u32,
     /// A table that is new commits what is before it, as in a database whose schema changes commit.
     ddl_commits: bool,
+    /// Which rows are refused for good.
+    pub(super) refuses: fn(&[u8]) -> bool,
+    /// Some batches are refused unless they come in order.
+    refuses_nets: bool,
+    /// How many batches were executed.
+    pub(super) batches: usize,
     capabilities: Capabilities,
 }
 
@@ -71,7 +80,17 @@ impl Ledger {
     pub(super) fn new(capabilities: Capabilities) -> (Self, Arc<Mutex<Book>>) {
         let checkpoint = Checkpoint { position: None, digest: None, epoch: 0, source: None };
         let random = seeded(0, 2);
-        let book = Book { rows: Vec::new(), checkpoint, random, faulty: 0, ddl_commits: true, capabilities };
+        let book = Book {
+            rows: Vec::new(),
+            checkpoint,
+            random,
+            faulty: 0,
+            ddl_commits: true,
+            refuses: |_| false,
+            refuses_nets: false,
+            batches: 0,
+            capabilities,
+        };
         let book = Arc::new(Mutex::new(book));
         (Self::of(&book), book)
     }
@@ -123,6 +142,24 @@ impl Ledger {
         book.checkpoint.clone()
     }
 
+    /// Executes rows, with the commands' positions.
+    fn add(&mut self, rows: Vec<(Position, Vec<u8>)>, execution: Execution) -> Result<(), DestinationError> {
+        let mut book = self.book.lock().unwrap();
+        book.batches += 1;
+        let refused = rows.iter().find(|(_, text)| (book.refuses)(text));
+        let refused = match execution {
+            Execution::InOrder => refused,
+            // What is named is no more than where the batch begins.
+            Execution::Net if refused.is_some() => rows.first(),
+            Execution::Net => rows.first().filter(|(_, text)| book.refuses_nets && xxh3_64(text).is_multiple_of(5)),
+        };
+        if let Some((position, _)) = refused {
+            return Err(Self::refused(FailureKind::Permanent).at(*position));
+        }
+        self.open.extend(rows.into_iter().map(|(_, text)| text));
+        Ok(())
+    }
+
     fn write(
         &mut self,
         previous: Option<Position>,
@@ -163,20 +200,17 @@ impl Destination for Ledger {
         faulty!(self, Ok(Prepared::Ready))
     }
 
-    async fn execute(&mut self, batch: &Batch, _execution: Execution) -> Result<(), DestinationError> {
-        let rows = batch.commands().map(|(_, command)| match command.unwrap() {
+    async fn execute(&mut self, batch: &Batch, execution: Execution) -> Result<(), DestinationError> {
+        let rows = batch.commands().map(|(position, command)| match command.unwrap() {
             Command::Insert { relation, new } => {
                 assert!(self.prepared.contains(&relation.oid), "rows came before their table");
                 let Some(Cell::Value(text)) = new.first() else { panic!("a row without its value") };
-                text.to_vec()
+                (position, text.to_vec())
             }
             other => panic!("{other:?}"),
         });
         let rows: Vec<_> = rows.collect();
-        faulty!(self, {
-            self.open.extend(rows);
-            Ok(())
-        })
+        faulty!(self, self.add(rows, execution))
     }
 
     async fn commit(
@@ -263,21 +297,27 @@ fn text_of(frame: &[u8]) -> &[u8] {
     &frame[13..]
 }
 
-fn expected(world: &World) -> Vec<Vec<u8>> {
-    let frames = world.committed.iter().flat_map(|transaction| &transaction.frames);
-    frames.map(|frame| text_of(frame).to_vec()).collect()
+/// The rows that the ledger takes, of each transaction.
+fn expected(world: &World, book: &Mutex<Book>) -> Vec<Vec<Vec<u8>>> {
+    let refuses = book.lock().unwrap().refuses;
+    let taken = |frames: &Vec<Vec<u8>>| {
+        let texts = frames.iter().map(|frame| text_of(frame).to_vec());
+        texts.filter(|text| !refuses(text)).collect()
+    };
+    world.committed.iter().map(|transaction| taken(&transaction.frames)).collect()
 }
 
 /// What the ledger has is a beginning of what was committed; in whole transactions, unless they may
 /// be split.
 fn is_a_beginning(book: &Mutex<Book>, world: &World, whole: bool) {
-    let (expected, rows) = (expected(world), book.lock().unwrap().rows.clone());
+    let (transactions, rows) = (expected(world, book), book.lock().unwrap().rows.clone());
+    let expected = transactions.concat();
     assert!(
         rows.len() <= expected.len() && rows == expected[..rows.len()],
         "rows are missing, doubled or out of order"
     );
-    let mut ends = world.committed.iter().scan(0, |sum, transaction| {
-        *sum += transaction.frames.len();
+    let mut ends = transactions.iter().scan(0, |sum, transaction| {
+        *sum += transaction.len();
         Some(*sum)
     });
     assert!(!whole || rows.is_empty() || ends.any(|end| end == rows.len()), "a transaction is there in part");
@@ -306,7 +346,7 @@ fn simulate(seed: u64) {
         idle_checkpoint: Duration::from_millis(random.random_range(1..60_000)),
         min_commit_interval: Duration::ZERO,
         sent_again: random.random_bool(0.5),
-        on_refused_row: OnRefusedRow::Stop,
+        on_refused_row: OnRefusedRow::SetAside,
         steps: Arc::default(),
         stall_timeout: Duration::from_secs(30),
     };
@@ -317,6 +357,10 @@ fn simulate(seed: u64) {
     {
         let mut book = book.lock().unwrap();
         (book.faulty, book.random, book.ddl_commits) = (faulty, seeded(seed, 2), ddl_commits);
+        if random.random_bool(0.3) {
+            book.refuses = |text| xxh3_64(text) % 40 == 7;
+        }
+        book.refuses_nets = random.random_bool(0.3);
     }
     if random.random_bool(0.3) {
         world.syncs.late.store(random.random_range(1..3000), Ordering::SeqCst);
@@ -355,7 +399,11 @@ fn simulate(seed: u64) {
     world.step(Action::Flush);
     applying.complete_to(Lsn(world.committed.last().map_or(0, |last| last.end)));
     applying.stop(false);
-    assert_eq!(book.lock().unwrap().rows, expected(&world), "rows are missing, doubled or out of order");
+    let rows = book.lock().unwrap().rows.clone();
+    assert_eq!(rows, expected(&world, &book).concat(), "rows are missing, doubled or out of order");
+    let set_aside = world.open.as_ref().unwrap().0.dead_letters("main", None).count();
+    let committed: usize = world.committed.iter().map(|transaction| transaction.frames.len()).sum();
+    assert_eq!(set_aside, committed - rows.len(), "other rows are set aside than those that are refused");
 }
 
 #[test]

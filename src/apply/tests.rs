@@ -1,6 +1,6 @@
 //! The applier over a destination that fails by script: whatever fails, each command takes effect
 //! once and in order.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,14 +10,14 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
-use super::simulation::Ledger;
-use super::{Applier, ApplyOptions, BatchLimits, OnRefusedRow};
+use super::simulation::{Book, Ledger};
+use super::{Applier, ApplyError, ApplyOptions, BatchLimits, OnRefusedRow};
 use crate::change::{Batch, Execution, Relation};
 use crate::destination::sqlite::Sqlite;
 use crate::destination::{
     BatchSize, Capabilities, Checkpoint, Destination, DestinationError, FailureKind, Options, Prepared,
 };
-use crate::position::{Lsn, PgTimestamp, Position};
+use crate::position::{CommandIndex, Lsn, PgTimestamp, Position};
 use crate::progress::Progress;
 use crate::spool::{Commit, Spool, SpoolOptions};
 
@@ -85,7 +85,9 @@ impl<D: Destination> Destination for Faulty<D> {
 
     async fn execute(&mut self, batch: &Batch, execution: Execution) -> Result<(), DestinationError> {
         self.batches.lock().unwrap().push(batch.len());
-        scripted!(self, self.inner.execute(batch, execution))
+        let first = batch.first_position().unwrap_or_default();
+        let executed: Result<(), DestinationError> = scripted!(self, self.inner.execute(batch, execution));
+        executed.map_err(|error| error.at(first))
     }
 
     async fn commit(
@@ -250,6 +252,62 @@ fn the_hash_of_a_part_before_a_schema_change_is_of_what_it_has() {
     let options = ApplyOptions { sent_again: true, ..options(Some(1000)) };
     apply(spool, commit_end, options, Box::new(Faulty::new(ledger, script)));
     assert_eq!(book.lock().unwrap().rows, [b"1", b"2", b"3"]);
+}
+
+/// Applies to a ledger that refuses the row of one of two hundred transactions, after such faults.
+fn apply_refused(on_refused_row: OnRefusedRow, script: Vec<Fault>) -> (Spool, Book, Result<(), ApplyError>) {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open_spool(directory.path());
+    fill(&spool, &[1; 200]);
+    let (ledger, book) = Ledger::new(Capabilities::default());
+    book.lock().unwrap().refuses = |text| text == b"150000";
+    let options = ApplyOptions { on_refused_row, limits: BatchLimits::default(), ..options(None) };
+    let destination = Box::new(Faulty::new(ledger, script));
+    let shutdown = CancellationToken::new();
+    let progress = Arc::new(Progress::new(["main"]));
+    let applier = Applier::new(spool.clone(), destination, options, Arc::default(), progress, shutdown.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ended = runtime.block_on(async {
+        let rest = async {
+            while book.lock().unwrap().rows.len() < 199 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            shutdown.cancel();
+            std::future::pending().await
+        };
+        tokio::time::timeout(Duration::from_secs(60), async {
+            tokio::select! { ended = applier.run() => ended, ended = rest => ended }
+        })
+        .await
+        .unwrap()
+    });
+    let book = Arc::into_inner(book).unwrap().into_inner().unwrap();
+    (spool, book, ended)
+}
+
+#[test]
+fn what_is_refused_is_named_alone_and_what_is_before_it_arrives() {
+    let (spool, book, ended) = apply_refused(OnRefusedRow::Stop, Vec::new());
+    let Err(ApplyError::Destination(error)) = ended else { panic!("{ended:?}") };
+    assert_eq!(error.position(), Some(Position { commit_end: Lsn(15_000), command: CommandIndex(0) }));
+    assert_eq!(book.rows, (1..150).map(|number| format!("{number}000").into_bytes()).collect::<Vec<_>>());
+    assert!(book.batches <= 20, "{}", book.batches);
+    assert_eq!(spool.dead_letters("main", None).count(), 0);
+
+    let (spool, book, ended) = apply_refused(OnRefusedRow::SetAside, Vec::new());
+    assert!(ended.is_ok() && book.rows.len() == 199 && book.batches <= 30, "{ended:?} {}", book.batches);
+    assert_eq!(spool.dead_letters("main", None).count(), 1);
+}
+
+/// A row that was being executed when the connection went is not one that was refused.
+#[test]
+fn a_login_that_is_refused_after_a_lost_connection_sets_no_row_aside() {
+    use Fault::{None, Refused};
+    // Connecting, preparing, the rows, connecting again.
+    let script = vec![Refused(FailureKind::Permanent), Refused(FailureKind::Reconnect), None, None];
+    let (spool, book, ended) = apply_refused(OnRefusedRow::SetAside, script);
+    assert!(matches!(ended, Err(ApplyError::Destination(_))) && book.rows.is_empty(), "{ended:?}");
+    assert_eq!(spool.dead_letters("main", Option::None).count(), 0);
 }
 
 proptest! {

@@ -192,6 +192,12 @@ impl Batch {
         &self.relations
     }
 
+    /// The position of the first command.
+    #[must_use]
+    pub fn first_position(&self) -> Option<Position> {
+        self.entries.first().map(|entry| entry.position)
+    }
+
     /// The position of the last command.
     #[must_use]
     pub fn last_position(&self) -> Option<Position> {

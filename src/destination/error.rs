@@ -104,6 +104,14 @@ impl DestinationError {
         self
     }
 
+    /// The same, but this follows from it.
+    #[cfg(feature = "sqlserver")]
+    #[must_use]
+    pub(crate) fn of_kind(mut self, kind: FailureKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// What follows from it.
     #[must_use]
     pub const fn kind(&self) -> FailureKind {

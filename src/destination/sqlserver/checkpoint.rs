@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::connection::{BINARY, Session, Texts};
+use super::connection::{BINARY, ROLLBACK, Session, Texts};
 use super::dialect::quote_text;
 use crate::destination::checkpoint::{Line, columns};
 use crate::destination::{Checkpoint, DestinationError, FailureKind, Options};
@@ -25,7 +25,6 @@ use crate::position::Position;
 
 const PLACE: &str = "the destination's database";
 const TAKING: &str = "taking the checkpoint in the destination's database failed";
-pub(super) const ROLLBACK: &str = "IF @@TRANCOUNT > 0 ROLLBACK";
 /// How long it is waited for that the session of a replaced writer has ended.
 const ENDING: Duration = Duration::from_secs(3);
 
@@ -101,21 +100,27 @@ pub(super) async fn replace_writer(
     options: &Options,
     epoch: u64,
 ) -> Result<(), DestinationError> {
-    let Some(holder) = lock(session, options, epoch, Duration::ZERO).await? else { return Ok(()) };
-    let refused = end(session, &holder).await?;
-    if lock(session, options, epoch, ENDING.min(options.query_timeout / 2)).await?.is_some() {
-        is_still_connected(&holder, refused.as_ref());
+    let Lock::Held(holder) = lock(session, options, epoch, Duration::ZERO).await? else { return Ok(()) };
+    let refused = match &holder {
+        Some(number) => end(session, number).await?,
+        None => None,
+    };
+    if lock(session, options, epoch, ENDING.min(options.query_timeout / 2)).await? != Lock::Taken {
+        is_still_connected(holder.as_deref(), refused.as_ref());
     }
     Ok(())
 }
 
-/// Takes the lock of the cursor's writer; else which session holds it.
-async fn lock(
-    session: &mut Session,
-    options: &Options,
-    epoch: u64,
-    wait: Duration,
-) -> Result<Option<String>, DestinationError> {
+/// What became of the lock of the cursor's writer.
+#[derive(Debug, PartialEq, Eq)]
+enum Lock {
+    Taken,
+    /// Another session has it: the one with this number, where it wrote one.
+    Held(Option<String>),
+}
+
+/// Takes the lock of the cursor's writer.
+async fn lock(session: &mut Session, options: &Options, epoch: u64, wait: Duration) -> Result<Lock, DestinationError> {
     let (name, lock) = (quote_text(&options.cursor), lock_sql(&options.cursor, "Session", wait));
     let sql = format!(
         "SET NOCOUNT ON; DECLARE @epoch bigint, @holder int, @lock int; BEGIN TRANSACTION; \
@@ -129,7 +134,7 @@ async fn lock(
     if found != Some(epoch.to_string()) {
         return Err(fenced(&options.cursor, epoch));
     }
-    Ok(if lock.is_some_and(|lock| !lock.starts_with('-')) { None } else { holder })
+    Ok(if lock.is_some_and(|lock| !lock.starts_with('-')) { Lock::Taken } else { Lock::Held(holder) })
 }
 
 /// The line cannot be taken because of a lock: of a writer that is frozen in the midst of COMMIT.
@@ -145,7 +150,7 @@ async fn end_holder_of_the_line(session: &mut Session, cursor: &str) -> Result<(
     match <[_; 2]>::try_from(answer) {
         Ok([Some(lock), Some(number)]) if lock.starts_with('-') => {
             if let Some(refused) = end(session, &number).await? {
-                is_still_connected(&number, Some(&refused));
+                is_still_connected(Some(&number), Some(&refused));
             }
             Ok(())
         }
@@ -162,9 +167,10 @@ async fn end(session: &mut Session, number: &str) -> Result<Option<DestinationEr
 }
 
 /// Says whose locks are waited for, and what would end that.
-fn is_still_connected(number: &str, refused: Option<&DestinationError>) {
+fn is_still_connected(number: Option<&str>, refused: Option<&DestinationError>) {
     tracing::warn!(
-        session = number,
+        session = number
+            .unwrap_or("of an unknown number (sys.dm_tran_locks has it: resource_type APPLICATION, \"pg2any-…\")"),
         error = refused.map(tracing::field::display),
         "the writer that was replaced is still connected: what it has locked is waited for. KILL its session; where pg2any may not do \
          that, grant ALTER ANY CONNECTION (Azure SQL: KILL DATABASE CONNECTION)"
@@ -213,6 +219,7 @@ pub(super) async fn write(
     if moved == Some(1) { Ok(()) } else { Err(fenced(&options.cursor, epoch)) }
 }
 
+/// Moves nothing where the transaction was ended under us: it would be committed by itself.
 fn write_sql(
     options: &Options,
     epoch: u64,
@@ -227,7 +234,8 @@ fn write_sql(
         None => format!("{column} IS NULL"),
     };
     format!(
-        "UPDATE dbo._pg2any_checkpoint SET commit_end_lsn = {}, command_index = {}, source = COALESCE(source, {}), digest = {} \
+        "IF @@TRANCOUNT <> 1 THROW 50000, N'the transaction is not open any more: a trigger may have ended it', 1; \
+         UPDATE dbo._pg2any_checkpoint SET commit_end_lsn = {}, command_index = {}, source = COALESCE(source, {}), digest = {} \
          WHERE name = {} AND epoch = {epoch} AND {} AND {}",
         text_or_null(lsn.as_deref()),
         number_or_null(command),
@@ -255,7 +263,8 @@ mod tests {
         let sql = write_sql(&options, 3, Some(part), Position::end_of(Lsn(48)), Some(u64::MAX));
         assert_eq!(
             sql,
-            "UPDATE dbo._pg2any_checkpoint SET commit_end_lsn = N'0/30', command_index = NULL, source = COALESCE(source, source), \
+            "IF @@TRANCOUNT <> 1 THROW 50000, N'the transaction is not open any more: a trigger may have ended it', 1; \
+             UPDATE dbo._pg2any_checkpoint SET commit_end_lsn = N'0/30', command_index = NULL, source = COALESCE(source, source), \
              digest = -1 WHERE name = N'it''s' AND epoch = 3 AND commit_end_lsn = N'0/20' AND command_index = 7"
         );
         let first = write_sql(&options, 1, None, part, None);

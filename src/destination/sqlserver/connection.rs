@@ -44,10 +44,16 @@ pub(super) struct Session {
     limit: Duration,
     /// Nothing is under way on the connection.
     pub usable: bool,
+    /// The table that may have `IDENTITY_INSERT`, which only one table of a session has: an error
+    /// ends a batch before that is off again.
+    pub numbered: Option<String>,
 }
 
 /// The answer to a statement: what the server said of it, or that nothing more can be asked.
 pub(super) type Answer<T> = Result<Result<T, Error>, DestinationError>;
+
+/// Rolls back where a transaction is open.
+pub(super) const ROLLBACK: &str = "IF @@TRANCOUNT > 0 ROLLBACK";
 
 /// Bits of `@@OPTIONS`: `ANSI_WARNINGS` (what does not fit is an error), `ANSI_PADDING`,
 /// `ANSI_NULLS`, `ARITHABORT`, `QUOTED_IDENTIFIER`, `XACT_ABORT`.
@@ -85,7 +91,7 @@ impl Session {
         })?;
         let client = connected.doing(|| format!("connecting to {} failed", address.place()))??;
         let server = Server { folds: true };
-        let mut session = Self { client, server, limit: options.query_timeout, usable: true };
+        let mut session = Self { client, server, limit: options.query_timeout, usable: true, numbered: None };
         session.server = session.ask().await?;
         session.set(options).await?;
         Ok(session)
@@ -172,6 +178,24 @@ impl Session {
     ) -> Result<(), DestinationError> {
         let answer = options.ticking(self.batch(sql)).await;
         self.settle(Ok(answer))?.doing(|| doing.to_owned()).map(|_| ())
+    }
+
+    /// Rolls back.
+    pub async fn roll_back(&mut self) -> Result<(), DestinationError> {
+        const ROLLING_BACK: &str = "rolling back failed";
+        self.run(ROLLBACK, ROLLING_BACK).await?;
+        match self.numbered.take() {
+            Some(table) => self.run(&format!("SET IDENTITY_INSERT {table} OFF"), ROLLING_BACK).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the transaction is open and can be committed: an error inside a trigger ends it,
+    /// whatever `XACT_ABORT` says.
+    pub async fn goes_on(&mut self) -> Result<bool, DestinationError> {
+        let state =
+            self.number("SELECT CAST(XACT_STATE() AS int)", "asking for the transaction's state failed").await?;
+        Ok(state == Some(1))
     }
 
     /// Commits. What became of a commit that failed is looked up by a new connection.

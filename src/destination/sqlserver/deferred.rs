@@ -68,7 +68,7 @@ pub(super) async fn retry_all(
                 rows.remove(plan.row.relation.oid, 1);
             }
             Ok(_) => return Err(plan.row.swallowed()),
-            Err(error) if is_duplicate(&error) => {}
+            Err(error) if is_duplicate(&error) && (plan.free || session.goes_on().await?) => {}
             Err(error) => return Err(at(failed(WAITING, error))),
         }
     }

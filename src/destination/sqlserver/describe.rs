@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::connection::{BINARY, Session};
+use super::connection::Session;
 use super::dialect::{quote, quote_table, quote_text};
 use crate::destination::DestinationError;
 use crate::destination::table::{Answers, ExistingColumn, ExistingTable, Questions, TableName};
 
 /// One table, with what only SQL Server has.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct SqlServerTable {
     pub existing: ExistingTable,
     /// The column that the server numbers.
@@ -16,11 +16,19 @@ pub(super) struct SqlServerTable {
     /// What cannot be switched off for a session: its triggers, and the foreign keys from and to
     /// it.
     pub enforced: Vec<String>,
+    /// The collations of its texts, by the column's name: only texts of the same one can be
+    /// compared.
+    pub collations: BTreeMap<String, String>,
 }
 
 const READING: &str = "reading the columns of a table failed";
 
 impl SqlServerTable {
+    /// The collation of a column.
+    pub fn collation(&self, column: &str) -> Option<&str> {
+        self.collations.get(column).map(String::as_str)
+    }
+
     /// Looks the table up; `None` when there is none.
     pub async fn read(session: &mut Session, name: &TableName) -> Result<Option<Self>, DestinationError> {
         let object = format!("OBJECT_ID({})", quote_text(&quote_table(name)));
@@ -43,54 +51,65 @@ impl SqlServerTable {
             .hint("Rename it, or map the schema to another one"));
         }
         let name = TableName { name: spelled, ..name.clone() };
-        let (columns, identity) = columns(session, &id).await?;
+        let described = columns(session, &id).await?;
         let unique = unique(session, &id).await?.into_values().collect();
         let sql = format!(
             "SELECT name FROM sys.triggers WHERE parent_id = {id} AND is_disabled = 0 UNION ALL \
              SELECT name FROM sys.foreign_keys WHERE (parent_object_id = {id} OR referenced_object_id = {id}) AND is_disabled = 0"
         );
         let enforced = session.rows(&sql, READING).await?.into_iter().flatten().flatten().collect();
-        Ok(Some(Self { existing: ExistingTable { name, columns, unique }, identity, enforced }))
+        let mut table = Self { enforced, ..Self::default() };
+        (table.existing.name, table.existing.unique) = (name, unique);
+        described.into_iter().for_each(|column| table.add(column));
+        Ok(Some(table))
     }
 }
 
-async fn columns(session: &mut Session, id: &str) -> Result<(Vec<ExistingColumn>, Option<String>), DestinationError> {
+/// A column as [`columns`] asks for it.
+type Described = [Option<String>; 13];
+
+async fn columns(session: &mut Session, id: &str) -> Result<Vec<Described>, DestinationError> {
     let sql = format!(
         "SELECT c.name, TYPE_NAME(c.system_type_id), CAST(c.max_length AS int), CAST(c.precision AS int), CAST(c.scale AS int), \
-         CAST(c.is_nullable AS int), CAST(c.is_identity AS int), CAST(c.is_computed AS int), c.collation_name, d.definition, \
+         CAST(c.is_nullable AS int), CAST(c.is_identity AS int), CAST(c.is_computed AS int), CAST(c.generated_always_type AS int), \
+         CAST(c.is_column_set AS int), c.collation_name, d.definition, \
          COALESCE((SELECT CAST(k.key_ordinal AS int) FROM sys.indexes i JOIN sys.index_columns k ON k.object_id = i.object_id \
          AND k.index_id = i.index_id WHERE i.object_id = c.object_id AND i.is_primary_key = 1 AND k.column_id = c.column_id), 0) \
          FROM sys.columns c LEFT JOIN sys.default_constraints d ON d.object_id = c.default_object_id \
          WHERE c.object_id = {id} ORDER BY c.column_id"
     );
-    let mut identity = None;
-    let mut columns = Vec::new();
-    for row in session.rows(&sql, READING).await? {
-        let Ok([name, kind, length, precision, scale, nullable, numbered, computed, collation, default, key]) =
-            <[_; 11]>::try_from(row)
-        else {
-            continue;
-        };
+    let rows = session.rows(&sql, READING).await?;
+    Ok(rows.into_iter().filter_map(|row| row.try_into().ok()).collect())
+}
+
+impl SqlServerTable {
+    fn add(&mut self, described: Described) {
+        let [name, kind, length, precision, scale, nullable, numbered, computed, always, set, collation, default, key] =
+            described;
         let (name, kind) = (name.unwrap_or_default(), kind.unwrap_or_default().to_lowercase());
         let number = |text: Option<String>| text.and_then(|text| text.parse::<i32>().ok()).unwrap_or(0);
-        let is = |text: Option<String>| text.as_deref() == Some("1");
-        let declared = declared(&kind, number(length), number(precision), number(scale));
-        if is(numbered) {
-            identity = Some(name.clone());
+        if number(numbered) == 1 {
+            self.identity = Some(name.clone());
         }
-        columns.push(ExistingColumn {
-            name,
-            not_null: !is(nullable),
+        if let Some(collation) = &collation {
+            self.collations.insert(name.clone(), collation.clone());
+        }
+        self.existing.columns.push(ExistingColumn {
+            not_null: number(nullable) == 0,
             default,
             key: u32::try_from(number(key)).unwrap_or(0),
-            generated: is(computed) || matches!(kind.as_str(), "timestamp" | "rowversion"),
+            // The period of a temporal table, and the XML of all sparse columns, are the server's
+            // as well.
+            generated: number(computed) == 1
+                || number(always) != 0
+                || number(set) == 1
+                || matches!(kind.as_str(), "timestamp" | "rowversion"),
             // Compared by code units or bytes.
-            collation: collation
-                .filter(|name| !name.to_uppercase().ends_with("_BIN2") && !name.eq_ignore_ascii_case(BINARY)),
-            declared,
+            collation: collation.filter(|name| !name.to_uppercase().trim_end_matches("_UTF8").ends_with("_BIN2")),
+            declared: declared(&kind, number(length), number(precision), number(scale)),
+            name,
         });
     }
-    Ok((columns, identity))
 }
 
 /// A declared type as it is written.
@@ -145,6 +164,51 @@ async fn is_any(session: &mut Session, sql: &str) -> Result<bool, DestinationErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_the_server_writes_is_known_and_texts_have_their_collation() {
+        let mut table = SqlServerTable::default();
+        // Its name and type, and whether it is numbered, computed, of a period, and a set of
+        // columns.
+        for (name, kind, flags, collation) in [
+            ("id", "int", "1000", None),
+            ("twice", "int", "0100", None),
+            ("since", "datetime2", "0010", None),
+            ("until", "datetime2", "0020", None),
+            ("rest", "xml", "0001", None),
+            ("version", "timestamp", "0000", None),
+            ("v", "nvarchar", "0000", Some("Latin1_General_CI_AS")),
+            ("w", "nvarchar", "0000", Some("Japanese_BIN2")),
+            ("x", "nvarchar", "0000", Some("Latin1_General_100_BIN2_UTF8")),
+        ] {
+            let flag = |index: usize| Some(flags[index..=index].to_owned());
+            let zero = || Some("0".to_owned());
+            let (name, kind) = (Some(name.to_owned()), Some(kind.to_owned()));
+            let collation = collation.map(str::to_owned);
+            table.add([
+                name,
+                kind,
+                zero(),
+                zero(),
+                zero(),
+                zero(),
+                flag(0),
+                flag(1),
+                flag(2),
+                flag(3),
+                collation,
+                None,
+                zero(),
+            ]);
+        }
+        let named = |is: fn(&ExistingColumn) -> bool| -> Vec<&str> {
+            table.existing.columns.iter().filter(|column| is(column)).map(|column| column.name.as_str()).collect()
+        };
+        assert_eq!(named(|column| column.generated), ["twice", "since", "until", "rest", "version"]);
+        assert_eq!(named(|column| column.collation.is_some()), ["v"], "what is compared by code units is no other");
+        assert_eq!(table.identity.as_deref(), Some("id"));
+        assert_eq!(table.collation("w"), Some("Japanese_BIN2"));
+    }
 
     #[test]
     fn declarations_are_written_as_pg2any_writes_them() {

@@ -73,7 +73,8 @@ fn documented(family: Family) -> &'static str {
 
 const NOTES: &str = "\
 Texts of tables that pg2any makes have the collation `Latin1_General_100_BIN2`, so `'a'` and `'A'` are two keys. **Spaces at the end do not
-count in SQL Server, under any collation**: `'a'` and `'a '` are one key there, and the second one that comes is refused by name. In a key a
+count in SQL Server, under any collation**: `'a'` and `'a '` are one key there, and the second one that comes is refused by name. So are
+`\\x01` and `\\x0100`: zeros at the end of bytes do not count either. In a key a
 `varchar(n)` becomes `nvarchar(2n)` (a character may be two code units of UTF-16), at most 850; a text without a length has 255. A longer value is refused, and named. An index takes
 1700 bytes, a clustered one 900: a larger key is made nonclustered.
 

@@ -18,6 +18,12 @@ pub(super) fn is_duplicate(error: &Error) -> bool {
     error.code().is_some_and(|code| DUPLICATE.contains(&code))
 }
 
+/// Whether a login was refused because its database cannot be opened.
+pub(super) fn is_without_database(error: &DestinationError) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Error>());
+    cause.and_then(Error::code) == Some(4060)
+}
+
 /// What follows from an error with this number, and what to do about it.
 const fn verdict(number: u32) -> (FailureKind, &'static str) {
     match number {
@@ -30,39 +36,26 @@ const fn verdict(number: u32) -> (FailureKind, &'static str) {
         1205 | 3902 | 3903 | 3930 | 3960 | 1204 | 701 | 8645 | 8651 | 10922 | 41301 | 41302 | 41305 | 41325 => {
             (FailureKind::Retry, "")
         }
+        // Two writers make the same table at once.
+        2714 => (FailureKind::Retry, ""),
         9002 => {
             (FailureKind::Retry, "Back the database's log up, or let it grow: it is full; writing goes on by itself")
         }
-        1105 | 1101 | 3257 => {
-            (FailureKind::Retry, "Make room on the server's disk, or let the filegroup grow; writing goes on by itself")
-        }
+        1105 | 1101 | 3257 | 40544 => (
+            FailureKind::Retry,
+            "Make room on the server's disk, or let the filegroup or the database's limit grow; writing goes on by itself",
+        ),
         3906 | 3908 | 3909 => (
             FailureKind::Retry,
             "The database is read-only or in recovery: make it writable, or name the server that is",
         ),
-        // Azure moves or throttles; or the server goes.
-        40613
-        | 40197
-        | 40501
-        | 40540
-        | 40143
-        | 49918..=49920
-        | 10928
-        | 10929
-        | 10053
-        | 10054
-        | 10060
-        | 20
-        | 64
-        | 233
-        | 4221
-        | 6005
-        | 596
-        | 904
-        | 945
-        | 952
-        | 983
-        | 17830 => (FailureKind::Reconnect, ""),
+        // Azure moves or throttles.
+        40613 | 40197 | 40501 | 40540 | 40143 | 42109 | 49918..=49920 | 10928 | 10929 | 10936 => {
+            (FailureKind::Reconnect, "")
+        }
+        // The connection went; the server goes, or comes and recovers the database.
+        20 | 64 | 233 | 596 | 4221 | 6005 | 10053 | 10054 | 10060 | 17142 | 17187 | 17188 | 17197 | 17809 | 17830
+        | 18401 | 904 | 921 | 922 | 927 | 945 | 952 | 976 | 982 | 983 | 988 => (FailureKind::Reconnect, ""),
         18456 | 18452 | 18470 | 18486..=18488 => {
             (FailureKind::Permanent, "Check user and password in the destination's URI")
         }

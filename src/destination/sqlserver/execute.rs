@@ -19,7 +19,7 @@ use tiberius::{ColumnData, SqlBulkCopyOption, SqlBulkCopyOptions, TokenRow, erro
 use super::connection::Session;
 use super::deferred;
 use super::error::{failed, is_duplicate};
-use super::plan::{Parameters, Place, Plan, STAGE};
+use super::plan::{Parameters, Place, Plan, STAGE, truncate_sql};
 use super::tables::Tables;
 use super::value::{Unfit, value};
 use crate::change::{Batch, Cell, Change, Execution, Group, GroupKind};
@@ -166,18 +166,18 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// `TRUNCATE` wants a right that a table's owner has, and no foreign key.
+    /// `TRUNCATE` wants a table without foreign keys.
     async fn truncate(&mut self, group: &Group<'_>) -> Result<(), DestinationError> {
         for relation in group.relations() {
             let plan = self.tables.plan(relation)?;
-            let verb = if self.tables.truncated(self.session, relation.oid).await? && plan.free {
-                "TRUNCATE TABLE"
+            let sql = if self.tables.truncated(self.session, relation.oid).await? && plan.free {
+                truncate_sql(&plan.table)
             } else {
-                "DELETE FROM"
+                format!("DELETE FROM {}", plan.table)
             };
-            let sql = format!("{verb} {}", plan.table);
-            let emptied = self.session.run_long(&sql, "emptying a table failed", self.options).await;
-            emptied.map_err(|error| error.table(plan.row.target.to_string()))?;
+            let emptied = self.session.execute_long(&sql, Vec::new(), self.options).await?;
+            let failure = |error| failed("emptying a table failed", error).table(plan.row.target.to_string());
+            emptied.map_err(failure)?;
             if self.tables.deferred.waiting(relation.oid) > 0 {
                 self.tables.drop_deferred(self.session, relation.oid).await?;
             }
@@ -185,9 +185,18 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// What is done to the rows of a group.
+    fn work(&mut self, group: &Group<'_>) -> Result<Work, DestinationError> {
+        let work = Work::new(self.tables.plan(group.relation())?, group);
+        if work.plan.is_numbered() && self.session.numbered.as_ref() != Some(&work.plan.table) {
+            self.session.numbered = Some(work.plan.table.clone());
+        }
+        Ok(work)
+    }
+
     /// Executes a group's rows: in bulk where they are many, and those that do not fit one by one.
     async fn many(&mut self, group: &Group<'_>) -> Result<(), DestinationError> {
-        let work = Work::new(self.tables.plan(group.relation())?, group);
+        let work = self.work(group)?;
         let joins = work.verb == Verb::Insert || work.plan.row.joins();
         if !joins || work.plan.renumbers(&work.plan.table, &work.set) {
             for index in 0..group.len() {
@@ -341,7 +350,7 @@ impl Writer<'_> {
 
     /// Executes one row in the source's order; a row whose unique value is taken is deferred.
     async fn one(&mut self, group: &Group<'_>) -> Result<(), DestinationError> {
-        let work = Work::new(self.tables.plan(group.relation())?, group);
+        let work = self.work(group)?;
         let plan = &work.plan;
         let change = group.change(0);
         let oid = plan.row.relation.oid;
@@ -382,6 +391,9 @@ impl Writer<'_> {
         let Some(deferred) = &plan.deferred else {
             return Err(refused(work, error, change).hint(KEY_TAKEN));
         };
+        if !plan.free && !self.session.goes_on().await? {
+            return Err(refused(work, error, change));
+        }
         let key_comes = work.verb == Verb::Insert || plan.row.is_key_changed(old, new);
         if key_comes && self.has_key(plan, new).await? {
             return Err(refused(work, error, change).hint(KEY_TAKEN));
@@ -424,8 +436,8 @@ fn copy(options: &Options) -> SqlBulkCopyOptions {
 
 #[cold]
 fn refused(work: &Work, error: Error, change: &Change<'_>) -> DestinationError {
-    const SPACES: &str = "The destination has a row with this key or unique value that the source does not have: remove it; or two keys differ in \
-                          spaces at their end alone, which do not count in SQL Server";
+    const SPACES: &str = "The destination has a row with this key or unique value that the source does not have: remove it; or two keys differ at \
+                          their end alone, in spaces of a text or zeros of bytes, which do not count in SQL Server";
     let Work { plan, verb, .. } = work;
     let duplicate = is_duplicate(&error);
     let row = if *verb == Verb::Insert { change.new.unwrap_or_default() } else { change.identity() };

@@ -78,6 +78,17 @@ impl SqlServer {
         Self { options, connected: None, epoch: None, warned: false }
     }
 
+    /// Connects. A database that was there before is not gone when a login to it is refused: it is
+    /// recovered after a start of its server, or moves.
+    async fn open(&self) -> Result<Session, DestinationError> {
+        let address = Address::parse(self.options.uri.expose())?;
+        let opened = Session::open(&address, &self.options).await;
+        opened.map_err(|error| {
+            let recovers = self.epoch.is_some() && error::is_without_database(&error);
+            if recovers { error.of_kind(FailureKind::Reconnect) } else { error }
+        })
+    }
+
     fn connected(&mut self) -> Result<&mut Connected, DestinationError> {
         let missing = || DestinationError::new(FailureKind::Reconnect, "there is no connection to the server");
         self.connected.as_mut().filter(|connected| connected.session.usable).ok_or_else(missing)
@@ -103,8 +114,7 @@ impl Destination for SqlServer {
     async fn connect(&mut self) -> Result<Checkpoint, DestinationError> {
         // The server rolls back what a connection left open when it goes.
         self.connected = None;
-        let address = Address::parse(self.options.uri.expose())?;
-        let mut session = Session::open(&address, &self.options).await?;
+        let mut session = self.open().await?;
         if !std::mem::replace(&mut self.warned, true) {
             for warning in session.warnings().await? {
                 tracing::warn!("{warning}");
@@ -174,14 +184,16 @@ impl Destination for SqlServer {
     }
 
     async fn rollback(&mut self) -> Result<(), DestinationError> {
+        let usable = self.connected.as_ref().is_none_or(|connected| connected.session.usable);
+        let anew = if usable { None } else { Some(self.open().await?) };
         let Some(Connected { session, tables, epoch, open }) = &mut self.connected else { return Ok(()) };
-        if session.usable {
-            session.run(checkpoint::ROLLBACK, "rolling back failed").await?;
-        } else {
+        match anew {
+            None => session.roll_back().await?,
             // The server rolls back what the old connection left open; the epoch stays ours.
-            let address = Address::parse(self.options.uri.expose())?;
-            *session = Session::open(&address, &self.options).await?;
-            checkpoint::replace_writer(session, &self.options, *epoch).await?;
+            Some(anew) => {
+                *session = anew;
+                checkpoint::replace_writer(session, &self.options, *epoch).await?;
+            }
         }
         *open = false;
         tables.rolled_back(session).await

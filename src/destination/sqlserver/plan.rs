@@ -11,7 +11,7 @@ mod statements;
 
 use std::sync::Arc;
 
-pub(super) use self::statements::{Parameters, Place};
+pub(super) use self::statements::{Parameters, Place, truncate_sql};
 use super::describe::SqlServerTable;
 use super::dialect::{SqlServerDialect, quote, quote_table};
 use super::value::{Form, form, with_collation};
@@ -73,8 +73,8 @@ impl Plan {
         let row = RowPlan::new(dialect, relation, known, existing).map_err(|stop| stop.into_error(dialect))?;
         let column = |column: &RowColumn| {
             let here = existing.columns.iter().find(|here| here.name == column.target);
-            let (declared, collation) =
-                here.map_or(("", None), |here| (here.declared.as_str(), here.collation.as_deref()));
+            let declared = here.map_or("", |here| here.declared.as_str());
+            let collation = here.and_then(|here| table.collation(&here.name));
             let form = form(column.family);
             let own = form.declared(None, false);
             // A text or bytes of a limited length stay so, so that an index is used.
@@ -98,7 +98,7 @@ impl Plan {
             table: quote_table(&row.target),
             deferred,
             all: writable
-                .map(|column| (quote(&column.name), with_collation(&column.declared, column.collation.as_deref())))
+                .map(|column| (quote(&column.name), with_collation(&column.declared, table.collation(&column.name))))
                 .collect(),
             identity,
             bulk: plain(&row.target.name) && plain(&row.target.schema) && row.columns.iter().all(|c| plain(&c.target)),
@@ -127,6 +127,11 @@ impl Plan {
                 _ => true,
             }
         })
+    }
+
+    /// Whether the server numbers a column of it.
+    pub const fn is_numbered(&self) -> bool {
+        self.identity.is_some()
     }
 
     /// Whether rows are loaded straight into the table: each column takes what is sent.
@@ -174,6 +179,16 @@ mod tests {
 
     /// The plan for a table of somebody else: its columns, the first of which is its key.
     fn plan(relation: &Arc<Relation>, columns: &[(&str, &str)], identity: Option<&str>) -> Plan {
+        plan_with(relation, columns, identity, &[])
+    }
+
+    /// The same, with the collations of some columns.
+    fn plan_with(
+        relation: &Arc<Relation>,
+        columns: &[(&str, &str)],
+        identity: Option<&str>,
+        collations: &[(&str, &str)],
+    ) -> Plan {
         let column = |(index, (name, declared)): (usize, &(&str, &str))| ExistingColumn {
             name: (*name).to_owned(),
             declared: (*declared).to_owned(),
@@ -188,7 +203,9 @@ mod tests {
         let answers = Answers { table: Some(existing.clone()), ..Answers::default() };
         let options = Options::new("", "c");
         let evolution = evolve(&DIALECT, &options.policies(), &KnownTables::default(), relation, &answers).unwrap();
-        let table = SqlServerTable { existing, identity: identity.map(str::to_owned), enforced: Vec::new() };
+        let collations = collations.iter().map(|(name, collation)| ((*name).to_owned(), (*collation).to_owned()));
+        let (identity, collations) = (identity.map(str::to_owned), collations.collect());
+        let table = SqlServerTable { existing, identity, collations, ..SqlServerTable::default() };
         Plan::new(&DIALECT, relation, &evolution.known, &table).unwrap()
     }
 
@@ -276,6 +293,28 @@ mod tests {
             let sql = format!("CREATE TABLE #pg2any (v1 {staged} COLLATE Latin1_General_100_BIN2 NULL)");
             assert_eq!(plan.stage_sql(&[], &[1]), sql);
         }
+    }
+
+    /// Of two collations the server compares nothing (468).
+    #[test]
+    fn a_text_is_staged_with_the_collation_of_its_column() {
+        let relation = table("t", &[("k", 25), ("v", 25)]).build();
+        let columns = [("k", "nvarchar(20)"), ("v", "nvarchar(max)")];
+        let plan = plan_with(&relation, &columns, None, &[("k", "Japanese_BIN2")]);
+        assert_eq!(
+            plan.stage_sql(&[0], &[1]),
+            "CREATE TABLE #pg2any (k0 nvarchar(20) COLLATE Japanese_BIN2 NULL, \
+             v1 nvarchar(max) COLLATE Latin1_General_100_BIN2 NULL)"
+        );
+    }
+
+    #[test]
+    fn a_table_is_emptied_by_delete_where_truncate_is_refused() {
+        assert_eq!(
+            truncate_sql("[dbo].[t]"),
+            "SET XACT_ABORT OFF; BEGIN TRY TRUNCATE TABLE [dbo].[t] END TRY \
+             BEGIN CATCH IF XACT_STATE() <> 1 THROW; DELETE FROM [dbo].[t] END CATCH"
+        );
     }
 
     #[test]

@@ -220,6 +220,14 @@ impl Plan {
     }
 }
 
+/// Empties a table, by `DELETE` where `TRUNCATE` is refused: it is part of an indexed view, its
+/// changes are captured or published, or a right is missing.
+pub(in super::super) fn truncate_sql(table: &str) -> String {
+    format!(
+        "SET XACT_ABORT OFF; BEGIN TRY TRUNCATE TABLE {table} END TRY BEGIN CATCH IF XACT_STATE() <> 1 THROW; DELETE FROM {table} END CATCH"
+    )
+}
+
 fn list<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     parts.into_iter().collect::<Vec<_>>().join(",")
 }

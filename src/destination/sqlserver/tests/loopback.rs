@@ -158,9 +158,17 @@ pub fn columns(columns: &[Vec<u8>]) -> Vec<u8> {
 
 /// One row of texts.
 pub fn row(texts: &[&str]) -> Vec<u8> {
+    row_of(&texts.iter().map(|text| Some(*text)).collect::<Vec<_>>())
+}
+
+/// One row of texts; `None` is NULL.
+pub fn row_of(texts: &[Option<&str>]) -> Vec<u8> {
     // `nvarchar(4000)` and a collation.
     let names: Vec<_> = texts.iter().map(|_| column("c", true, &[0xe7, 0x40, 0x1f, 9, 4, 0xd0, 0, 52])).collect();
-    let value = |text: &&str| [&u16::try_from(text.len() * 2).unwrap().to_le_bytes()[..], &utf16(text)].concat();
+    let value = |text: &Option<&str>| match text {
+        Some(text) => [&u16::try_from(text.len() * 2).unwrap().to_le_bytes()[..], &utf16(text)].concat(),
+        None => vec![0xff, 0xff],
+    };
     let values: Vec<u8> = texts.iter().flat_map(value).collect();
     [columns(&names), vec![0xd1], values, done(1)].concat()
 }
@@ -173,7 +181,7 @@ pub fn session(message: &Message) -> Option<Vec<u8>> {
         () if message.is_login() => Some(welcome()),
         () if sql.contains("SERVERPROPERTY") => Some(row(&["16.0.1000.6", "2", "Latin1_General_CI_AS"])),
         () if sql.contains("@@OPTIONS") => Some(row(&["17272"])),
-        () if sql.starts_with("SET ") => Some(done(0)),
+        () if sql.starts_with("SET ANSI_WARNINGS") => Some(done(0)),
         () => None,
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use tiberius::{SqlBulkCopyOption, SqlBulkCopyOptions, TokenRow};
 
-use self::loopback::{Answer, Loopback, Message, column, columns, done, error, routing, session};
+use self::loopback::{Answer, Loopback, Message, column, columns, done, error, routing, row, row_of, session};
 use super::SqlServer;
 use super::address::Address;
+use super::checkpoint;
 use super::connection::Session;
 use super::error::failed;
 use super::value::{form, value};
@@ -57,6 +58,12 @@ fn a_refused_login_is_final_and_a_server_that_cannot_be_reached_is_tried_again()
         assert_eq!(failure.kind(), kind, "{failure}");
         assert!(failure.to_string().contains(said) && !failure.to_string().contains("u:p"), "{failure}");
     }
+    // The database was there before: its server has started, and recovers it.
+    for (number, kind) in [(4060, FailureKind::Reconnect), (18456, FailureKind::Permanent)] {
+        let server = Loopback::new(move |_| Some(error(number, 14)));
+        let mut connected = SqlServer { epoch: Some(1), ..SqlServer::new(Options::new(server.uri(), "c")) };
+        assert_eq!(wait(connected.connect()).unwrap_err().kind(), kind, "{number}");
+    }
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let failure = connecting(format!("sqlserver://u:p@127.0.0.1:{closed}/d"));
     assert!(failure.kind() == FailureKind::Reconnect && failure.to_string().contains("host and port"), "{failure}");
@@ -83,8 +90,8 @@ fn another_server_that_the_first_one_names_is_connected_to() {
 #[test]
 fn what_the_server_answers_says_whether_to_try_again_to_connect_again_or_to_stop() {
     use FailureKind::{Permanent, Reconnect, Retry};
-    let answers = [(1205, Retry), (1222, Retry), (9002, Retry), (1105, Retry)].into_iter();
-    let answers = answers.chain([40613, 40197, 40501, 10928].map(|number| (number, Reconnect)));
+    let answers = [1205, 1222, 9002, 1105, 40544, 2714].map(|number| (number, Retry)).into_iter();
+    let answers = answers.chain([40613, 40197, 40501, 10928, 922, 976, 17187, 18401].map(|number| (number, Reconnect)));
     let stops = [2627, 2601, 547, 8152, 2628, 208, 229, 4060, 18456, 50000];
     for (number, kind) in answers.chain(stops.map(|number| (number, Permanent))) {
         let answered = with(
@@ -116,6 +123,44 @@ fn a_commit_that_is_not_answered_is_looked_up_by_a_new_connection() {
             async |session, options| (session.commit(options).await.unwrap_err().kind(), session.usable),
         );
         assert_eq!(answered.0, (FailureKind::Reconnect, false));
+    }
+}
+
+#[test]
+fn a_lock_that_a_session_of_an_unknown_number_has_is_waited_for_and_nobody_is_ended() {
+    let answer = |message: &Message| {
+        Some(if message.sql().contains("sp_getapplock") { row_of(&[Some("7"), Some("-1"), None]) } else { done(0) })
+    };
+    let (waited, heard) = with(answer, async |session, options| checkpoint::replace_writer(session, options, 7).await);
+    waited.unwrap();
+    let said: Vec<String> = heard.iter().map(Message::sql).collect();
+    let asked: Vec<bool> =
+        said.iter().filter(|sql| sql.contains("sp_getapplock")).map(|sql| sql.contains("@LockTimeout = 0;")).collect();
+    assert_eq!(asked, [true, false], "the second time it is waited for: {said:?}");
+    assert!(!said.iter().any(|sql| sql.contains("KILL")), "{said:?}");
+}
+
+#[test]
+fn a_rollback_takes_back_what_a_batch_that_failed_left_in_its_session() {
+    let (usable, heard) = with(
+        |_| Some(done(0)),
+        async |session, _| {
+            session.numbered = Some("[dbo].[t]".to_owned());
+            session.roll_back().await.unwrap();
+            session.roll_back().await.unwrap();
+            session.usable
+        },
+    );
+    let said: Vec<String> = heard.iter().map(Message::sql).collect();
+    let off = "SET IDENTITY_INSERT [dbo].[t] OFF";
+    assert!(usable && said.iter().filter(|sql| *sql == off).count() == 1, "{said:?}");
+}
+
+#[test]
+fn a_transaction_that_a_trigger_ended_does_not_go_on() {
+    for (state, goes_on) in [("1", true), ("0", false), ("-1", false)] {
+        let (found, _) = with(move |_| Some(row(&[state])), async |session, _| session.goes_on().await.unwrap());
+        assert_eq!(found, goes_on, "{state}");
     }
 }
 
