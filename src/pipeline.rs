@@ -15,6 +15,8 @@
 //!
 //! Covered by: `it::several`.
 
+mod standby;
+
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +109,9 @@ pub async fn run(config: &Config, options: RunOptions) -> Result<Outcome, Error>
     }
     let listener = listen(config)?;
     let RunOptions { cancellation, metrics, snapshots } = options;
-    let spool = Spool::open(config.spool_options(Arc::clone(&metrics)))?;
+    let Some(spool) = standby::open(config, &metrics, listener.as_ref(), &cancellation).await? else {
+        return Ok(Outcome::Cancelled { position: None });
+    };
     let failure = spool.failure();
     let result = run_with(config, &cancellation, &metrics, &spool, listener, snapshots).await;
     spool.close();

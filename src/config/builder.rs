@@ -84,6 +84,7 @@ impl ConfigBuilder {
             split_limit: None,
             connection_timeout: Duration::from_secs(30),
             query_timeout: Duration::from_secs(10),
+            standby: false,
             until: None,
             metrics_address: Some(METRICS_ADDRESS.to_owned()),
             metrics_required: false,
@@ -448,6 +449,8 @@ calls! {
     connection_timeout: Duration,
     /// Limit for one row statement at the destination.
     query_timeout: Duration,
+    /// Whether it waits until no other process has the data directory or reads from the slot.
+    standby: bool,
     /// Whether a metrics address that cannot be listened at keeps the pipeline from starting.
     metrics_required: bool,
     /// How log lines are written.

@@ -179,6 +179,8 @@ pub struct Config {
     pub connection_timeout: Duration,
     /// Limit for one row statement at the destination; never for a COMMIT, DDL or bulk load.
     pub query_timeout: Duration,
+    /// Whether it waits until no other process has the data directory or reads from the slot.
+    pub standby: bool,
     /// Where the run ends by itself.
     pub until: Option<Until>,
     /// Where metrics, health and the status page are served (`host:port`); `None`: nowhere.
@@ -289,6 +291,7 @@ impl fmt::Debug for Config {
             .field("split_limit", &self.split_limit)
             .field("connection_timeout", &self.connection_timeout)
             .field("query_timeout", &self.query_timeout)
+            .field("standby", &self.standby)
             .field("until", &self.until)
             .field("metrics_address", &self.metrics_address)
             .field("metrics_required", &self.metrics_required)

@@ -264,6 +264,9 @@ settings! {
     "query-timeout", "CDC_QUERY_TIMEOUT", "query_timeout", Value("DURATION"), Some("10s"), Destination,
         "Limit for one row statement at the destination; never for a COMMIT, DDL or bulk load.",
         |b, t| b.config.query_timeout = parse_duration(t)?;
+    "standby", "PG2ANY_STANDBY", "standby", Switch, Some("false"), Run,
+        "Wait while another process has the data directory or reads from the slot, and take over when it is gone. With a data directory of its own it takes --ack applied, on both.",
+        |b, t| b.config.standby = parse_switch(t)?;
     "until-lsn", "PG2ANY_UNTIL_LSN", "until", Value("LSN"), None, Run,
         "End with exit code 0 once everything committed up to this LSN is applied.",
         |b, t| b.set_until(Until::Lsn(t.trim().parse().map_err(|e: crate::position::ParsePositionError| e.to_string())?));

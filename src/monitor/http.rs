@@ -8,6 +8,8 @@
 //! | `/health` | 200 while the process lives |
 //! | `/ready` | 200 while it makes progress or has nothing to do, else 503; JSON with the reasons and warnings |
 //!
+//! A standby that waits for its turn answers 200 at `/health`, and 503 elsewhere.
+//!
 //! It has no authentication and shows names of tables, and values of keys in errors: it listens on
 //! loopback unless told otherwise. A slow or odd client costs one connection of [`CONNECTIONS`] for
 //! [`PATIENCE`] at most; headers are bounded by the HTTP library.
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -64,8 +67,29 @@ pub fn bind(address: &str) -> Result<std::net::TcpListener, String> {
     })
 }
 
-/// Answers until `shutdown`.
+/// Answers for a pipeline until `shutdown`.
 pub(super) async fn serve(listener: std::net::TcpListener, monitor: Arc<Monitor>, shutdown: CancellationToken) {
+    serve_with(listener, shutdown, move |request| answer(&monitor, request)).await;
+}
+
+/// Answers for a process that waits for its turn until `shutdown`: it lives, and is not ready.
+pub async fn serve_standby(listener: std::net::TcpListener, shutdown: CancellationToken) {
+    const WHY: &str = "another process has the pipeline; this one takes over when that one is gone";
+    serve_with(listener, shutdown, |request| match request.uri().path() {
+        "/health" => alive(),
+        "/ready" => {
+            let reasons = json!([{"code": "standby", "message": WHY}]);
+            json_of(StatusCode::SERVICE_UNAVAILABLE, &json!({"ready": false, "state": "standby", "reasons": reasons}))
+        }
+        _ => text(StatusCode::SERVICE_UNAVAILABLE, format!("{WHY}\n")),
+    })
+    .await;
+}
+
+async fn serve_with<A>(listener: std::net::TcpListener, shutdown: CancellationToken, answer: A)
+where
+    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + 'static,
+{
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::warn!(%error, "metrics and status page are not served"),
@@ -83,11 +107,11 @@ pub(super) async fn serve(listener: std::net::TcpListener, monitor: Arc<Monitor>
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (monitor, shutdown) = (Arc::clone(&monitor), shutdown.clone());
+        let (answer, shutdown) = (answer.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _place = place;
             let answer = service_fn(move |request| {
-                let answered = answer(&monitor, &request);
+                let answered = answer(&request);
                 async move { Ok::<_, Infallible>(answered) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -112,7 +136,7 @@ fn answer<B>(monitor: &Monitor, request: &Request<B>) -> Response<Full<Bytes>> {
     }
     let answered = match request.uri().path() {
         "/" => Ok(response(StatusCode::OK, "text/html; charset=utf-8", STATUS_PAGE)),
-        "/health" => Ok(json_of(StatusCode::OK, &json!({"status": "alive", "version": env!("CARGO_PKG_VERSION")}))),
+        "/health" => Ok(alive()),
         "/ready" => monitor.snapshot().map_err(|error| error.to_string()).map(|now| {
             let status = if now.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             let body = json!({
@@ -133,6 +157,10 @@ fn answer<B>(monitor: &Monitor, request: &Request<B>) -> Response<Full<Bytes>> {
         _ => Ok(text(StatusCode::NOT_FOUND, "here are /, /status.json, /metrics, /health and /ready\n")),
     };
     answered.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+}
+
+fn alive() -> Response<Full<Bytes>> {
+    json_of(StatusCode::OK, &json!({"status": "alive", "version": env!("CARGO_PKG_VERSION")}))
 }
 
 fn json_of(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {

@@ -36,7 +36,7 @@ use crate::progress::{Progress, Reached};
 use crate::spool::{Pressure, Spool, SpoolError};
 
 #[cfg(feature = "metrics")]
-pub use http::bind;
+pub use http::{bind, serve_standby};
 pub use readiness::BEHIND_SECONDS;
 pub use samples::Rates;
 use samples::{Movement, Sample, Samples};

@@ -1,16 +1,17 @@
 //! What a person asks for by name: a slot with its snapshot, and a spool that is bound anew.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, ConnectionString, Session, identifier, literal};
-use super::error::SourceError;
+use super::error::{ErrorKind, SourceError};
 use super::gap::{Gap, KnownEnd};
 use super::options::SourceOptions;
 use super::replication_stream::Interrupt;
 use super::slot::SlotState;
-use super::{reader, session, slot};
+use super::{catalog_client, reader, session, slot};
+use crate::backoff::Backoff;
 use crate::position::Lsn;
 use crate::progress::SlotRetention;
 use crate::spool::{SourceIdentity, Spool};
@@ -78,6 +79,54 @@ pub fn show_slot(options: &SourceOptions) -> Result<Option<ShownSlot>, SourceErr
     Ok(Some(ShownSlot { state, retention, failover }))
 }
 
+/// Waits until nobody reads from the slot, or there is none. One that was read from must be free for
+/// a while: its reader may only be connecting again. `false` when it was cancelled.
+///
+/// # Errors
+///
+/// [`SourceError`] that no later attempt can cure.
+pub(crate) async fn wait_until_unread(
+    options: &SourceOptions,
+    cancellation: &CancellationToken,
+) -> Result<bool, SourceError> {
+    let (mut was_read, mut free_since) = (false, None);
+    let mut backoff = Backoff::new("looking at the replication slot");
+    loop {
+        let asked = options.clone();
+        let look = catalog_client::blocking("looking at the replication slot", move || show_slot(&asked));
+        let shown = tokio::select! {
+            () = cancellation.cancelled() => return Ok(false),
+            shown = look => shown,
+        };
+        let pause = match shown.map(|shown| shown.and_then(|shown| shown.state.active_pid)) {
+            Ok(Some(process)) => {
+                if !std::mem::replace(&mut was_read, true) {
+                    tracing::info!(
+                        process,
+                        slot = options.slot,
+                        "standby: another process reads from the slot; waiting until it is gone"
+                    );
+                }
+                free_since = None;
+                LOOK_EVERY
+            }
+            Ok(None) if was_read && free_since.get_or_insert_with(Instant::now).elapsed() < FREE_FOR => LOOK_EVERY,
+            Ok(None) => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::Permanent => return Err(error),
+            Err(error) => backoff.failed(&error.to_string()),
+        };
+        tokio::select! {
+            () = cancellation.cancelled() => return Ok(false),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Between two looks at a slot that somebody else reads from.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A reader that is connecting again is back sooner.
+const FREE_FOR: Duration = Duration::from_secs(5);
+
 /// Drops the slot: what was committed after its position is never sent again. Blocks.
 ///
 /// # Errors
@@ -118,7 +167,7 @@ pub struct Adoption {
 pub async fn adopt(options: &SourceOptions, spool: &Spool) -> Result<Adoption, SourceError> {
     let string = ConnectionString::parse(options.connection_string.expose())?;
     let asked = options.clone();
-    let (facts, state) = super::catalog_client::blocking("asking the source who it is", move || {
+    let (facts, state) = catalog_client::blocking("asking the source who it is", move || {
         let mut connection = session::connect(&string, Session::Replication, asked.connect_timeout)?;
         let facts = session::facts(&mut connection, &asked)?;
         let state = slot::look_up(&mut connection, &asked.slot)?;

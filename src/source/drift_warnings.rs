@@ -36,15 +36,17 @@ struct Seen {
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     seen: HashMap<u32, Seen>,
-    /// Tables with another file that nothing explains so far, and how much of the log there was
-    /// when that was seen.
-    refiled: HashMap<u32, (String, Lsn)>,
+    pub(crate) refiled: Refiled,
 }
 
+/// Tables with another file that nothing explains so far, and how much of the log there was when
+/// that was seen.
+pub(crate) type Refiled = HashMap<u32, (String, Lsn)>;
+
 impl Notices {
-    /// From all versions that the spool has.
-    pub(crate) fn load(spool: &Spool) -> Self {
-        let mut notices = Self::default();
+    /// From all versions that the spool has, and what the last session left without an explanation.
+    pub(crate) fn load(spool: &Spool, refiled: Refiled) -> Self {
+        let mut notices = Self { refiled, ..Self::default() };
         for (relation, file_node) in spool.relations() {
             notices.seen.insert(relation.oid, Seen { file_node, ..seen(&relation) });
         }
@@ -258,8 +260,29 @@ impl DriftWarnings {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::spool::SpoolOptions;
+
+    #[test]
+    fn a_file_that_a_lost_connection_left_unexplained_is_explained_by_a_truncate_in_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(SpoolOptions { headroom_bytes: 0, ..SpoolOptions::new(directory.path()) }).unwrap();
+        let table = |file_node| {
+            crate::change::built::table("t", &[("a", 25)])
+                .with(|relation| relation.catalogue.file_node = file_node)
+                .build()
+        };
+        let mut notices = Notices::load(&spool, Refiled::new());
+        notices.compare(&table(1), Lsn(5));
+        notices.compare(&table(2), Lsn(10));
+        notices.passed(Lsn(10));
+        let mut next = Notices::load(&spool, notices.refiled);
+        assert_eq!(next.refiled.len(), 1, "it is neither said nor forgotten");
+        next.truncated(&[table(2).oid]);
+        assert!(next.refiled.is_empty());
+    }
 
     #[test]
     fn a_skipped_publication_is_a_gap_in_every_language_and_other_warnings_are_only_logged() {

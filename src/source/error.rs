@@ -52,6 +52,17 @@ pub enum SourceError {
         /// Its SQLSTATE; empty when the connection broke.
         sqlstate: String,
     },
+    /// Whether commits are missing depends on a destination that was not reached yet.
+    #[error(
+        "the slot's confirmed position {confirmed} is past the spool's durable end {durable}: whether the commits in between are \
+         missing is known once the destination has said what it has"
+    )]
+    Undecided {
+        /// The slot's.
+        confirmed: Lsn,
+        /// The spool's.
+        durable: Lsn,
+    },
     /// The server sent a message that this version does not know.
     #[error(
         "the source sent a message of unknown type {tag:?} (0x{byte:02x}) at {lsn}: leaving it out could lose changes. \
@@ -180,7 +191,7 @@ impl SourceError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Connect { kind, .. } => *kind,
-            Self::Stalled { .. } => ErrorKind::Transient,
+            Self::Stalled { .. } | Self::Undecided { .. } => ErrorKind::Transient,
             Self::Server { sqlstate, .. } if !PERMANENT_STATES.contains(&sqlstate.as_str()) => ErrorKind::Transient,
             _ => ErrorKind::Permanent,
         }
@@ -193,6 +204,7 @@ impl SourceError {
             _ if self.kind() == ErrorKind::Permanent => Failures::FATAL,
             Self::Connect { .. } => "connect",
             Self::Stalled { .. } => "stalled",
+            Self::Undecided { .. } => "undecided",
             Self::Server { sqlstate, .. } => match sqlstate.as_str() {
                 "" => "connection_lost",
                 "55006" => "slot_in_use",

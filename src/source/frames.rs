@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 pub(crate) use self::described::{Description, Early};
-use super::drift_warnings::Notices;
+use super::drift_warnings::{Notices, Refiled};
 use super::error::SourceError;
 use super::history::History;
 use super::protocol::{Ending, Message, cut_xid};
@@ -84,8 +84,8 @@ pub(crate) struct Frames {
 
 impl Frames {
     /// With what the spool knows of relations.
-    pub(crate) fn new(spool: &Spool, history: History) -> Self {
-        Self { notices: Notices::load(spool), history, ..Self::default() }
+    pub(crate) fn new(spool: &Spool, history: History, refiled: Refiled) -> Self {
+        Self { notices: Notices::load(spool, refiled), history, ..Self::default() }
     }
 
     /// Up to where the source's history was compared, so that it may be acknowledged.
@@ -111,6 +111,11 @@ impl Frames {
     /// Nothing comes any more.
     pub(crate) fn end(&mut self) {
         self.notices.passed(Lsn(u64::MAX));
+    }
+
+    /// The connection is lost: what the next one may explain.
+    pub(crate) fn refiled(self) -> Refiled {
+        self.notices.refiled
     }
 
     /// Takes one message.

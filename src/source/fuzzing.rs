@@ -2,6 +2,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ pub(crate) fn intake(data: &[u8]) {
 /// Takes messages until one is refused, as the reader does; how many commands were taken.
 fn receive(spool: &Spool, data: &[u8]) -> usize {
     let (metrics, mut frames, mut intake) =
-        (Metrics::default(), Frames::new(spool, History::default()), spool.intake().unwrap());
+        (Metrics::default(), Frames::new(spool, History::default(), HashMap::new()), spool.intake().unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut commands = 0;
     for message in pieces(data) {
@@ -86,7 +87,7 @@ fn receive(spool: &Spool, data: &[u8]) -> usize {
             // No message is empty: the connection is lost, the next one begins.
             [] => {
                 intake.reconnected();
-                frames = Frames::new(spool, History::default());
+                frames = Frames::new(spool, History::default(), HashMap::new());
                 continue;
             }
             // Nor has one this tag: a keepalive.

@@ -8,7 +8,8 @@
 //! | C | the destination's checkpoint |
 //! | S | the server's flush position |
 //!
-//! F ≤ D (else commits between D and F are gone), D ≤ S and C ≤ S (else the source went back, and
+//! F ≤ D or F ≤ C (else commits between D and F are gone; where F is behind C another process
+//! applied them, from another data directory), D ≤ S and C ≤ S (else the source went back, and
 //! PostgreSQL would leave out the commits that it makes again up to there, without a word), and C
 //! not behind what the spool still keeps. C > D is legal: a transaction may be committed at the
 //! destination while the spool's sync is under way.
@@ -269,7 +270,7 @@ impl fmt::Display for KnownEnd {
 pub fn check(positions: &Positions) -> Result<(), Gap> {
     let Positions { confirmed, durable, checkpoint, released, server } = *positions;
     if let Some(durable) = durable {
-        if confirmed > durable {
+        if confirmed > durable && !has_up_to(checkpoint, confirmed) {
             return Err(Gap::SlotAheadOfSpool { confirmed, durable });
         }
         if durable > server {
@@ -287,16 +288,17 @@ pub fn check(positions: &Positions) -> Result<(), Gap> {
             if durable.is_some() {
                 return check_kept(checkpoint, released);
             }
-            // A transaction in whose middle the checkpoint stands must be sent again: its COMMIT
-            // has to lie behind F.
-            let sent_again = if checkpoint.is_end() {
-                confirmed <= checkpoint.commit_end
-            } else {
-                confirmed < checkpoint.commit_end
-            };
+            let sent_again = has_up_to(Reached::Known(Some(checkpoint)), confirmed);
             if sent_again { Ok(()) } else { Err(Gap::SlotAheadOfDestination { confirmed, checkpoint }) }
         }
     }
+}
+
+/// Whether the destination has every commit up to F. A transaction in whose middle the checkpoint
+/// stands must be sent again: its COMMIT has to lie behind F.
+fn has_up_to(checkpoint: Reached, confirmed: Lsn) -> bool {
+    let Reached::Known(Some(checkpoint)) = checkpoint else { return false };
+    if checkpoint.is_end() { confirmed <= checkpoint.commit_end } else { confirmed < checkpoint.commit_end }
 }
 
 /// C against what the spool has deleted: a finished transaction may be gone, one that is half
@@ -334,8 +336,11 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_ahead_of_the_spool_is_a_gap_whatever_the_destination_says() {
-        for checkpoint in [Reached::Unknown, Reached::Known(None), END(25)] {
+    fn a_slot_ahead_of_the_spool_is_a_gap_unless_the_destination_has_what_it_is_ahead_by() {
+        for checkpoint in [END(21), END(25), INSIDE(22)] {
+            assert_eq!(check(&positions(21, Some(20), checkpoint, 0, 30)), Ok(()), "{checkpoint:?}");
+        }
+        for checkpoint in [Reached::Unknown, Reached::Known(None), END(20), INSIDE(21)] {
             assert_eq!(
                 check(&positions(21, Some(20), checkpoint, 0, 30)),
                 Err(Gap::SlotAheadOfSpool { confirmed: Lsn(21), durable: Lsn(20) })

@@ -42,6 +42,7 @@ mod slot;
 mod stall;
 mod window;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use acceptance::GapRange;
+pub(crate) use admin::wait_until_unread;
 pub use admin::{Adoption, HeldSlot, ShownSlot, adopt, create_slot, drop_slot, show_slot};
 pub use catalog_client::wait_for_calls;
 pub use connection::ConnectionString;
@@ -104,6 +106,7 @@ pub async fn run(
         shutdown,
         intake,
         unstreamed_until: None,
+        refiled: HashMap::new(),
         streamed: false,
     };
     let mut backoff = Backoff::new("the source's stream");

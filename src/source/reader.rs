@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::catalog_client::{CatalogClient, Watched, blocking, watch_catalogue};
 use super::connection::ConnectionString;
-use super::drift_warnings::DriftWarnings;
+use super::drift_warnings::{DriftWarnings, Refiled};
 use super::error::SourceError;
 use super::feedback::{Ack, FeedbackClock, Held};
 use super::frames::{Frames, Step};
@@ -59,6 +59,8 @@ pub(crate) struct Reader {
     /// Streaming stays off until this position is durable: a streamed transaction was larger than
     /// the quota.
     pub(crate) unstreamed_until: Option<Lsn>,
+    /// What the last session left without an explanation.
+    pub(crate) refiled: Refiled,
     /// Whether a stream was opened since this was last cleared.
     pub(crate) streamed: bool,
 }
@@ -92,9 +94,11 @@ impl Reader {
         self.bind(&prepared).await?;
         let mut reception = self.start(prepared)?;
         let ended = self.receive(&mut reception).await;
-        reception.frames.end();
         if let Err(Interrupt::Shutdown) = &ended {
+            reception.frames.end();
             self.farewell(&mut reception).await;
+        } else {
+            self.refiled = reception.frames.refiled();
         }
         ended
     }
@@ -196,7 +200,7 @@ impl Reader {
         let client = CatalogClient::new(Arc::clone(&self.string), Arc::clone(options));
         Ok(Reception {
             link,
-            frames: Frames::new(&self.spool, history),
+            frames: Frames::new(&self.spool, history, std::mem::take(&mut self.refiled)),
             client,
             streaming,
             bytes: 0,

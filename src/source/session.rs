@@ -242,12 +242,30 @@ pub(crate) fn prepare(
     // A slot that was just made is ahead of what the server said before.
     let server = facts.server.max(if found_is_new(durable, &slot) { slot.confirmed } else { Lsn::ZERO });
     let mut accepted = None;
+    let ahead = durable.filter(|durable| slot.confirmed > *durable);
     for (_, destination) in destinations.iter() {
-        let checkpoint = destination.reached;
+        // What is prepared here may have been ended by another process, as the commits ahead of it
+        // were applied.
+        let checkpoint = match destination.reached {
+            Reached::Known(_) if ahead.is_some() && spool.oldest_prepared().is_some() => Reached::Unknown,
+            Reached::Unknown
+                if options.accept_gap.is_none()
+                    && let Some(durable) = ahead =>
+            {
+                return Err(SourceError::Undecided { confirmed: slot.confirmed, durable });
+            }
+            reached => reached,
+        };
         let positions = Positions { confirmed: slot.confirmed, durable, checkpoint, released, server };
         accepted = acceptance::check_with(&positions, options.accept_gap)?.or(accepted);
     }
     check_last_commit(&mut connection, spool)?;
+    if let (Some(durable), None) = (ahead, accepted) {
+        tracing::warn!(
+            %durable, confirmed = %slot.confirmed,
+            "another process read from the slot meanwhile; the destination has all that it read, so nothing is missing"
+        );
+    }
     if let Some(gap) = accepted {
         spool.accept_gap(AcceptedGap { from: gap.from, to: gap.to, accepted_at: PgTimestamp::now() })?;
         tracing::warn!(from = %gap.from, to = %gap.to, "the gap is accepted: what was committed in it is not at the destination");
@@ -266,7 +284,7 @@ pub(crate) fn prepare(
         facts,
         slot: slot.clone(),
         bind,
-        baseline: (durable.is_none() || accepted.is_some()).then_some(slot.confirmed),
+        baseline: (durable.is_none() || ahead.is_some()).then_some(slot.confirmed),
         protocol,
         watch,
     })

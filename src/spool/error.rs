@@ -15,7 +15,7 @@ const RESTORE: &str = "Run `pg2any inspect verify` for the extent, and restore t
 #[non_exhaustive]
 pub enum SpoolError {
     /// Another process has the data directory open.
-    #[error("the data directory {} is in use by another process. Stop that one first, or give this one a --data-dir of its own", directory.display())]
+    #[error("the data directory {} is in use by another process. Stop that one first, let this one wait for its end with --standby, or give this one a --data-dir of its own", directory.display())]
     Locked {
         /// The data directory.
         directory: PathBuf,

@@ -5,6 +5,7 @@
 //! (`scripts/lib.sh`, `need_kafka`). Without them every test here is skipped with a message that no
 //! output capture swallows; with `PG2ANY_TEST_REQUIRE=all` they fail.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -61,6 +62,7 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     pub partition: i32,
+    pub offset: i64,
     pub key: Value,
     pub value: Option<Value>,
     /// The value as it was written.
@@ -331,6 +333,18 @@ impl Broker {
     pub fn records(&self, topic: &str) -> Vec<Record> {
         records(&format!("127.0.0.1:{}", self.port), topic)
     }
+
+    /// How many records of this operation are in a topic.
+    pub fn count(&self, topic: &str, op: &str) -> usize {
+        let mut count = 0;
+        read(&format!("127.0.0.1:{}", self.port), topic, |record| {
+            count += usize::from(record.value.is_some_and(|value| {
+                let bare = value.get("payload").unwrap_or(&value);
+                bare["op"] == op
+            }));
+        });
+        count
+    }
 }
 
 fn reader(brokers: &str) -> ClientConfig {
@@ -340,24 +354,33 @@ fn reader(brokers: &str) -> ClientConfig {
     config
 }
 
-/// Everything that a `read_committed` reader of these brokers sees in a topic. A key that is no
-/// JSON, like the checkpoint's, counts as none.
+/// Everything that a `read_committed` reader of these brokers sees in a topic.
 pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
+    let mut records = Vec::new();
+    read(brokers, topic, |record| records.push(record));
+    records
+}
+
+/// Takes one record after the other, each partition in its order. A key that is no JSON, like the
+/// checkpoint's, counts as none.
+fn read(brokers: &str, topic: &str, mut take: impl FnMut(Record)) {
     let consumer: BaseConsumer = reader(brokers).create().unwrap();
-    let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return Vec::new() };
+    let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return };
     let partitions = metadata.topics()[0].partitions().len();
     let mut places = TopicPartitionList::new();
     for partition in 0..i32::try_from(partitions).unwrap() {
         places.add_partition_offset(topic, partition, Offset::Offset(0)).unwrap();
     }
     consumer.assign(&places).unwrap();
-    let (mut records, mut ended) = (Vec::new(), 0);
+    let mut ended = HashSet::new();
     let mut last = Instant::now();
-    while ended < partitions {
+    while ended.len() < partitions {
         assert!(last.elapsed() < PATIENCE, "topic {topic} has no end");
         match consumer.poll(Duration::from_millis(200)) {
             None => {}
-            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                ended.insert(partition);
+            }
             // One that was killed: another one leads now, or it comes back.
             Some(Err(KafkaError::MessageConsumption(Code::BrokerTransportFailure | Code::AllBrokersDown))) => {}
             Some(Err(error)) => panic!("{topic}: {error}"),
@@ -366,8 +389,9 @@ pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
                 let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_default();
                 let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
                 let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-                records.push(Record {
+                take(Record {
                     partition: message.partition(),
+                    offset: message.offset(),
                     key: message.key().map(json).unwrap_or_default(),
                     value: message.payload().map(json),
                     text: message.payload().map(|bytes| text(Some(bytes))),
@@ -376,5 +400,4 @@ pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
             }
         }
     }
-    records
 }

@@ -78,4 +78,5 @@ mod several;
 mod sqlserver;
 #[cfg(feature = "sqlserver")]
 mod sqlserver_faults;
+mod standby;
 mod syscalls;

@@ -47,6 +47,7 @@ struct Change {
     /// Of the commit, and in the transaction.
     order: (u64, u64),
     partition: i32,
+    offset: i64,
     op: String,
     key: Option<String>,
     new_key: Option<String>,
@@ -127,8 +128,11 @@ fn read_exactly(client: &mut Client, records: &[Record], changes: &mut [Change])
 
 /// The events of all partitions in one order.
 fn in_order(mut changes: Vec<Change>) -> Vec<Change> {
-    for pair in changes.windows(2).filter(|pair| pair[0].partition == pair[1].partition) {
-        assert!(pair[0].order < pair[1].order, "out of order: {pair:?}");
+    let mut last = HashMap::new();
+    for change in &changes {
+        if let Some(earlier) = last.insert(change.partition, change) {
+            assert!(earlier.order < change.order, "out of order: {earlier:?}, {change:?}");
+        }
     }
     changes.sort_by_key(|change| change.order);
     // A TRUNCATE is in each partition, and is one event.
@@ -147,6 +151,7 @@ impl Change {
         Self {
             order: (number(&value["source"]["lsn"]), number(&value["transaction"]["total_order"])),
             partition: record.partition,
+            offset: record.offset,
             op: value["op"].as_str().unwrap().to_owned(),
             key: (!record.key.is_null()).then(|| record.key.to_string()),
             new_key: header("__debezium.newkey"),
@@ -181,8 +186,13 @@ fn fields(row: &Value) -> Row {
 /// The rows that events make.
 fn fold(changes: Vec<Change>) -> Vec<Row> {
     let (mut keyed, mut moved, mut unkeyed) = (HashMap::new(), HashMap::new(), Vec::<Row>::new());
+    let places: Vec<_> =
+        changes.iter().map(|change| (change.key.clone(), change.op.clone(), change.order, change.offset)).collect();
     for change in changes {
-        let missing = || -> Row { panic!("no row for {change:?}") };
+        let missing = || -> Row {
+            let of_key = places.iter().filter(|(key, op, ..)| *key == change.key || op == "t");
+            panic!("no row for {change:?}; events of its key: {:?}", of_key.collect::<Vec<_>>())
+        };
         match (change.op.as_str(), change.key.clone()) {
             ("t", _) => {
                 keyed.clear();
