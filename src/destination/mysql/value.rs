@@ -11,9 +11,9 @@ use sqlx::Arguments;
 use sqlx::error::BoxDynError;
 use sqlx::mysql::MySqlArguments;
 
-use crate::destination::value::inverse::{f64_of, hex_text, money_text, without_zeros};
+use crate::destination::value::inverse::{hex_text, money_text, without_zeros};
 use crate::destination::value::text::{Bounded, Date, DateTime, boolean, bytes};
-use crate::destination::value::{DestinationColumn, Family, FamilyColumn, float_text};
+use crate::destination::value::{DestinationColumn, Family, FamilyColumn, f64_of, float_text};
 
 /// How a value's text is read before it is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,9 +16,9 @@ use tiberius::numeric::Numeric;
 use tiberius::{ColumnData, Uuid, time};
 
 use super::connection::BINARY;
-use crate::destination::value::inverse::{f64_of, hex_text, money_text, without_zeros};
+use crate::destination::value::inverse::{hex_text, money_text, without_zeros};
 use crate::destination::value::text::{Bounded, Date, DateTime, Decimal, Time, boolean, bytes, money};
-use crate::destination::value::{Family, float_text};
+use crate::destination::value::{Family, f64_of, float_text};
 
 /// How a value's text is read before it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::{Family, float_text};
+use super::{Family, f64_of, float_text};
 
 /// A family, whether the text was printed, and the text; `None` for less than two bytes.
 pub(crate) fn family_and_text(data: &[u8]) -> Option<(Family, bool, Vec<u8>)> {
@@ -29,7 +29,7 @@ fn print(family: Family, data: &[u8]) -> Option<Vec<u8>> {
         Family::Float4 => {
             let value = f32::from_be_bytes(*data.first_chunk()?);
             // As the value is stored: the number nearest to its shortest digits.
-            float_text(format!("{value:e}").parse().unwrap_or(f64::NAN), 6)
+            float_text(f64_of(value), 6)
         }
         Family::Decimal { precision, scale } => decimal(precision, scale, data)?,
         Family::Money => {

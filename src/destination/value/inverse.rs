@@ -2,11 +2,6 @@
 //!
 //! Covered by: `destination::mysql::value::tests`, `destination::sqlserver::value::tests`.
 
-/// The 64-bit number with the same shortest digits.
-pub(crate) fn f64_of(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or_else(|_| f64::from(value))
-}
-
 /// Bytes as a `bytea` in hex.
 pub(crate) fn hex_text(bytes: &[u8]) -> Vec<u8> {
     let mut hex = b"\\x".to_vec();

@@ -17,6 +17,9 @@ pub(crate) mod inverse;
 pub mod text;
 mod types;
 
+use std::fmt::LowerExp;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 pub use document::{DestinationColumn, FamilyColumn, document};
@@ -208,7 +211,7 @@ pub fn float_text(value: f64, limit: i32) -> String {
     }
     // A `real` is held as the 64-bit number nearest to its few digits, which are the shortest
     // whatever lies around them.
-    let scientific = if limit == 15 { shortest_inside(value) } else { format!("{value:e}") };
+    let scientific = if limit == 15 { shortest_inside(value, HALF_WAY) } else { format!("{value:e}") };
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if value == 0.0 || (-4..limit).contains(&exponent) {
@@ -216,6 +219,14 @@ pub fn float_text(value: f64, limit: i32) -> String {
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{mantissa}e{sign}{:02}", exponent.abs())
+}
+
+/// The 64-bit number with the digits that PostgreSQL prints of this one.
+#[cfg(any(test, feature = "mysql", feature = "sqlserver", feature = "fuzzing"))]
+pub(crate) fn f64_of(value: f32) -> f64 {
+    // 2^24.
+    let digits = shortest_inside(value.abs(), 16_777_216.0);
+    digits.parse().map_or(f64::from(value), |number: f64| number.copysign(f64::from(value)))
 }
 
 /// Scientific digits without their exponent.
@@ -232,16 +243,16 @@ fn positional(mantissa: &str, exponent: i32) -> String {
 /// as PostgreSQL chooses them. Rust's differ twice: where the number lies half-way between two of
 /// so few digits, Rust takes the upper and PostgreSQL the even one; and digits that lie half-way to
 /// another number are read as the even one of the two, which is not enough for PostgreSQL.
-fn shortest_inside(value: f64) -> String {
+/// That is so from `half_way` on: below, what lies half-way has more digits than are ever needed.
+fn shortest_inside<F: LowerExp + FromStr + PartialOrd>(value: F, half_way: F) -> String {
     let shortest = format!("{value:e}");
     let mut places = shortest.find('e').unwrap_or(0).saturating_sub(2);
     let even = format!("{value:.places$e}");
-    if even != shortest && is_inside(&even, value) {
+    if even != shortest && is_inside(&even, &value) {
         return even;
     }
     let mut scientific = shortest;
-    // Below 2^53 what lies half-way has more digits than are ever needed.
-    while value >= 9_007_199_254_740_992.0 && !is_inside(&scientific, value) {
+    while value >= half_way && !is_inside(&scientific, &value) {
         places = places.max(1) + usize::from(scientific.contains('.'));
         scientific = format!("{value:.places$e}");
     }
@@ -249,7 +260,7 @@ fn shortest_inside(value: f64) -> String {
 }
 
 /// Whether a little more and a little less than these digits are read as `value` too.
-fn is_inside(scientific: &str, value: f64) -> bool {
+fn is_inside<F: FromStr + PartialEq>(scientific: &str, value: &F) -> bool {
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
     let places = i32::try_from(mantissa.len().saturating_sub(2)).unwrap_or(0);
     let (Ok(digits), Ok(exponent)) = (mantissa.replace('.', "").parse::<u64>(), exponent.parse::<i32>()) else {
@@ -257,8 +268,11 @@ fn is_inside(scientific: &str, value: f64) -> bool {
     };
     [format!("{digits}.{:060}1", 0), format!("{}.{:9<60}", digits.saturating_sub(1), "")]
         .iter()
-        .all(|near| format!("{near}e{}", exponent - places).parse() == Ok(value))
+        .all(|near| format!("{near}e{}", exponent - places).parse().is_ok_and(|near: F| near == *value))
 }
+
+/// 2^53.
+const HALF_WAY: f64 = 9_007_199_254_740_992.0;
 
 #[cfg(test)]
 mod tests {
@@ -303,6 +317,21 @@ mod tests {
         assert_eq!(float_text(1e6, 6), "1e+06");
         assert_eq!(float_text(123_456.0, 6), "123456");
         assert_eq!(float_text(3.402_823_5e38, 6), "3.4028235e+38");
+        for (value, text) in [
+            (0.1, "0.1"),
+            (-0.0, "-0"),
+            (f32::NEG_INFINITY, "-Infinity"),
+            (f32::NAN, "NaN"),
+            (f32::MAX, "3.4028235e+38"),
+            (1e-45, "1e-45"),
+            // Half-way between 1149669.2 and 1149669.3.
+            (1_149_669.25, "1.1496692e+06"),
+            // 149440200 lies half-way to the next number.
+            (149_440_192.0, "1.4944019e+08"),
+            (-149_440_192.0, "-1.4944019e+08"),
+        ] {
+            assert_eq!(float_text(f64_of(value), 6), text);
+        }
     }
 
     #[test]
