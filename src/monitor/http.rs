@@ -73,7 +73,7 @@ pub(super) async fn serve(listener: std::net::TcpListener, monitor: Arc<Monitor>
 }
 
 /// Answers for a process that waits for its turn until `shutdown`: it lives, and is not ready.
-pub async fn serve_standby(listener: std::net::TcpListener, shutdown: CancellationToken) {
+pub(super) async fn serve_standby(listener: std::net::TcpListener, shutdown: CancellationToken) {
     const WHY: &str = "another process has the pipeline; this one takes over when that one is gone";
     serve_with(listener, shutdown, |request| match request.uri().path() {
         "/health" => alive(),

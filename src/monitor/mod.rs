@@ -36,7 +36,7 @@ use crate::progress::{Progress, Reached};
 use crate::spool::{Pressure, Spool, SpoolError};
 
 #[cfg(feature = "metrics")]
-pub use http::{bind, serve_standby};
+pub use http::bind;
 pub use readiness::BEHIND_SECONDS;
 pub use samples::Rates;
 use samples::{Movement, Sample, Samples};
@@ -256,6 +256,16 @@ pub(crate) fn start(
         tracing::warn!(%error, "the pipeline is not watched: no thread");
     }
     receiver
+}
+
+/// Answers at the port until `shutdown` that this process waits for its turn.
+pub(crate) fn answer_as_standby(listener: Option<&std::net::TcpListener>, shutdown: CancellationToken) {
+    #[cfg(feature = "metrics")]
+    if let Some(listener) = listener.and_then(|listener| listener.try_clone().ok()) {
+        tokio::spawn(http::serve_standby(listener, shutdown));
+    }
+    #[cfg(not(feature = "metrics"))]
+    drop((listener, shutdown));
 }
 
 async fn watch_pipeline(

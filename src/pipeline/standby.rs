@@ -41,10 +41,7 @@ pub(crate) async fn open(
     }
     let waiting = cancellation.child_token();
     let _ends = waiting.clone().drop_guard();
-    #[cfg(feature = "metrics")]
-    if let Some(listener) = listener.and_then(|listener| listener.try_clone().ok()) {
-        tokio::spawn(monitor::serve_standby(listener, waiting));
-    }
+    monitor::answer_as_standby(listener, waiting);
     let mut waited = false;
     let spool = loop {
         match open() {
