@@ -21,6 +21,12 @@ fn lock(pipeline: &Pipeline) -> rusqlite::Connection {
     locker
 }
 
+/// 2 000 rows of 2 kB: they fill a disk, and are applied in little time.
+fn four_megabytes(round: i64) -> String {
+    let from = round * 2_000 + 1;
+    format!("INSERT INTO t SELECT g, repeat(md5(g::text), 64) FROM generate_series({from}, {}) g", from + 1_999)
+}
+
 on_each_server! {
     fn a_whole_old_row_of_many_columns_finds_its_row(server) {
         let columns: Vec<String> = (0..1200).map(|number| format!("c{number} int")).collect();
@@ -63,7 +69,7 @@ on_each_server! {
         let locker = lock(&pipeline);
         let mut running = pipeline.start();
         for round in 0..60 {
-            database.execute(&fill("t", round * 100_000 + 1, 20_000));
+            database.execute(&four_megabytes(round));
         }
         running.until_said("reading from the source is paused");
         assert_eq!(database.slot("active").as_deref(), Some("true"));
@@ -84,7 +90,7 @@ on_each_server! {
         session.batch_execute("BEGIN").unwrap();
         let xid: String = session.query_one("SELECT txid_current()::text", &[]).unwrap().get(0);
         for round in 0..60 {
-            session.batch_execute(&fill("t", round * 100_000 + 1, 20_000)).unwrap();
+            session.batch_execute(&four_megabytes(round)).unwrap();
         }
         database.execute("INSERT INTO t VALUES (-1, 'small, beside it')");
         running.until("the small one", || pipeline.has("SELECT 1 FROM t WHERE id = -1"));
