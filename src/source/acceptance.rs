@@ -72,6 +72,7 @@ mod tests {
         Positions {
             confirmed: Lsn(0x30),
             durable: durable.map(Lsn),
+            prepared: false,
             checkpoint: Reached::Known(checkpoint.map(|text| text.parse().unwrap())),
             released: Lsn(released),
             server: Lsn(0x40),

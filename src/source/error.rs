@@ -310,6 +310,9 @@ mod tests {
         for sqlstate in ["42704", "55000", "42501", "58P01"] {
             assert_eq!(of(sqlstate).kind(), ErrorKind::Permanent, "{sqlstate}");
         }
+        // Nor is what a destination that is away has to say.
+        let undecided = SourceError::Undecided { confirmed: Lsn(2), durable: Lsn(1) };
+        assert_eq!((undecided.kind(), undecided.reason()), (ErrorKind::Transient, "undecided"));
         assert_eq!(of("55006").sqlstate(), Some("55006"));
         assert_eq!(of("").sqlstate(), None);
     }

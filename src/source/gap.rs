@@ -40,6 +40,8 @@ pub struct Positions {
     pub confirmed: Lsn,
     /// D; `None` for a spool that was never bound to a source.
     pub durable: Option<Lsn>,
+    /// A transaction waits in the spool for its COMMIT PREPARED.
+    pub prepared: bool,
     /// C.
     pub checkpoint: Reached,
     /// Every transaction that ends at or before this has been deleted from the spool.
@@ -268,9 +270,10 @@ impl fmt::Display for KnownEnd {
 ///
 /// [`Gap`].
 pub fn check(positions: &Positions) -> Result<(), Gap> {
-    let Positions { confirmed, durable, checkpoint, released, server } = *positions;
+    let Positions { confirmed, durable, prepared, checkpoint, released, server } = *positions;
     if let Some(durable) = durable {
-        if confirmed > durable && !has_up_to(checkpoint, confirmed) {
+        // What is prepared may have been ended by whoever applied the commits in between.
+        if confirmed > durable && (prepared || !has_up_to(checkpoint, confirmed)) {
             return Err(Gap::SlotAheadOfSpool { confirmed, durable });
         }
         if durable > server {
@@ -321,6 +324,7 @@ mod tests {
         Positions {
             confirmed: Lsn(confirmed),
             durable: durable.map(Lsn),
+            prepared: false,
             checkpoint,
             released: Lsn(released),
             server: Lsn(server),
@@ -338,7 +342,10 @@ mod tests {
     #[test]
     fn a_slot_ahead_of_the_spool_is_a_gap_unless_the_destination_has_what_it_is_ahead_by() {
         for checkpoint in [END(21), END(25), INSIDE(22)] {
-            assert_eq!(check(&positions(21, Some(20), checkpoint, 0, 30)), Ok(()), "{checkpoint:?}");
+            let positions = positions(21, Some(20), checkpoint, 0, 30);
+            assert_eq!(check(&positions), Ok(()), "{checkpoint:?}");
+            let prepared = Positions { prepared: true, ..positions };
+            assert!(matches!(check(&prepared), Err(Gap::SlotAheadOfSpool { .. })), "{checkpoint:?}");
         }
         for checkpoint in [Reached::Unknown, Reached::Known(None), END(20), INSIDE(21)] {
             assert_eq!(

@@ -310,6 +310,7 @@ impl ReplicationStream {
                 gap::check(&Positions {
                     confirmed: durable,
                     durable: Some(durable),
+                    prepared: false,
                     checkpoint: progress.reached,
                     released,
                     server: self.server_end.max(durable),

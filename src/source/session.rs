@@ -243,21 +243,16 @@ pub(crate) fn prepare(
     let server = facts.server.max(if found_is_new(durable, &slot) { slot.confirmed } else { Lsn::ZERO });
     let mut accepted = None;
     let ahead = durable.filter(|durable| slot.confirmed > *durable);
+    let prepared = spool.oldest_prepared().is_some();
     for (_, destination) in destinations.iter() {
-        // What is prepared here may have been ended by another process, as the commits ahead of it
-        // were applied.
-        let checkpoint = match destination.reached {
-            Reached::Known(_) if ahead.is_some() && spool.oldest_prepared().is_some() => Reached::Unknown,
-            Reached::Unknown
-                if options.accept_gap.is_none()
-                    && let Some(durable) = ahead =>
-            {
-                return Err(SourceError::Undecided { confirmed: slot.confirmed, durable });
+        let checkpoint = destination.reached;
+        let positions = Positions { confirmed: slot.confirmed, durable, prepared, checkpoint, released, server };
+        match acceptance::check_with(&positions, options.accept_gap) {
+            Err(Gap::SlotAheadOfSpool { confirmed, durable }) if checkpoint == Reached::Unknown => {
+                return Err(SourceError::Undecided { confirmed, durable });
             }
-            reached => reached,
-        };
-        let positions = Positions { confirmed: slot.confirmed, durable, checkpoint, released, server };
-        accepted = acceptance::check_with(&positions, options.accept_gap)?.or(accepted);
+            checked => accepted = checked?.or(accepted),
+        }
     }
     check_last_commit(&mut connection, spool)?;
     if let (Some(durable), None) = (ahead, accepted) {
