@@ -5,7 +5,7 @@
 //! (`scripts/lib.sh`, `need_kafka`). Without them every test here is skipped with a message that no
 //! output capture swallows; with `PG2ANY_TEST_REQUIRE=all` they fail.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -27,6 +27,7 @@ use serde_json::Value;
 use crate::driver::PATIENCE;
 use crate::filesystem::Filesystem;
 use crate::process::Process;
+use crate::proxy::Proxy;
 use crate::server::{free_port, skip};
 
 /// Users of the guarded listener, one that may do everything and one that may do what it was
@@ -42,6 +43,9 @@ pub struct Broker {
     pub port: u16,
     /// Where it wants TLS with a client's certificate, and a password or a token.
     pub guarded: u16,
+    /// In front of another listener; who uses that one is told to come this way.
+    pub way: Proxy,
+    outside: u16,
     controller: u16,
     /// Its number in the cluster, from 1.
     pub number: i32,
@@ -149,12 +153,13 @@ impl Broker {
     }
 
     fn new(number: i32, libraries: PathBuf) -> Self {
-        let (port, guarded, controller) = (free_port(), free_port(), free_port());
-        Self { port, guarded, controller, number, process: Process::place("kafka"), libraries }
+        let (port, guarded, controller, outside) = (free_port(), free_port(), free_port(), free_port());
+        let way = Proxy::before(outside);
+        Self { port, guarded, way, outside, controller, number, process: Process::place("kafka"), libraries }
     }
 
     fn configure(&self, voters: &str, size: u16) {
-        let Self { port, guarded, controller, number, .. } = self;
+        let Self { port, guarded, outside, controller, number, .. } = self;
         let directory = &self.process.directory;
         crate::connections::certificates(directory);
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
@@ -162,8 +167,10 @@ impl Broker {
         let (replicas, in_sync) = (size.min(3), size.clamp(2, 3) - 1);
         let text = format!(
             "process.roles=broker,controller\nnode.id={number}\ncontroller.quorum.voters={voters}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},GUARDED://127.0.0.1:{guarded}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_SSL\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},GUARDED://127.0.0.1:{guarded},\
+             OUTSIDE://127.0.0.1:{outside}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},GUARDED://127.0.0.1:{guarded},OUTSIDE://127.0.0.1:{}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_SSL,OUTSIDE:PLAINTEXT\n\
              ssl.keystore.type=PEM\nssl.keystore.location=server.pem\nssl.truststore.type=PEM\nssl.truststore.location=ca.crt\n\
              listener.name.guarded.ssl.client.auth=required\n\
              listener.name.guarded.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER\n\
@@ -177,6 +184,7 @@ impl Broker {
              transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\n\
              transaction.state.log.num.partitions=1\nauto.create.topics.enable=false\nlog.index.size.max.bytes=65536\n\
              transaction.abort.timed.out.transaction.cleanup.interval.ms=500\n",
+            self.way.port,
             directory.display()
         );
         fs::write(directory.join("server.properties"), text).unwrap();
@@ -267,13 +275,20 @@ impl Broker {
         partition.is_some_and(|partition| partition.isr().len() == partition.replicas().len())
     }
 
-    /// Whether a topic's first partition has records of a transaction that has not ended.
+    /// Whether a topic has records of a transaction that has not ended.
     pub fn has_open_transaction(&self, topic: &str) -> bool {
         let [stable, end] = ["read_committed", "read_uncommitted"].map(|isolation| {
             let consumer: BaseConsumer = self.config().set("isolation.level", isolation).create().unwrap();
-            consumer.fetch_watermarks(topic, 0, PATIENCE).unwrap().1
+            let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+            let partitions = metadata.topics()[0].partitions().iter();
+            partitions.map(|each| consumer.fetch_watermarks(topic, each.id(), PATIENCE).unwrap().1).sum::<i64>()
         });
         stable < end
+    }
+
+    /// The same over [`Broker::way`].
+    pub fn uri_by_way(&self, prefix: &str) -> String {
+        format!("kafka://127.0.0.1:{}/{prefix}", self.way.port)
     }
 
     /// Where it is, with a prefix for its topics.
@@ -334,16 +349,9 @@ impl Broker {
         records(&format!("127.0.0.1:{}", self.port), topic)
     }
 
-    /// How many records of this operation are in a topic.
-    pub fn count(&self, topic: &str, op: &str) -> usize {
-        let mut count = 0;
-        read(&format!("127.0.0.1:{}", self.port), topic, |record| {
-            count += usize::from(record.value.is_some_and(|value| {
-                let bare = value.get("payload").unwrap_or(&value);
-                bare["op"] == op
-            }));
-        });
-        count
+    /// The records from these offsets on, by partition, which go on with them.
+    pub fn read_on(&self, topic: &str, next: &mut HashMap<i32, i64>, take: impl FnMut(Record)) {
+        read(&format!("127.0.0.1:{}", self.port), topic, next, take);
     }
 }
 
@@ -357,19 +365,20 @@ fn reader(brokers: &str) -> ClientConfig {
 /// Everything that a `read_committed` reader of these brokers sees in a topic.
 pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
     let mut records = Vec::new();
-    read(brokers, topic, |record| records.push(record));
+    read(brokers, topic, &mut HashMap::new(), |record| records.push(record));
     records
 }
 
-/// Takes one record after the other, each partition in its order. A key that is no JSON, like the
-/// checkpoint's, counts as none.
-fn read(brokers: &str, topic: &str, mut take: impl FnMut(Record)) {
+/// Takes one record after the other, each partition in its order from its next offset, the first
+/// where there is none. A key that is no JSON, like the checkpoint's, counts as none.
+fn read(brokers: &str, topic: &str, next: &mut HashMap<i32, i64>, mut take: impl FnMut(Record)) {
     let consumer: BaseConsumer = reader(brokers).create().unwrap();
     let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else { return };
     let partitions = metadata.topics()[0].partitions().len();
     let mut places = TopicPartitionList::new();
     for partition in 0..i32::try_from(partitions).unwrap() {
-        places.add_partition_offset(topic, partition, Offset::Offset(0)).unwrap();
+        let offset = Offset::Offset(*next.entry(partition).or_default());
+        places.add_partition_offset(topic, partition, offset).unwrap();
     }
     consumer.assign(&places).unwrap();
     let mut ended = HashSet::new();
@@ -386,6 +395,7 @@ fn read(brokers: &str, topic: &str, mut take: impl FnMut(Record)) {
             Some(Err(error)) => panic!("{topic}: {error}"),
             Some(Ok(message)) => {
                 last = Instant::now();
+                next.insert(message.partition(), message.offset() + 1);
                 let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_default();
                 let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
                 let headers = message.headers().into_iter().flat_map(|headers| headers.iter());

@@ -2,14 +2,15 @@
 //! round, under traffic: kills at any moment, at any failpoint and while it recovers; freezes, and
 //! a second process on the same directory meanwhile; a network, on either side, that is cut, stalls,
 //! is slow or carries later what was sent first; a clock that jumps; a source that restarts,
-//! crashes or is replaced by its standby; a broker or a database server that is killed. Afterwards source and destination are equal row for row, the commits are in their order,
-//! and nothing is there twice.
+//! crashes or is replaced by its standby; a broker or a database server that is killed. Afterwards
+//! source and destination are equal row for row, the commits are in their order, and nothing is
+//! there twice.
 //!
 //! `scripts/chaos.sh` runs it for longer. A seed decides which fault comes when; what the machine
 //! makes of that differs from run to run.
 
+mod place;
 mod promoted;
-mod targets;
 
 use std::fmt::Display;
 use std::os::unix::process::ExitStatusExt;
@@ -17,9 +18,7 @@ use std::process::{Child, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "kafka")]
-use self::targets::Kafka;
-use self::targets::{Tables, Target};
+use self::place::Place;
 use crate::clock::Clock;
 use crate::crash::passed_with_sqlite;
 use crate::database::Database;
@@ -28,8 +27,6 @@ use crate::oracle::History;
 use crate::proxy::{Network, Proxy};
 use crate::random::Random;
 use crate::server::{Server, Version, failpoints_are_built_in, say};
-#[cfg(feature = "kafka")]
-use crate::workload::{TABLES, Workload};
 
 /// How long and what: from `scripts/chaos.sh`, else as much as fits into every run of the tests.
 struct Plan {
@@ -103,16 +100,18 @@ struct Counts {
     restarts: u64,
     promotions: u64,
     destination: u64,
+    rows: u64,
 }
 
-struct World<T> {
+struct World {
     server: &'static Server,
     database: Database,
     pipeline: Pipeline,
     proxy: Proxy,
-    /// `None` where the destination's library could not bear it.
-    clock: Option<Clock>,
-    target: T,
+    clock: Clock,
+    place: Place,
+    history: History,
+    two_phase: bool,
     random: Random,
     running: Option<Running>,
     pgbench: Option<Child>,
@@ -120,10 +119,10 @@ struct World<T> {
     counts: Counts,
 }
 
-impl<T: Target> World<T> {
+impl World {
     fn steps(&mut self) {
         for _ in 0..4 + self.random.below(12) {
-            self.target.step(&mut self.database);
+            self.history.step(&mut self.database, self.two_phase);
         }
     }
 
@@ -206,7 +205,7 @@ impl<T: Target> World<T> {
                 self.proxy.set(Network::Works);
             }
             Fault::Way(network) => {
-                let set = |world: &Self, network| world.target.way().inspect(|way| way.set(network)).is_some();
+                let set = |world: &Self, network| world.place.way.as_ref().inspect(|way| way.set(network)).is_some();
                 if !set(self, network) {
                     return self.happen(Fault::Network(network));
                 }
@@ -216,29 +215,28 @@ impl<T: Target> World<T> {
                 set(self, Network::Works);
             }
             Fault::Clock => {
-                let Some(clock) = &self.clock else { return self.happen(Fault::Kill) };
                 self.counts.jumps += 1;
-                clock.set(i64::try_from(self.random.below(96)).unwrap() - 48);
+                self.clock.set(i64::try_from(self.random.below(96)).unwrap() - 48);
                 self.pause();
             }
             Fault::Destination => {
-                if !self.target.kill() {
+                if !self.place.take_away() {
                     return self.happen(Fault::Kill);
                 }
                 self.counts.destination += 1;
                 self.steps();
                 self.pause();
-                self.target.launch();
+                self.place.give_back();
             }
             Fault::Restart | Fault::Crash => {
                 self.counts.restarts += 1;
-                self.target.settle(&mut self.database);
+                self.history.finish(&mut self.database);
                 self.end_pgbench();
                 self.server.stop(if fault == Fault::Crash { "immediate" } else { "fast" });
                 self.pause();
                 self.server.relaunch().unwrap();
                 self.database.client = self.database.session();
-                self.target.reconnect(&self.database);
+                self.history.reconnect(&self.database);
             }
         }
     }
@@ -280,21 +278,24 @@ impl<T: Target> World<T> {
             self.steps();
         }
         self.end_pgbench();
-        self.target.settle(&mut self.database);
+        self.history.finish(&mut self.database);
         self.counts.rounds += 1;
     }
 
-    /// Waits until everything has arrived, and looks at it.
-    fn look(&mut self) -> u64 {
+    /// Waits until everything has arrived, and compares it.
+    fn look(&mut self) {
         let mark = self.database.mark();
         let deadline = Instant::now() + 2 * PATIENCE;
-        while !self.target.has_mark(&self.pipeline, mark) {
+        while !self.pipeline.has_mark(mark) {
             self.keep_running();
             let said = || self.running.as_ref().map(Running::said).unwrap_or_default();
             assert!(Instant::now() < deadline, "it does not arrive: {}", said());
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.target.check(&mut self.database, &self.pipeline)
+        let rows = place::check(&mut self.database, &self.pipeline, self.history.order());
+        self.counts.rows += rows;
+        // It only grows, and has been compared.
+        self.database.execute("TRUNCATE pgbench_history");
     }
 }
 
@@ -332,90 +333,63 @@ fn initialise_pgbench(database: &Database) {
     assert!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-impl<T> World<T> {
-    fn new(arranged: Arranged, clock: Option<Clock>, target: T, plan: &Plan, failpoints: Vec<String>) -> Self {
-        let (server, database, pipeline, proxy) = arranged;
-        Self {
-            server,
-            database,
-            pipeline,
-            proxy,
-            clock,
-            target,
-            random: Random::new(plan.seed),
-            running: None,
-            pgbench: None,
-            failpoints,
-            counts: Counts::default(),
-        }
+/// Into the pipeline's tables; `parts` are those of the failpoints that are passed.
+fn into_tables(arranged: Arranged, plan: &Plan, parts: fn(&str) -> bool, place: Place, two_phase: bool) -> World {
+    let (server, mut database, mut pipeline, proxy) = arranged;
+    database.execute("CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL");
+    let history = History::new(&mut database, plan.seed, pipeline.target());
+    let clock = Clock::of(&mut pipeline);
+    World {
+        server,
+        database,
+        pipeline,
+        proxy,
+        clock,
+        place,
+        history,
+        two_phase,
+        random: Random::new(plan.seed),
+        running: None,
+        pgbench: None,
+        failpoints: crate::crash::failpoints(parts).into_iter().filter(|name| name != "spool.closing").collect(),
+        counts: Counts::default(),
     }
 }
 
-fn run<T: Target>(name: impl Display, mut world: World<T>, plan: &Plan) {
+fn report(name: impl Display, counts: &Counts) {
+    let Counts { rounds, kills, frozen, cuts, jumps, restarts, promotions, destination, rows } = counts;
+    say(&format!(
+        "chaos {name}: {rounds} rounds, {kills} kills, {frozen} freezes, {cuts} network failures, {jumps} jumps of \
+         the clock, {restarts} restarts of the source, {promotions} promotions of its standby, {destination} kills \
+         of the destination, {rows} rows compared, 0 lost, 0 doubled"
+    ));
+}
+
+fn run(name: &str, parts: fn(&str) -> bool, set: impl FnOnce(&mut Pipeline) -> Place) {
+    let Some(mut arranged) = arrange() else { return };
+    let plan = Plan::read();
+    let place = set(&mut arranged.2);
+    let mut world = into_tables(arranged, &plan, parts, place, true);
     say(&format!("chaos {name}: seed {}", plan.seed));
-    let mut rows = 0;
     while plan.goes_on(world.counts.rounds) {
         world.round();
         // A difference is easier to understand close to its cause, but looking takes longer than a
         // round.
         if world.counts.rounds.is_multiple_of(10) {
-            rows = world.look();
-            say(&report(&name, &world.counts, rows));
+            world.look();
+            report(name, &world.counts);
         }
     }
     if !world.counts.rounds.is_multiple_of(10) {
-        rows = world.look();
+        world.look();
     }
-    say(&report(&name, &world.counts, rows));
-}
-
-fn report(name: &impl Display, counts: &Counts, rows: u64) -> String {
-    let Counts { rounds, kills, frozen, cuts, jumps, restarts, promotions, destination } = counts;
-    format!(
-        "chaos {name}: {rounds} rounds, {kills} kills, {frozen} freezes, {cuts} network failures, {jumps} jumps of \
-         the clock, {restarts} restarts of the source, {promotions} promotions of its standby, {destination} kills \
-         of the destination, {rows} rows at the end, 0 lost, 0 doubled"
-    )
-}
-
-/// Into the pipeline's tables; `parts` are those of the failpoints that are passed.
-fn into_tables(
-    mut arranged: Arranged,
-    plan: &Plan,
-    parts: fn(&str) -> bool,
-    way: Option<Proxy>,
-    two_phase: bool,
-) -> World<Tables> {
-    arranged.1.execute("CREATE TABLE log (name text); ALTER TABLE log REPLICA IDENTITY FULL");
-    let history = History::new(&mut arranged.1, plan.seed, arranged.2.target());
-    #[cfg(feature = "mysql")]
-    let server = match arranged.2.target() {
-        crate::target::Target::MySql(database) => Some(database.server),
-        _ => None,
-    };
-    let target = Tables {
-        history,
-        #[cfg(feature = "mysql")]
-        server,
-        way,
-        two_phase,
-    };
-    let names = crate::crash::failpoints(parts).into_iter().filter(|name| name != "spool.closing").collect();
-    let clock = Clock::of(&mut arranged.2);
-    World::new(arranged, Some(clock), target, plan, names)
-}
-
-fn run_tables(name: &str, parts: fn(&str) -> bool, set: impl FnOnce(&mut Pipeline) -> Option<Proxy>) {
-    let Some(mut arranged) = arrange() else { return };
-    let plan = Plan::read();
-    let way = set(&mut arranged.2);
-    run(name, into_tables(arranged, &plan, parts, way, true), &plan);
+    report(name, &world.counts);
 }
 
 #[test]
 fn sqlite_is_equal_to_the_source_after_everything_that_can_happen() {
     if failpoints_are_built_in() {
-        run_tables("sqlite", passed_with_sqlite, |_| None);
+        run("sqlite", passed_with_sqlite, |_| Place::default());
     }
 }
 
@@ -428,11 +402,11 @@ fn run_mysql(name: &str, kind: crate::mysql_server::Kind) {
     let Some(mysql) = crate::mysql_server::MySqlServer::own(kind) else { return };
     let mysql: &'static crate::mysql_server::MySqlServer = Box::leak(Box::new(mysql));
     let parts: fn(&str) -> bool = |part| part == "mysql" || (passed_with_sqlite(part) && part != "sqlite");
-    run_tables(name, parts, |pipeline| {
+    run(name, parts, |pipeline| {
         let way = Proxy::before(mysql.port);
         let by = |_: &str, name: &str| crate::mysql_server::MySqlServer::uri_at(way.port, name);
         pipeline.write_to(mysql).write_by(by);
-        Some(way)
+        Place { server: Some(mysql), way: Some(way) }
     });
 }
 
@@ -456,10 +430,10 @@ fn sqlserver_is_equal_to_the_source_after_everything_that_can_happen() {
     }
     let Some(sqlserver) = crate::sqlserver_server::SqlServer::shared() else { return };
     let parts: fn(&str) -> bool = |part| part == "sqlserver" || (passed_with_sqlite(part) && part != "sqlite");
-    run_tables("sqlserver", parts, |pipeline| {
+    run("sqlserver", parts, |pipeline| {
         let way = sqlserver.proxy();
         pipeline.write_to(sqlserver).write_by(|_, name| sqlserver.uri_by(&way, name));
-        Some(way)
+        Place { server: None, way: Some(way) }
     });
 }
 
@@ -472,16 +446,9 @@ fn kafka_has_everything_once_and_in_order_after_everything_that_can_happen() {
     // One of its own, since it is killed.
     let Some(broker) = crate::broker::Broker::own() else { return };
     let broker: &'static crate::broker::Broker = Box::leak(Box::new(broker));
-    let Some((server, mut database, mut pipeline, proxy)) = arrange() else { return };
-    let plan = Plan::read();
-    database.execute(TABLES);
-    let prefix = crate::kafka::into(broker, &database, &mut pipeline);
-    let names: Vec<String> = crate::kafka::FAILPOINTS.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let names = names
-        .into_iter()
-        .chain(crate::crash::failpoints(passed_with_sqlite))
-        .filter(|name| name != "spool.closing")
-        .collect();
-    let target = Kafka { broker, prefix, workload: Workload::default(), number: 0 };
-    run("kafka", World::new((server, database, pipeline, proxy), None, target, &plan, names), &plan);
+    let parts: fn(&str) -> bool = |part| part == "kafka" || (passed_with_sqlite(part) && part != "sqlite");
+    run("kafka", parts, |pipeline| {
+        pipeline.write_to_topics(broker).write_by(|_, prefix| broker.uri_by_way(prefix));
+        Place { server: Some(broker), way: Some(broker.way.clone()) }
+    });
 }

@@ -7,10 +7,12 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
 static int (*real)(clockid_t, struct timespec *);
+static int (*real_wait)(cnd_t *, mtx_t *, const struct timespec *);
 static const volatile int64_t *offset;
 
 __attribute__((constructor)) static void start(void) {
@@ -18,6 +20,7 @@ __attribute__((constructor)) static void start(void) {
         return;
     }
     real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    real_wait = (int (*)(cnd_t *, mtx_t *, const struct timespec *))dlsym(RTLD_NEXT, "cnd_timedwait");
     const char *path = getenv("CLOCK_OFFSET_FILE");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (file >= 0) {
@@ -52,4 +55,18 @@ time_t time(time_t *seconds) {
         *seconds = now.tv_sec;
     }
     return now.tv_sec;
+}
+
+/* The kernel ends such a wait when its clock is set behind the time, and prolongs it when its clock
+   is set back. So does this one, which looks every 20 ms and then says that it was woken. */
+int cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex, const struct timespec *restrict until) {
+    struct timespec now, look;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int64_t left = (until->tv_sec - now.tv_sec) * 1000000000 + until->tv_nsec - now.tv_nsec;
+    real(CLOCK_REALTIME, &look);
+    look.tv_nsec += left < 0 ? 0 : left < 20000000 ? left : 20000000;
+    look.tv_sec += look.tv_nsec / 1000000000;
+    look.tv_nsec %= 1000000000;
+    int result = real_wait(condition, mutex, &look);
+    return result == thrd_timedout && left > 20000000 ? thrd_success : result;
 }

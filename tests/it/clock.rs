@@ -1,6 +1,7 @@
 //! A wall clock that jumps, for one process: a library in front of libc's (`clock.c`, which the C
 //! compiler of the build makes) adds what a file says. What measures durations goes on as it was,
-//! as it does when an administrator or a time service sets the clock.
+//! as it does when an administrator or a time service sets the clock. Waits until a point of the
+//! wall clock's time, which librdkafka's are, end by the changed clock.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -13,9 +14,6 @@ pub struct Clock(File);
 
 impl Clock {
     /// Gives a pipeline's runs to come a clock of their own.
-    ///
-    /// Not for Kafka: librdkafka waits until points of wall-clock time, which the kernel compares
-    /// with its own.
     pub fn of(pipeline: &mut Pipeline) -> Self {
         let (library, offset) = (pipeline.beside("clock.so"), pipeline.beside("clock"));
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clock.c");

@@ -83,14 +83,16 @@ impl Pipeline {
         self
     }
 
-    /// Through an address of the same database that differs.
-    #[cfg(any(feature = "mysql", feature = "sqlserver"))]
+    /// Through an address of the same place that differs.
+    #[cfg(any(feature = "mysql", feature = "sqlserver", feature = "kafka"))]
     pub fn write_by(&mut self, change: impl Fn(&str, &str) -> String) -> &mut Self {
         let uri = match &self.target {
             #[cfg(feature = "mysql")]
             Target::MySql(database) => change(&database.server.uri(&database.name), &database.name),
             #[cfg(feature = "sqlserver")]
             Target::SqlServer(database) => change(&database.server.uri(&database.name), &database.name),
+            #[cfg(feature = "kafka")]
+            Target::Topics(topics) => change(&topics.broker.uri(&topics.prefix), &topics.prefix),
             _ => panic!("another destination"),
         };
         self.set("CDC_DEST_URI", &uri)
@@ -223,6 +225,10 @@ impl Pipeline {
 
     /// Whether the destination has this mark, and with it everything before.
     pub fn has_mark(&self, mark: i64) -> bool {
+        #[cfg(feature = "kafka")]
+        if let Target::Topics(topics) = &self.target {
+            return topics.has_mark(mark);
+        }
         self.has(&format!("SELECT 1 FROM mark WHERE id = {mark}"))
     }
 

@@ -33,6 +33,7 @@ pub enum Way {
 }
 
 /// A listener whose connections go on to a port of this machine; ends with the process.
+#[derive(Clone)]
 pub struct Proxy {
     pub port: u16,
     /// The port that connections go on to.

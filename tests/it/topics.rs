@@ -7,6 +7,8 @@
 //! that the header names.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use pg2any_lib::destination::value::Family;
 use postgres::{Client, NoTls, SimpleQueryMessage};
@@ -14,7 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::broker::{Broker, Record};
 use crate::compare::{Table, TextRow, pin, quote};
-use crate::driver::Pipeline;
+use crate::driver::{PATIENCE, Pipeline};
 
 const UNAVAILABLE: &str = "(unchanged)";
 
@@ -33,21 +35,42 @@ const SETTINGS: &[(&str, &str)] = &[
 /// The topics of a pipeline.
 #[derive(Clone)]
 pub struct Topics {
-    broker: &'static Broker,
+    pub broker: &'static Broker,
     source: String,
-    prefix: String,
+    pub prefix: String,
+    /// By topic.
+    seen: Arc<Mutex<HashMap<String, Seen>>>,
+}
+
+/// How far a topic was read, and what its events made.
+#[derive(Default)]
+struct Seen {
+    /// The next offset of each partition.
+    next: HashMap<i32, i64>,
+    last: HashMap<i32, Order>,
+    rows: Rows,
 }
 
 /// A row's fields in text: a string's, and the JSON of everything else.
 type Row = Vec<(String, Option<String>)>;
 
+/// The end of the commit, and the place in the transaction.
+type Order = (u64, u64);
+
+/// A table that is made of events.
+#[derive(Default)]
+struct Rows {
+    keyed: HashMap<String, Row>,
+    /// Rows whose key is about to change, by the old one.
+    moved: HashMap<String, Row>,
+    unkeyed: Vec<Row>,
+}
+
 /// An event.
 #[derive(Debug)]
 struct Change {
-    /// Of the commit, and in the transaction.
-    order: (u64, u64),
+    order: Order,
     partition: i32,
-    offset: i64,
     op: String,
     key: Option<String>,
     new_key: Option<String>,
@@ -67,36 +90,65 @@ impl Topics {
         for (name, value) in SETTINGS {
             pipeline.set(name, value);
         }
-        Self { broker, source, prefix }
+        Self { broker, source, prefix, seen: Arc::default() }
     }
 
-    fn records(&self, schema: &str, table: &str) -> Vec<Record> {
-        self.broker.records(&format!("{}.{schema}.{table}", self.prefix))
+    /// Reads on in a table's topic, and shows what rows there are now.
+    fn read<T>(&self, schema: &str, table: &str, show: impl FnOnce(&Rows) -> T) -> T {
+        let topic = format!("{}.{schema}.{table}", self.prefix);
+        let mut seen = self.seen.lock().unwrap();
+        let Seen { next, last, rows } = seen.entry(topic.clone()).or_default();
+        let mut records = Vec::new();
+        self.broker.read_on(&topic, next, |record| records.push(record));
+        let mut changes = changes(&records);
+        read_exactly(&mut pin(Client::connect(&self.source, NoTls).unwrap()), &records, &mut changes);
+        let all = |key: &str| {
+            let records = self.broker.records(&topic);
+            let of_key = records.iter().filter(|record| record.key.to_string() == key || record.key.is_null());
+            of_key.map(|record| format!("{record:?}")).collect::<Vec<_>>().join("\n")
+        };
+        rows.fold(in_order(changes, last), &all);
+        show(rows)
+    }
+
+    /// Waits until no transaction is open in a table's topic. That a commit was answered does not
+    /// say that it can be seen in every partition.
+    fn settle(&self, schema: &str, table: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.broker.has_open_transaction(&format!("{}.{schema}.{table}", self.prefix)) {
+            assert!(Instant::now() < deadline, "a transaction stays open in the topic of {schema}.{table}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether the table `mark` has this one.
+    pub fn has_mark(&self, mark: i64) -> bool {
+        let is_it = |row: &Row| row.iter().any(|(_, value)| value.as_deref() == Some(mark.to_string().as_str()));
+        self.read("public", "mark", |rows| rows.all().any(is_it))
     }
 
     /// The names in table `log`, as they came.
     pub fn log(&self) -> Vec<String> {
-        let names = self.records("public", "log").into_iter().filter_map(|record| record.value);
-        names.map(|value| value["after"]["name"].as_str().unwrap().to_owned()).collect()
+        self.settle("public", "log");
+        self.read("public", "log", |rows| rows.unkeyed.iter().map(|row| row[0].1.clone().unwrap()).collect())
     }
 
     /// The table's rows in PostgreSQL's text, sorted.
     pub fn stored(&self, table: &Table) -> Vec<TextRow> {
-        let mut client = pin(Client::connect(&self.source, NoTls).unwrap());
-        let records = self.records(&table.schema, &table.name);
-        let mut changes = changes(&records);
-        read_exactly(&mut client, &records, &mut changes);
-        printed(&mut client, table, fold(in_order(changes)))
+        self.settle(&table.schema, &table.name);
+        let rows = self.read(&table.schema, &table.name, |rows| rows.all().cloned().collect());
+        printed(&mut pin(Client::connect(&self.source, NoTls).unwrap()), table, rows)
     }
 }
 
 /// The rows of a topic of tables whose columns are texts and small numbers: columns with `|`
 /// between them, sorted.
 pub fn lines(broker: &Broker, topic: &str) -> Vec<String> {
-    let rows = fold(in_order(changes(&broker.records(topic))));
-    let field = |(_, value): (String, Option<String>)| value.unwrap_or_else(|| "NULL".to_owned());
+    let mut rows = Rows::default();
+    rows.fold(in_order(changes(&broker.records(topic)), &mut HashMap::new()), &|_| String::new());
+    let field = |(_, value): &(String, Option<String>)| value.clone().unwrap_or_else(|| "NULL".to_owned());
     let mut lines: Vec<String> =
-        rows.into_iter().map(|row| row.into_iter().map(field).collect::<Vec<_>>().join("|")).collect();
+        rows.all().map(|row| row.iter().map(field).collect::<Vec<_>>().join("|")).collect();
     lines.sort_unstable();
     lines
 }
@@ -108,6 +160,12 @@ fn changes(records: &[Record]) -> Vec<Change> {
 /// Reads the fields again through PostgreSQL, which keeps a number's text.
 fn read_exactly(client: &mut Client, records: &[Record], changes: &mut [Change]) {
     let texts: Vec<&str> = records.iter().filter_map(|record| record.text.as_deref()).collect();
+    for (texts, changes) in texts.chunks(5000).zip(changes.chunks_mut(5000)) {
+        read_some(client, texts, changes);
+    }
+}
+
+fn read_some(client: &mut Client, texts: &[&str], changes: &mut [Change]) {
     let fields = client
         .query(
             "SELECT n::int4, side, array_agg(f.key ORDER BY f.key), array_agg(f.value ORDER BY f.key)
@@ -126,13 +184,11 @@ fn read_exactly(client: &mut Client, records: &[Record], changes: &mut [Change])
     }
 }
 
-/// The events of all partitions in one order.
-fn in_order(mut changes: Vec<Change>) -> Vec<Change> {
-    let mut last = HashMap::new();
+/// The events of all partitions in one order; the last one of each partition was there before.
+fn in_order(mut changes: Vec<Change>, last: &mut HashMap<i32, Order>) -> Vec<Change> {
     for change in &changes {
-        if let Some(earlier) = last.insert(change.partition, change) {
-            assert!(earlier.order < change.order, "out of order: {earlier:?}, {change:?}");
-        }
+        let earlier = last.insert(change.partition, change.order);
+        assert!(earlier < Some(change.order), "out of order: {change:?} after {earlier:?}");
     }
     changes.sort_by_key(|change| change.order);
     // A TRUNCATE is in each partition, and is one event.
@@ -151,7 +207,6 @@ impl Change {
         Self {
             order: (number(&value["source"]["lsn"]), number(&value["transaction"]["total_order"])),
             partition: record.partition,
-            offset: record.offset,
             op: value["op"].as_str().unwrap().to_owned(),
             key: (!record.key.is_null()).then(|| record.key.to_string()),
             new_key: header("__debezium.newkey"),
@@ -183,50 +238,51 @@ fn fields(row: &Value) -> Row {
     row.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
-/// The rows that events make.
-fn fold(changes: Vec<Change>) -> Vec<Row> {
-    let (mut keyed, mut moved, mut unkeyed) = (HashMap::new(), HashMap::new(), Vec::<Row>::new());
-    let places: Vec<_> =
-        changes.iter().map(|change| (change.key.clone(), change.op.clone(), change.order, change.offset)).collect();
-    for change in changes {
-        let missing = || -> Row {
-            let of_key = places.iter().filter(|(key, op, ..)| *key == change.key || op == "t");
-            panic!("no row for {change:?}; events of its key: {:?}", of_key.collect::<Vec<_>>())
-        };
-        match (change.op.as_str(), change.key.clone()) {
-            ("t", _) => {
-                keyed.clear();
-                unkeyed.clear();
-            }
-            ("c", Some(key)) => {
-                let old = change.old_key.as_ref().map(|old_key| moved.remove(old_key).unwrap_or_else(missing));
-                let order = change.order;
-                assert_eq!(keyed.insert(key, change.row(old.as_ref())), None, "it came twice: {order:?}");
-            }
-            ("u", Some(key)) => {
-                let old = keyed.remove(&key).unwrap_or_else(missing);
-                keyed.insert(key, change.row(Some(&old)));
-            }
-            ("d", Some(key)) => {
-                let old = keyed.remove(&key).unwrap_or_else(missing);
-                if change.new_key.is_some() {
-                    moved.insert(key, old);
+impl Rows {
+    fn all(&self) -> impl Iterator<Item = &Row> {
+        self.keyed.values().chain(&self.unkeyed)
+    }
+
+    /// Lets events happen. `all` says all events that a new reader finds of a key.
+    fn fold(&mut self, changes: Vec<Change>, all: &dyn Fn(&str) -> String) {
+        let Self { keyed, moved, unkeyed } = self;
+        for change in changes {
+            let missing = || -> Row {
+                panic!("no row for {change:?}; all of its key:\n{}", all(change.key.as_deref().unwrap_or("null")))
+            };
+            match (change.op.as_str(), change.key.clone()) {
+                ("t", _) => {
+                    keyed.clear();
+                    unkeyed.clear();
                 }
-            }
-            ("c", None) => unkeyed.push(change.row(None)),
-            (op, None) => {
-                let Some(place) = unkeyed.iter().position(|row| *row == change.before) else {
-                    panic!("no row for {change:?}")
-                };
-                let old = unkeyed.swap_remove(place);
-                if op == "u" {
-                    unkeyed.push(change.row(Some(&old)));
+                ("c", Some(key)) => {
+                    let old = change.old_key.as_ref().map(|old_key| moved.remove(old_key).unwrap_or_else(missing));
+                    let order = change.order;
+                    let doubled = keyed.insert(key.clone(), change.row(old.as_ref()));
+                    assert!(doubled.is_none(), "{key} came twice, again at {order:?}:\n{}", all(&key));
                 }
+                ("u", Some(key)) => {
+                    let old = keyed.remove(&key).unwrap_or_else(missing);
+                    keyed.insert(key, change.row(Some(&old)));
+                }
+                ("d", Some(key)) => {
+                    let old = keyed.remove(&key).unwrap_or_else(missing);
+                    if change.new_key.is_some() {
+                        moved.insert(key, old);
+                    }
+                }
+                ("c", None) => unkeyed.push(change.row(None)),
+                (_, None) => {
+                    let place = unkeyed.iter().position(|row| *row == change.before);
+                    let old = place.map_or_else(missing, |place| unkeyed.swap_remove(place));
+                    if change.op == "u" {
+                        unkeyed.push(change.row(Some(&old)));
+                    }
+                }
+                (op, _) => panic!("op {op}"),
             }
-            (op, _) => panic!("op {op}"),
         }
     }
-    keyed.into_values().chain(unkeyed).collect()
 }
 
 /// What PostgreSQL prints of rows of events, sorted.

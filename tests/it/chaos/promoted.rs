@@ -5,14 +5,13 @@
 //! Commits wait for the standby, and the slot does not go ahead of it, so nothing that anybody saw
 //! committed is lost with the old primary: the comparison is exact.
 
-use super::{Plan, World, arrange_on, initialise_pgbench, into_tables, report};
-use crate::chaos::targets::{Tables, Target};
+use super::{Place, Plan, World, arrange_on, initialise_pgbench, into_tables, report};
 use crate::crash::passed_with_sqlite;
 use crate::failover::{promote, standby_with_slots, take_slot_over, until};
 use crate::server::{Server, Version, failpoints_are_built_in, say};
 
 /// A standby that every commit waits for.
-fn standby(world: &mut World<Tables>) -> &'static Server {
+fn standby(world: &mut World) -> &'static Server {
     let primary = world.server;
     let standby: &'static Server = Box::leak(Box::new(standby_with_slots(primary)));
     let mut client = primary.connect("postgres");
@@ -30,7 +29,7 @@ fn standby(world: &mut World<Tables>) -> &'static Server {
     standby
 }
 
-fn fail_over(world: &mut World<Tables>, standby: &'static Server) {
+fn fail_over(world: &mut World, standby: &'static Server) {
     world.start_pgbench();
     world.steps();
     world.keep_running();
@@ -53,7 +52,7 @@ fn fail_over(world: &mut World<Tables>, standby: &'static Server) {
     std::fs::remove_dir_all(old.data()).unwrap();
     world.database.server = standby;
     world.database.client = world.database.session();
-    world.target.reconnect(&world.database);
+    world.history.reconnect(&world.database);
     world.end_pgbench();
 }
 
@@ -68,13 +67,13 @@ fn sqlite_is_equal_to_a_promoted_standby_after_everything_that_can_happen() {
     assert_eq!(code, 0, "{out}{err}");
     initialise_pgbench(&database);
     let plan = Plan::read();
-    let mut world = into_tables((server, database, pipeline, proxy), &plan, passed_with_sqlite, None, false);
+    let mut world = into_tables((server, database, pipeline, proxy), &plan, passed_with_sqlite, Place::default(), false);
     say(&format!("chaos failover: seed {}", plan.seed));
     while plan.goes_on(world.counts.rounds) {
         let standby = standby(&mut world);
         world.round();
         fail_over(&mut world, standby);
-        let rows = world.look();
-        say(&report(&"failover", &world.counts, rows));
+        world.look();
+        report("failover", &world.counts);
     }
 }

@@ -1,0 +1,80 @@
+//! Where the chaos test writes: the tables, and what can be done to their server.
+
+#[cfg(feature = "kafka")]
+use crate::broker::Broker;
+use crate::database::Database;
+use crate::driver::Pipeline;
+#[cfg(feature = "mysql")]
+use crate::mysql_server::MySqlServer;
+use crate::proxy::{Network, Proxy};
+
+/// A server of the test's own, which it may kill.
+pub trait Mortal {
+    /// kill -9.
+    fn kill(&self);
+    /// Starts it again.
+    fn launch(&self);
+}
+
+#[cfg(feature = "mysql")]
+impl Mortal for MySqlServer {
+    fn kill(&self) {
+        Self::kill(self);
+    }
+
+    fn launch(&self) {
+        Self::launch(self);
+    }
+}
+
+#[cfg(feature = "kafka")]
+impl Mortal for Broker {
+    fn kill(&self) {
+        Self::kill(self);
+    }
+
+    fn launch(&self) {
+        Self::launch(self);
+    }
+}
+
+/// What can be done to a destination.
+#[derive(Default)]
+pub struct Place {
+    pub server: Option<&'static dyn Mortal>,
+    /// The way to it. Where its server cannot be killed, this is cut instead.
+    pub way: Option<Proxy>,
+}
+
+impl Place {
+    /// Takes the destination away; `false` where that cannot be.
+    pub fn take_away(&self) -> bool {
+        if let Some(server) = self.server {
+            server.kill();
+        } else if let Some(way) = &self.way {
+            way.set(Network::IsDown);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Gives it back.
+    pub fn give_back(&self) {
+        if let Some(server) = self.server {
+            server.launch();
+        } else if let Some(way) = &self.way {
+            way.set(Network::Works);
+        }
+    }
+}
+
+/// Panics where something is missing, doubled or out of order; how many rows there are.
+pub fn check(database: &mut Database, pipeline: &Pipeline, order: &[String]) -> u64 {
+    crate::compare::assert_equal(database, pipeline);
+    assert_eq!(pipeline.target().log().unwrap(), order, "the order of the commits");
+    let tables =
+        "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    let tables: Vec<String> = database.query(tables).iter().map(|row| row.get(0)).collect();
+    tables.iter().map(|table| database.text(&format!("SELECT count(*) FROM {table}")).parse::<u64>().unwrap()).sum()
+}
