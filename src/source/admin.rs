@@ -1,5 +1,6 @@
 //! What a person asks for by name: a slot with its snapshot, and a spool that is bound anew.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -89,16 +90,28 @@ pub(crate) async fn wait_until_unread(
     options: &SourceOptions,
     cancellation: &CancellationToken,
 ) -> Result<bool, SourceError> {
+    const DOING: &str = "looking at the replication slot";
+    let string = Arc::new(ConnectionString::parse(options.connection_string.expose())?);
     let (mut was_read, mut free_since) = (false, None);
-    let mut backoff = Backoff::new("looking at the replication slot");
+    let (mut backoff, mut kept) = (Backoff::new(DOING), None);
     loop {
-        let asked = options.clone();
-        let look = catalog_client::blocking("looking at the replication slot", move || show_slot(&asked));
-        let shown = tokio::select! {
+        let (string, slot, timeout) = (Arc::clone(&string), options.slot.clone(), options.connect_timeout);
+        let connection: Option<Connection> = kept.take();
+        let look = catalog_client::blocking(DOING, move || {
+            let connected = connection.map_or_else(|| session::connect(&string, Session::Sql, timeout), Ok);
+            let mut connection = connected?;
+            let found = slot::look_up(&mut connection, &slot)?;
+            Ok((connection, found.and_then(|state| state.active_pid)))
+        });
+        let looked = tokio::select! {
             () = cancellation.cancelled() => return Ok(false),
-            shown = look => shown,
+            looked = look => looked,
         };
-        let pause = match shown.map(|shown| shown.and_then(|shown| shown.state.active_pid)) {
+        let reader = looked.map(|(connection, reader)| {
+            kept = Some(connection);
+            reader
+        });
+        let pause = match reader {
             Ok(Some(process)) => {
                 if !std::mem::replace(&mut was_read, true) {
                     tracing::info!(

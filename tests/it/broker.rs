@@ -183,9 +183,12 @@ impl Broker {
              default.replication.factor={replicas}\nmin.insync.replicas={in_sync}\n\
              transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\n\
              transaction.state.log.num.partitions=1\nauto.create.topics.enable=false\nlog.index.size.max.bytes=65536\n\
-             transaction.abort.timed.out.transaction.cleanup.interval.ms=500\n",
+             transaction.abort.timed.out.transaction.cleanup.interval.ms=500\n\
+             log.message.timestamp.after.max.ms={}\n",
             self.way.port,
-            directory.display()
+            directory.display(),
+            // A clock that jumps is welcome, unless a topic says otherwise.
+            i64::MAX
         );
         fs::write(directory.join("server.properties"), text).unwrap();
     }

@@ -7,6 +7,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Reply};
 
 use crate::broker::{Broker, CLERK, PASSWORD, USER, records};
+use crate::clock::Clock;
 use crate::delivery::{arrange, arrange_streaming};
 use crate::driver::PATIENCE;
 use crate::kafka::{TABLE, check, into, ops, until_caught_up};
@@ -87,6 +88,26 @@ on_each_server! {
         database.execute("INSERT INTO t VALUES (2, 'y')");
         running.until("it is there again", || ops(&broker.events(&topic)) == ["c 2 y"]);
         running.terminate();
+    }
+
+    fn a_clock_that_the_broker_does_not_take_is_named_and_can_be_set_right(server) {
+        let Some(broker) = Broker::shared() else { return };
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        let prefix = into(broker, &database, &mut pipeline);
+        broker.create(&format!("{prefix}.public.t"), 1, &[("message.timestamp.after.max.ms", "3600000")]);
+        let clock = Clock::of(&mut pipeline);
+        clock.set(2);
+        database.execute("INSERT INTO t VALUES (1, 'x'), (2, 'y')");
+        let mut running = pipeline.start();
+        running.until_said("This machine's clock is further from the broker's");
+        clock.set(0);
+        until_caught_up(&mut running, broker, &prefix, &mut database);
+        // The other way round a broker takes it, unless it is told otherwise.
+        clock.set(-2);
+        database.execute("INSERT INTO t VALUES (3, 'z')");
+        until_caught_up(&mut running, broker, &prefix, &mut database);
+        running.terminate();
+        assert_eq!(ops(&broker.events(&format!("{prefix}.public.t"))), ["c 1 x", "c 2 y", "c 3 z"]);
     }
 
     fn a_record_too_large_for_its_topic_is_set_aside_by_policy(server) {

@@ -96,6 +96,28 @@ on_sqlserver! {
         assert_eq!(pipeline.lines("SELECT twice FROM t WHERE id < 11 ORDER BY id"), ["12", "14"]);
     }
 
+    fn a_table_may_number_its_rows_in_a_column_of_its_own(server, sqlserver) {
+        let (mut database, pipeline) = into(server, relational::TABLE, sqlserver);
+        pipeline.own("CREATE TABLE t (id int PRIMARY KEY, v nvarchar(max), arrived int IDENTITY)");
+        database.execute("INSERT INTO t SELECT g, 'a' FROM generate_series(1, 20) g");
+        database.execute("INSERT INTO t SELECT g, 'b' FROM generate_series(101, 1100) g");
+        pipeline.catch_up();
+        assert_equal(&database, &pipeline);
+        assert_eq!(pipeline.lines("SELECT count(DISTINCT arrived), max(arrived) FROM t"), ["1020|1020"]);
+    }
+
+    fn a_trigger_fires_for_each_row_however_many_come_at_once(server, sqlserver) {
+        let (mut database, pipeline) = into(server, relational::TABLE, sqlserver);
+        pipeline.own("CREATE TABLE t (id int PRIMARY KEY, v nvarchar(max)); CREATE TABLE seen (id int)");
+        pipeline.own("CREATE TRIGGER t_seen ON t AFTER INSERT AS INSERT INTO seen SELECT id FROM inserted");
+        database.execute("INSERT INTO t SELECT g, 'a' FROM generate_series(1, 20) g");
+        database.execute("INSERT INTO t SELECT g, 'b' FROM generate_series(101, 1100) g");
+        let said = pipeline.catch_up();
+        assert!(said.contains("t_seen"), "{said}");
+        assert_equal(&database, &pipeline);
+        assert_eq!(pipeline.lines("SELECT count(*) FROM seen"), ["1020"]);
+    }
+
     fn a_refused_row_keeps_no_other_table_from_getting_the_sources_numbers(server, sqlserver) {
         // The rows of `a` come by way of a staged table: its column is wider than what is sent.
         let (mut database, mut pipeline) =

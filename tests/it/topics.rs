@@ -103,9 +103,11 @@ impl Topics {
         let mut changes = changes(&records);
         read_exactly(&mut pin(Client::connect(&self.source, NoTls).unwrap()), &records, &mut changes);
         let all = |key: &str| {
-            let records = self.broker.records(&topic);
-            let of_key = records.iter().filter(|record| record.key.to_string() == key || record.key.is_null());
-            of_key.map(|record| format!("{record:?}")).collect::<Vec<_>>().join("\n")
+            let key: Value = serde_json::from_str(key).unwrap();
+            let records = self.broker.records(&topic).into_iter();
+            let of_key = records.filter(|record| record.key == key || record.key.is_null());
+            let said = of_key.map(|record| format!("{}@{} {:?}", record.partition, record.offset, record.text));
+            said.take(100).collect::<Vec<_>>().join("\n")
         };
         rows.fold(in_order(changes, last), &all);
         show(rows)
@@ -147,8 +149,7 @@ pub fn lines(broker: &Broker, topic: &str) -> Vec<String> {
     let mut rows = Rows::default();
     rows.fold(in_order(changes(&broker.records(topic)), &mut HashMap::new()), &|_| String::new());
     let field = |(_, value): &(String, Option<String>)| value.clone().unwrap_or_else(|| "NULL".to_owned());
-    let mut lines: Vec<String> =
-        rows.all().map(|row| row.iter().map(field).collect::<Vec<_>>().join("|")).collect();
+    let mut lines: Vec<String> = rows.all().map(|row| row.iter().map(field).collect::<Vec<_>>().join("|")).collect();
     lines.sort_unstable();
     lines
 }

@@ -29,7 +29,7 @@ pub(super) struct Marks {
 }
 
 /// The broker's or the library's code. The crate leaves that of an admin's call out.
-fn code(error: &KafkaError) -> Option<Code> {
+pub(super) fn code(error: &KafkaError) -> Option<Code> {
     match error {
         KafkaError::AdminOp(code) => Some(*code),
         error => error.rdkafka_error_code(),

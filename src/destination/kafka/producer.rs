@@ -21,7 +21,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerConte
 use tracing::{info, warn};
 
 use super::events::Record;
-use super::failure::{Marks, Next, failed, next};
+use super::failure::{Marks, Next, code, failed, next};
 use crate::destination::{DestinationError, FailureKind};
 
 /// Limit for one call that waits for the broker; it is made again.
@@ -215,6 +215,8 @@ impl Producer {
                 continue;
             }
             return Err(match self.inner.context().take() {
+                // Several of a batch; only the transaction's error says what is wrong with them.
+                Some((topic, Code::InvalidRecord)) => undelivered(&topic, code(&error).unwrap_or(Code::InvalidRecord)),
                 Some((topic, code)) => undelivered(&topic, code),
                 None => failed(format!("{doing} failed"), error),
             });
@@ -235,6 +237,14 @@ fn undelivered(topic: &str, code: Code) -> DestinationError {
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
             DestinationError::new(FailureKind::Reconnect, what)
         }
+        Code::InvalidRecord => DestinationError::new(FailureKind::Reconnect, what).hint(format!(
+            "The broker's log says what it does not like. A topic that is compacted takes no record without a key: set \
+             cleanup.policy=delete for topic {topic}, or give the table a primary key"
+        )),
+        Code::InvalidTimestamp => DestinationError::new(FailureKind::Reconnect, what).hint(format!(
+            "This machine's clock is further from the broker's than message.timestamp.after.max.ms (usually 1 h) and \
+             message.timestamp.before.max.ms of topic {topic} allow: set it right; pg2any tries again by itself"
+        )),
         _ => DestinationError::new(FailureKind::Reconnect, what),
     }
 }

@@ -279,7 +279,7 @@ impl Writer<'_> {
         let direct = *verb == Verb::Insert && plan.loads_directly();
         if direct {
             let names = plan.names(set);
-            let loaded = self.session.bulk(&plan.table, &names, copy(options), rows, options).await.map_err(at)?;
+            let loaded = self.session.bulk(&plan.table, &names, copy(plan), rows, options).await.map_err(at)?;
             return self.judge(work, &first, count, Ok(loaded));
         }
         let staged = plan.staged_names(found, set);
@@ -427,11 +427,11 @@ impl Writer<'_> {
 }
 
 /// How rows are loaded: constraints are checked as for any other row (without that they were
-/// distrusted from then on), NULL is no default.
-fn copy(options: &Options) -> SqlBulkCopyOptions {
-    use SqlBulkCopyOption::{CheckConstraints, FireTriggers, KeepIdentity, KeepNulls};
-    let copy = CheckConstraints | KeepIdentity | KeepNulls;
-    if options.enforce_constraints { copy | FireTriggers } else { copy }
+/// distrusted from then on), NULL is no default, the numbers are the source's where it has them.
+fn copy(plan: &Plan) -> SqlBulkCopyOptions {
+    use SqlBulkCopyOption::{CheckConstraints, KeepIdentity, KeepNulls};
+    let copy = CheckConstraints | KeepNulls;
+    if plan.is_numbered() { copy | KeepIdentity } else { copy }
 }
 
 #[cold]

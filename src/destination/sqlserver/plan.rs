@@ -134,9 +134,10 @@ impl Plan {
         self.identity.is_some()
     }
 
-    /// Whether rows are loaded straight into the table: each column takes what is sent.
+    /// Whether rows are loaded straight into the table: each column takes what is sent, and no
+    /// trigger is to fire, which a bulk load leaves out.
     pub fn loads_directly(&self) -> bool {
-        self.row.inserted().all(|index| self.columns[index].direct)
+        self.free && self.row.inserted().all(|index| self.columns[index].direct)
     }
 
     /// The names of the columns that a row is loaded into.

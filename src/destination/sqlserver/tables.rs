@@ -96,7 +96,7 @@ impl Tables {
                 table = relation.full_name(),
                 enforced = ?table.enforced,
                 "the destination's table has triggers or foreign keys, which a session cannot switch off: they are in force for replicated \
-                 rows (triggers for rows of a bulk load only with --enforce-constraints), and rows are written in the source's order"
+                 rows, which are written in the source's order"
             );
         }
         self.plans.put(relation, Arc::new(plan));

@@ -44,6 +44,8 @@ pub struct Place {
     pub server: Option<&'static dyn Mortal>,
     /// The way to it. Where its server cannot be killed, this is cut instead.
     pub way: Option<Proxy>,
+    /// The names in table `log` as they came, where a column says how.
+    pub log: Option<&'static str>,
 }
 
 impl Place {
@@ -70,9 +72,10 @@ impl Place {
 }
 
 /// Panics where something is missing, doubled or out of order; how many rows there are.
-pub fn check(database: &mut Database, pipeline: &Pipeline, order: &[String]) -> u64 {
+pub fn check(database: &mut Database, pipeline: &Pipeline, place: &Place, order: &[String]) -> u64 {
     crate::compare::assert_equal(database, pipeline);
-    assert_eq!(pipeline.target().log().unwrap(), order, "the order of the commits");
+    let log = place.log.map_or_else(|| pipeline.target().log().unwrap(), |sql| pipeline.lines(sql));
+    assert_eq!(log, order, "the order of the commits");
     let tables =
         "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
     let tables: Vec<String> = database.query(tables).iter().map(|row| row.get(0)).collect();

@@ -61,13 +61,14 @@ fn sqlite_is_equal_to_a_promoted_standby_after_everything_that_can_happen() {
     if !failpoints_are_built_in() {
         return;
     }
-    let Some((server, database, mut pipeline, proxy)) = arrange_on(Version::V18) else { return };
+    let Some((server, mut database, mut pipeline, proxy)) = arrange_on(Version::V18) else { return };
     pipeline.set("PG2ANY_STATUS_INTERVAL", "100ms");
     let (code, out, err) = pipeline.run(&["slot", "create", "--failover"]);
     assert_eq!(code, 0, "{out}{err}");
-    initialise_pgbench(&database);
+    initialise_pgbench(&mut database);
     let plan = Plan::read();
-    let mut world = into_tables((server, database, pipeline, proxy), &plan, passed_with_sqlite, Place::default(), false);
+    let mut world =
+        into_tables((server, database, pipeline, proxy), &plan, passed_with_sqlite, Place::default(), false);
     say(&format!("chaos failover: seed {}", plan.seed));
     while plan.goes_on(world.counts.rounds) {
         let standby = standby(&mut world);
