@@ -15,6 +15,7 @@
 //! Not kept bounded, `it::limits::relation_versions_do_not_pile_up` fails.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -43,8 +44,8 @@ pub(crate) struct Relations {
 #[derive(Default)]
 struct Known {
     versions: BTreeMap<RelationVersion, Entry>,
-    /// Of each relation, by its OID.
-    newest: HashMap<u32, RelationVersion>,
+    /// Of each relation, by its OID, newest last.
+    of_relation: HashMap<u32, Vec<RelationVersion>>,
     /// By the frame's hash, newest last.
     by_frame: HashMap<u64, Vec<RelationVersion>>,
 }
@@ -77,7 +78,7 @@ impl Relations {
         let mut known = lock(&self.known);
         let file_node = record.catalogue.file_node;
         let found = known.find(&record.frame, |known, version, entry| {
-            let newest = known.newest.get(&entry.relation.oid) == Some(&version);
+            let newest = known.newest(entry.relation.oid) == Some(version);
             is_alike(&entry.record, &record) && (entry.file_node == file_node || newest && file_node != 0)
         });
         if let Some(entry) = found.and_then(|version| known.versions.get_mut(&version)) {
@@ -89,8 +90,8 @@ impl Relations {
         }
         let version = known.next();
         let oid = Relation::decode(version, &record)?.oid;
-        let line =
-            known.versions.values().rev().find(|entry| entry.relation.oid == oid && entry.file_node == file_node);
+        let mut earlier = known.of_relation.get(&oid).into_iter().flatten().rev();
+        let line = earlier.find_map(|version| known.versions.get(version).filter(|entry| entry.file_node == file_node));
         record.catalogue.file_node = line.map_or(file_node, |entry| entry.record.catalogue.file_node);
         let value = record::encode(VERSION, "a relation", &(&record, file_node))?;
         Ok((known.add(version, record, file_node)?, Some(value)))
@@ -121,7 +122,7 @@ impl Relations {
     /// The newest version of the relation with this OID.
     pub(crate) fn newest(&self, oid: u32) -> Option<Arc<Relation>> {
         let known = lock(&self.known);
-        Some(Arc::clone(&known.versions.get(known.newest.get(&oid)?)?.relation))
+        Some(Arc::clone(&known.versions.get(&known.newest(oid)?)?.relation))
     }
 
     /// All that are kept, oldest first, each with its latest file node.
@@ -132,10 +133,10 @@ impl Relations {
     /// No row that ends behind `seen` will be of a version that is not the newest and not among
     /// these. `false`: there are such that are used still.
     fn retire(&self, used: &HashSet<RelationVersion>, seen: Lsn) -> bool {
-        let Known { versions, newest, .. } = &mut *lock(&self.known);
+        let Known { versions, of_relation, .. } = &mut *lock(&self.known);
         let mut all = true;
         for (version, entry) in versions {
-            if newest.get(&entry.relation.oid) == Some(version) {
+            if of_relation.get(&entry.relation.oid).and_then(|all| all.last()) == Some(version) {
                 continue;
             }
             if used.contains(version) {
@@ -154,20 +155,30 @@ impl Relations {
         let unused: Vec<_> = unused.map(|(version, _)| *version).collect();
         for version in &unused {
             if let Some(entry) = known.versions.remove(version) {
-                let hash = xxh3_64(&entry.record.frame);
-                if let Some(alike) = known.by_frame.get_mut(&hash) {
-                    alike.retain(|other| other != version);
-                    if alike.is_empty() {
-                        known.by_frame.remove(&hash);
-                    }
-                }
+                forget(&mut known.by_frame, xxh3_64(&entry.record.frame), *version);
+                forget(&mut known.of_relation, entry.relation.oid, *version);
             }
         }
         unused
     }
 }
 
+/// Takes a version out of one of the maps.
+fn forget<K: Eq + Hash>(map: &mut HashMap<K, Vec<RelationVersion>>, key: K, version: RelationVersion) {
+    if let Some(versions) = map.get_mut(&key) {
+        versions.retain(|other| *other != version);
+        if versions.is_empty() {
+            map.remove(&key);
+        }
+    }
+}
+
 impl Known {
+    /// The newest version of the relation with this OID.
+    fn newest(&self, oid: u32) -> Option<RelationVersion> {
+        self.of_relation.get(&oid)?.last().copied()
+    }
+
     fn next(&self) -> RelationVersion {
         let last = self.versions.last_key_value().map_or(0, |(version, _)| version.0);
         RelationVersion(last.saturating_add(1))
@@ -189,7 +200,7 @@ impl Known {
     ) -> Result<Arc<Relation>, SpoolError> {
         let relation = Arc::new(Relation::decode(version, &record)?);
         self.by_frame.entry(xxh3_64(&record.frame)).or_default().push(version);
-        self.newest.insert(relation.oid, version);
+        self.of_relation.entry(relation.oid).or_default().push(version);
         let entry = Entry { record: Arc::new(record), relation: Arc::clone(&relation), file_node, unused_after: None };
         self.versions.insert(version, entry);
         Ok(relation)

@@ -19,9 +19,10 @@ impl SqliteTable {
     /// Looks the table up; `None` when there is none.
     pub fn read(connection: &Connection, name: &str) -> Result<Option<Self>, DestinationError> {
         let reading = || format!("reading the columns of table {name:?} failed");
-        let mut statement = connection
-            .prepare_cached("SELECT name, type, wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'")
-            .doing(reading)?;
+        // The list walks over all tables; their columns are found at once.
+        let sql = "SELECT name, type, wr, strict FROM (SELECT 1 FROM pragma_table_xinfo(?1) LIMIT 1)
+            CROSS JOIN pragma_table_list(?1) WHERE schema = 'main'";
+        let mut statement = connection.prepare_cached(sql).doing(reading)?;
         let mut rows = statement.query([name]).doing(reading)?;
         let Some(row) = rows.next().doing(reading)? else { return Ok(None) };
         let kind: String = row.get(1).doing(reading)?;

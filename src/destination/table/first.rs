@@ -18,7 +18,8 @@ pub(super) fn target_of(
     relation: &Relation,
 ) -> Result<TableName, Stop> {
     let source = relation.full_name();
-    if let Some(old) = tables.tables.values().find(|known| known.full_name() == source) {
+    let same_name = |known: &&KnownTable| known.table == relation.name && known.schema == relation.schema;
+    if let Some(old) = tables.tables.values().find(same_name) {
         let reason = StopReason::Recreated { source_table: source, was: old.oid, is: relation.oid };
         return Err(Stop::change(old, reason));
     }
