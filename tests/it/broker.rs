@@ -278,15 +278,16 @@ impl Broker {
         partition.is_some_and(|partition| partition.isr().len() == partition.replicas().len())
     }
 
-    /// Whether a topic has records of a transaction that has not ended.
-    pub fn has_open_transaction(&self, topic: &str) -> bool {
-        let [stable, end] = ["read_committed", "read_uncommitted"].map(|isolation| {
-            let consumer: BaseConsumer = self.config().set("isolation.level", isolation).create().unwrap();
-            let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    /// Whether a topic has records of a transaction that has not ended; `None` while that cannot be
+    /// told.
+    pub fn has_open_transaction(&self, topic: &str) -> Option<bool> {
+        let end = |isolation: &str| -> Result<i64, KafkaError> {
+            let consumer: BaseConsumer = self.config().set("isolation.level", isolation).create()?;
+            let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
             let partitions = metadata.topics()[0].partitions().iter();
-            partitions.map(|each| consumer.fetch_watermarks(topic, each.id(), PATIENCE).unwrap().1).sum::<i64>()
-        });
-        stable < end
+            partitions.map(|each| Ok(consumer.fetch_watermarks(topic, each.id(), PATIENCE)?.1)).sum()
+        };
+        Some(end("read_committed").ok()? < end("read_uncommitted").ok()?)
     }
 
     /// The same over [`Broker::way`].

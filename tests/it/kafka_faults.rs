@@ -232,7 +232,7 @@ on_each_server! {
         let log = format!("{prefix}.public.log");
         for led in [log.as_str(), "__transaction_state"] {
             workload.small(&mut database.client, led);
-            running.until("a transaction is open", || brokers[0].has_open_transaction(&log));
+            running.until("a transaction is open", || brokers[0].has_open_transaction(&log) == Some(true));
             let leader = brokers[0].leader(led);
             let (lost, others): (Vec<_>, Vec<_>) = brokers.iter().partition(|broker| broker.number == leader);
             lost[0].kill();

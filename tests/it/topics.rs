@@ -117,7 +117,8 @@ impl Topics {
     /// say that it can be seen in every partition.
     fn settle(&self, schema: &str, table: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while self.broker.has_open_transaction(&format!("{}.{schema}.{table}", self.prefix)) {
+        let topic = format!("{}.{schema}.{table}", self.prefix);
+        while self.broker.has_open_transaction(&topic) != Some(false) {
             assert!(Instant::now() < deadline, "a transaction stays open in the topic of {schema}.{table}");
             std::thread::sleep(Duration::from_millis(20));
         }
