@@ -304,6 +304,16 @@ impl Broker {
         reader(&format!("127.0.0.1:{}", self.port))
     }
 
+    /// What the broker wrote for a topic's partitions: offsets, producers and their epochs, the ends
+    /// of transactions.
+    pub fn log_of(&self, topic: &str) -> String {
+        let partitions = (0..3).map(|partition| format!("data/{topic}-{partition}/00000000000000000000.log"));
+        let files: Vec<_> = partitions.filter(|file| self.process.directory.join(file).exists()).collect();
+        let mut dump = self.java("-Xmx128m", "kafka.tools.DumpLogSegments");
+        let output = dump.args(["--deep-iteration", "--files", &files.join(",")]).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
     /// Deletes a topic.
     pub fn delete(&self, topic: &str) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();

@@ -39,15 +39,29 @@ pub fn check(broker: &Broker, prefix: &str, workload: &Workload, database: &mut 
     assert_eq!(log, workload.order(), "the order of the commits");
     for table in ["left_half", "right_half", "account"] {
         let (id, value) = if table == "account" { ("id", "balance") } else { ("id", "v") };
+        let topic = format!("{prefix}.public.{table}");
+        // Whether another reader sees the same tells a loss from a reader's mistake.
+        let again = |key: &str| {
+            let of_key = broker.events(&topic).into_iter().filter(|event| event.key(id) == key);
+            let events: Vec<_> = of_key.map(|event| format!("{} {}", event.op(), event.after(value))).collect();
+            format!("{events:?}\n{}", broker.log_of(&topic))
+        };
         let mut rows = HashMap::new();
-        for event in broker.events(&format!("{prefix}.public.{table}")) {
+        for event in broker.events(&topic) {
+            let key = event.key(id);
             match event.op() {
                 "c" => {
-                    let doubled = rows.insert(event.key(id), event.after(value));
-                    assert_eq!(doubled, None, "{table} {} came twice", event.key(id));
+                    let doubled = rows.insert(key.clone(), event.after(value));
+                    assert_eq!(doubled, None, "{table} {key} came twice; read again: {}", again(&key));
                 }
-                "u" => assert!(rows.insert(event.key(id), event.after(value)).is_some(), "{table}: {event:?}"),
-                "d" => assert!(rows.remove(&event.key(id)).is_some(), "{table}: {event:?}"),
+                "u" => {
+                    let old = rows.insert(key.clone(), event.after(value));
+                    assert!(old.is_some(), "{table}: no row for {event:?}; read again: {}", again(&key));
+                }
+                "d" => {
+                    let old = rows.remove(&key);
+                    assert!(old.is_some(), "{table}: no row for {event:?}; read again: {}", again(&key));
+                }
                 _ => assert_eq!(event.value, None),
             }
         }

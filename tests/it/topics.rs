@@ -107,7 +107,7 @@ impl Topics {
             let records = self.broker.records(&topic).into_iter();
             let of_key = records.filter(|record| record.key == key || record.key.is_null());
             let said = of_key.map(|record| format!("{}@{} {:?}", record.partition, record.offset, record.text));
-            said.take(100).collect::<Vec<_>>().join("\n")
+            said.take(100).chain([self.broker.log_of(&topic)]).collect::<Vec<_>>().join("\n")
         };
         rows.fold(in_order(changes, last), &all);
         show(rows)
