@@ -290,14 +290,14 @@ impl Broker {
         Some(end("read_committed").ok()? < end("read_uncommitted").ok()?)
     }
 
-    /// The same over [`Broker::way`].
-    pub fn uri_by_way(&self, prefix: &str) -> String {
-        format!("kafka://127.0.0.1:{}/{prefix}", self.way.port)
-    }
-
     /// Where it is, with a prefix for its topics.
     pub fn uri(&self, prefix: &str) -> String {
         format!("kafka://127.0.0.1:{}/{prefix}", self.port)
+    }
+
+    /// The same over [`Broker::way`].
+    pub fn uri_by_way(&self, prefix: &str) -> String {
+        format!("kafka://127.0.0.1:{}/{prefix}", self.way.port)
     }
 
     fn config(&self) -> ClientConfig {

@@ -413,7 +413,7 @@ fn run_mysql(name: &str, kind: crate::mysql_server::Kind) {
         let way = Proxy::before(mysql.port);
         let by = |_: &str, name: &str| crate::mysql_server::MySqlServer::uri_at(way.port, name);
         pipeline.write_to(mysql).write_by(by);
-        Place { server: Some(mysql), way: Some(way), log: None }
+        Place { server: Some([Box::new(|| mysql.kill()), Box::new(|| mysql.launch())]), way: Some(way), log: None }
     });
 }
 
@@ -458,6 +458,10 @@ fn kafka_has_everything_once_and_in_order_after_everything_that_can_happen() {
     let parts: fn(&str) -> bool = |part| part == "kafka" || (passed_with_sqlite(part) && part != "sqlite");
     run("kafka", parts, |pipeline| {
         pipeline.write_to_topics(broker).write_by(|_, prefix| broker.uri_by_way(prefix));
-        Place { server: Some(broker), way: Some(broker.way.clone()), log: None }
+        Place {
+            server: Some([Box::new(|| broker.kill()), Box::new(|| broker.launch())]),
+            way: Some(broker.way.clone()),
+            log: None,
+        }
     });
 }

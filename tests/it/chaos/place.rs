@@ -1,47 +1,14 @@
 //! Where the chaos test writes: the tables, and what can be done to their server.
 
-#[cfg(feature = "kafka")]
-use crate::broker::Broker;
 use crate::database::Database;
 use crate::driver::Pipeline;
-#[cfg(feature = "mysql")]
-use crate::mysql_server::MySqlServer;
 use crate::proxy::{Network, Proxy};
-
-/// A server of the test's own, which it may kill.
-pub trait Mortal {
-    /// kill -9.
-    fn kill(&self);
-    /// Starts it again.
-    fn launch(&self);
-}
-
-#[cfg(feature = "mysql")]
-impl Mortal for MySqlServer {
-    fn kill(&self) {
-        Self::kill(self);
-    }
-
-    fn launch(&self) {
-        Self::launch(self);
-    }
-}
-
-#[cfg(feature = "kafka")]
-impl Mortal for Broker {
-    fn kill(&self) {
-        Self::kill(self);
-    }
-
-    fn launch(&self) {
-        Self::launch(self);
-    }
-}
 
 /// What can be done to a destination.
 #[derive(Default)]
 pub struct Place {
-    pub server: Option<&'static dyn Mortal>,
+    /// Kills its server, of the test's own, and starts it again.
+    pub server: Option<[Box<dyn Fn()>; 2]>,
     /// The way to it. Where its server cannot be killed, this is cut instead.
     pub way: Option<Proxy>,
     /// The names in table `log` as they came, where a column says how.
@@ -51,8 +18,8 @@ pub struct Place {
 impl Place {
     /// Takes the destination away; `false` where that cannot be.
     pub fn take_away(&self) -> bool {
-        if let Some(server) = self.server {
-            server.kill();
+        if let Some([kill, _]) = &self.server {
+            kill();
         } else if let Some(way) = &self.way {
             way.set(Network::IsDown);
         } else {
@@ -63,8 +30,8 @@ impl Place {
 
     /// Gives it back.
     pub fn give_back(&self) {
-        if let Some(server) = self.server {
-            server.launch();
+        if let Some([_, launch]) = &self.server {
+            launch();
         } else if let Some(way) = &self.way {
             way.set(Network::Works);
         }
