@@ -184,6 +184,7 @@ impl Broker {
              transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\n\
              transaction.state.log.num.partitions=1\nauto.create.topics.enable=false\nlog.index.size.max.bytes=65536\n\
              transaction.abort.timed.out.transaction.cleanup.interval.ms=500\n\
+             broker.session.timeout.ms=4000\nbroker.heartbeat.interval.ms=1000\n\
              log.message.timestamp.after.max.ms={}\n",
             self.way.port,
             directory.display(),

@@ -2,12 +2,14 @@
 //! however they end (`server` says why).
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::driver::PATIENCE;
+use crate::server::say;
 
 /// A place for a server, with its `pid` and its `log`.
 pub struct Process {
@@ -49,8 +51,14 @@ impl Process {
             assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "no server: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        // Reaps it whenever it ends.
-        std::thread::spawn(move || child.wait());
+        // Reaps it whenever it ends, and says so unless it was killed.
+        let log = self.directory.join("log");
+        std::thread::spawn(move || {
+            let status = child.wait().unwrap();
+            if status.signal() != Some(9) {
+                say(&format!("{} {status}: {}", log.display(), fs::read_to_string(&log).unwrap_or_default()));
+            }
+        });
     }
 
     fn pid(&self) -> String {

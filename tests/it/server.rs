@@ -384,9 +384,16 @@ pub fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "\n{message}");
 }
 
-/// A port on which nothing listens.
+/// A port on which nothing listens, below those that the system hands out by itself: a server that
+/// is killed finds it free when it comes back.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port()
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(97)));
+    loop {
+        let port = 10_000 + u16::try_from(NEXT.fetch_add(1, Ordering::Relaxed) % 20_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Says once and loudly that tests are skipped because something is missing; fails where that is

@@ -1,31 +1,74 @@
 //! What Kafka's clients are made with: the address, the user's properties, and what the promises
 //! need.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use tracing::{debug, info, warn};
 
 use super::address::Address;
 use super::settings::{Delivery, KafkaSettings};
 
-/// A consumer's context. Two of the crate's errors are none here: the end of a partition is what a
-/// reader waits for; and a right to the group is not needed, because the client wants a group's
-/// name and nothing is read as one.
+/// The context of a client that sends nothing. Two of the crate's errors are none here: the end of
+/// a partition is what a reader waits for; and a right to the group is not needed, because the
+/// client wants a group's name and nothing is read as one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading;
 
 impl ClientContext for Reading {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         if !matches!(error.rdkafka_error_code(), Some(Code::PartitionEOF | Code::GroupAuthorizationFailed)) {
-            tracing::error!("Kafka: {error}: {reason}");
+            log_failure(&error, reason);
         }
     }
 }
 
 impl ConsumerContext for Reading {}
+
+/// What the library logs. A connection that fails comes as an error as well.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Debug => debug!("librdkafka: {facility}: {message}"),
+        _ if facility == "FAIL" => debug!("librdkafka: {facility}: {message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!("librdkafka: {facility}: {message}"),
+        _ => warn!("librdkafka: {facility}: {message}"),
+    }
+}
+
+/// An error that belongs to no call. Each connection of each client has it again with each try, so
+/// one of a kind is logged a minute.
+pub(super) fn log_failure(error: &KafkaError, reason: &str) {
+    static LOGGED: Mutex<Vec<(String, Instant)>> = Mutex::new(Vec::new());
+    if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
+        return debug!("Kafka: {reason}");
+    }
+    let cause = cause(reason);
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    logged.retain(|(_, when)| when.elapsed() < Duration::from_secs(60));
+    if logged.iter().any(|(before, _)| before == cause) {
+        return debug!("Kafka: {reason}");
+    }
+    warn!("Kafka: {cause}");
+    logged.push((cause.to_owned(), Instant::now()));
+}
+
+/// What an error says without the connection's name and how long it took:
+/// `127.0.0.1:9092/1: Connect to ipv4#127.0.0.1:9092 failed: … (after 0ms in state CONNECT)`.
+fn cause(reason: &str) -> &str {
+    let reason = reason.split(" (after ").next().unwrap_or_default();
+    match reason.split_once(": ") {
+        Some((name, rest)) if !name.contains(' ') => rest,
+        _ => reason,
+    }
+}
 
 /// A client that reads.
 pub(super) type Consumer = BaseConsumer<Reading>;
@@ -93,4 +136,25 @@ fn is_for_producers(key: &str) -> bool {
     ]
     .iter()
     .any(|prefix| key.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_a_kind_are_told_without_the_connection_that_had_them() {
+        for (reason, expected) in [
+            (
+                "127.0.0.1:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT, 1 \
+                 identical error(s) suppressed)",
+                "Connect to ipv4#127.0.0.1:9092 failed: Connection refused",
+            ),
+            ("TxnCoordinator: 127.0.0.1:9092: Disconnected", "127.0.0.1:9092: Disconnected"),
+            ("1/1 brokers are down", "1/1 brokers are down"),
+            ("Failed to resolve 'broker': nothing known", "Failed to resolve 'broker': nothing known"),
+        ] {
+            assert_eq!(cause(reason), expected);
+        }
+    }
 }

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::Message;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 use tracing::{info, warn};
 
+use super::client::{log, log_failure};
 use super::events::Record;
 use super::failure::{Marks, Next, code, failed, next};
 use crate::destination::{DestinationError, FailureKind};
@@ -37,7 +38,15 @@ impl Undelivered {
     }
 }
 
-impl ClientContext for Undelivered {}
+impl ClientContext for Undelivered {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_failure(&error, reason);
+    }
+}
 
 impl ProducerContext for Undelivered {
     type DeliveryOpaque = ();

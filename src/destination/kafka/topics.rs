@@ -7,13 +7,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tracing::warn;
 
-use super::client::Consumer;
+use super::client::{Consumer, Reading};
 use super::failure::{Marks, Next, failed, next};
 use super::settings::KafkaSettings;
 use crate::destination::{DestinationError, FailureKind};
@@ -35,7 +34,7 @@ pub(super) struct Wanted {
 
 /// The topics that were seen or made since the connect.
 pub(super) struct Topics {
-    admin: AdminClient<DefaultClientContext>,
+    admin: AdminClient<Reading>,
     brokers: String,
     settings: KafkaSettings,
     timeout: Duration,
@@ -51,7 +50,7 @@ impl Topics {
         settings: KafkaSettings,
         timeout: Duration,
     ) -> Result<Self, DestinationError> {
-        let admin = base.create().map_err(|error| failed("making a Kafka client failed", error))?;
+        let admin = base.create_with_context(Reading).map_err(|error| failed("making a Kafka client failed", error))?;
         Ok(Self { admin, brokers, settings, timeout, silent: false, known: HashMap::new() })
     }
 
