@@ -60,14 +60,17 @@ pub(super) fn log_failure(error: &KafkaError, reason: &str) {
     logged.push((cause.to_owned(), Instant::now()));
 }
 
-/// What an error says without the connection's name and how long it took:
-/// `127.0.0.1:9092/1: Connect to ipv4#127.0.0.1:9092 failed: … (after 0ms in state CONNECT)`.
+/// What an error says without the connection's names and how long it took:
+/// `TxnCoordinator: 127.0.0.1:9092: Connect to … failed: … (after 0ms in state CONNECT)`.
 fn cause(reason: &str) -> &str {
-    let reason = reason.split(" (after ").next().unwrap_or_default();
-    match reason.split_once(": ") {
-        Some((name, rest)) if !name.contains(' ') => rest,
-        _ => reason,
+    let mut cause = reason.split(" (after ").next().unwrap_or_default();
+    while let Some((name, rest)) = cause.split_once(": ") {
+        if name.contains(' ') || !(name.contains(':') || name.ends_with("Coordinator")) {
+            break;
+        }
+        cause = rest;
     }
+    cause
 }
 
 /// A client that reads.
@@ -150,7 +153,7 @@ mod tests {
                  identical error(s) suppressed)",
                 "Connect to ipv4#127.0.0.1:9092 failed: Connection refused",
             ),
-            ("TxnCoordinator: 127.0.0.1:9092: Disconnected", "127.0.0.1:9092: Disconnected"),
+            ("TxnCoordinator: 127.0.0.1:9092: Disconnected: reset", "Disconnected: reset"),
             ("1/1 brokers are down", "1/1 brokers are down"),
             ("Failed to resolve 'broker': nothing known", "Failed to resolve 'broker': nothing known"),
         ] {

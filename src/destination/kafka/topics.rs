@@ -4,7 +4,7 @@
 //! `it::kafka::a_record_too_large_for_its_topic_stops_before_it_is_sent`.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::ClientConfig;
@@ -105,8 +105,9 @@ impl Topics {
         if let Some(topic) = self.known(name) {
             return Ok(topic);
         }
+        let deadline = Instant::now() + self.timeout;
         let (mut found, mut created) = (self.look(client, name)?, false);
-        for _ in 0..100 {
+        while Instant::now() < deadline {
             if let Some((partitions, replicas)) = found {
                 let topic = Topic { partitions, replicas, largest: self.largest(name).await? };
                 self.known.insert(name.to_owned(), topic);
