@@ -36,10 +36,10 @@ impl ConsumerContext for Reading {}
 /// What the library logs. A connection that fails comes as an error as well.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Debug => debug!("librdkafka: {facility}: {message}"),
-        _ if facility == "FAIL" => debug!("librdkafka: {facility}: {message}"),
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!("librdkafka: {facility}: {message}"),
-        _ => warn!("librdkafka: {facility}: {message}"),
+        RDKafkaLogLevel::Debug => debug!(target: "librdkafka", "{facility}: {message}"),
+        _ if facility == "FAIL" => debug!(target: "librdkafka", "{facility}: {message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!(target: "librdkafka", "{facility}: {message}"),
+        _ => warn!(target: "librdkafka", "{facility}: {message}"),
     }
 }
 
