@@ -74,6 +74,34 @@ on_each_server! {
         }
     }
 
+    /// A broker takes the first batch that it gets of a producer whatever its number is. If that is
+    /// the second one, because it refused the first, the client believes that it has both. The mock
+    /// is stricter: it refuses the second one, which costs the transaction.
+    fn a_batch_that_is_refused_is_not_overtaken_by_the_next(server) {
+        let mock = MockCluster::new(1).unwrap();
+        let (mut database, mut pipeline) = arrange(server, TABLE);
+        pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &mock.bootstrap_servers());
+        pipeline.set("CDC_CONNECTION_TIMEOUT", "1s");
+        for topic in ["pg2any.pg2any-checkpoint", "pg2any.public.t", "pg2any.public.mark"] {
+            mock.create_topic(topic, 1, 1).unwrap();
+        }
+        let mut running = pipeline.start();
+        running.until_said("destination connected");
+        // Time for a second one, and rows of which few are in a batch: five are never overtaken.
+        mock.broker_round_trip_time(1, Duration::from_millis(100)).unwrap();
+        mock.request_errors(Api::Produce, &[Reply::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION]);
+        database.execute("INSERT INTO t SELECT g, repeat('x', 300000) FROM generate_series(1, 12) g");
+        let mark = database.mark();
+        let ids = |topic: &str| -> Vec<_> {
+            let records = records(&mock.bootstrap_servers(), &format!("pg2any.public.{topic}")).into_iter();
+            records.map(|record| record.key["id"].as_i64().unwrap()).collect()
+        };
+        running.until("the mark is there", || ids("mark").contains(&mark));
+        let said = running.terminate();
+        assert!(!said.contains("the destination failed"), "the next one was under way: {said}");
+        assert_eq!(ids("t"), (1..=12).collect::<Vec<_>>());
+    }
+
     fn a_topic_that_is_deleted_is_made_again(server) {
         let Some(broker) = Broker::shared() else { return };
         let (mut database, mut pipeline) = arrange(server, TABLE);
