@@ -7,7 +7,7 @@
 //! flight, so everything is in before it is called; `init_transactions` takes half a second unless
 //! a broker is connected, so metadata comes first.
 //!
-//! Covered by: `it::kafka`.
+//! Covered by: `it::kafka`, `it::kafka_faults::a_batch_that_is_refused_is_not_overtaken_by_the_next`.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

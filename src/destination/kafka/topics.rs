@@ -106,9 +106,9 @@ impl Topics {
             return Ok(topic);
         }
         let deadline = Instant::now() + self.timeout;
-        let (mut found, mut created) = (self.look(client, name)?, false);
-        while Instant::now() < deadline {
-            if let Some((partitions, replicas)) = found {
+        let mut created = false;
+        loop {
+            if let Some((partitions, replicas)) = self.look(client, name)? {
                 let topic = Topic { partitions, replicas, largest: self.largest(name).await? };
                 self.known.insert(name.to_owned(), topic);
                 return Ok(topic);
@@ -116,12 +116,13 @@ impl Topics {
             if !created {
                 self.create(name, wanted).await?;
                 created = true;
-            } else {
+            } else if Instant::now() < deadline {
                 tokio::time::sleep(Duration::from_millis(50)).await;
+            } else {
+                let what = format!("the topic {name} was created and cannot be seen");
+                return Err(DestinationError::new(FailureKind::Reconnect, what));
             }
-            found = self.look(client, name)?;
         }
-        Err(DestinationError::new(FailureKind::Reconnect, format!("the topic {name} was created and cannot be seen")))
     }
 
     /// Partitions and the least number of replicas.
