@@ -14,7 +14,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use tiberius::{ColumnData, SqlBulkCopyOption, SqlBulkCopyOptions, TokenRow, error::Error};
+use tiberius::{ColumnData, SqlBulkCopyOptions, TokenRow, error::Error};
 
 use super::connection::Session;
 use super::deferred;
@@ -279,7 +279,8 @@ impl Writer<'_> {
         let direct = *verb == Verb::Insert && plan.loads_directly();
         if direct {
             let names = plan.names(set);
-            let loaded = self.session.bulk(&plan.table, &names, copy(plan), rows, options).await.map_err(at)?;
+            let loaded =
+                self.session.bulk(&plan.table, &names, plan.bulk_options(), rows, options).await.map_err(at)?;
             return self.judge(work, &first, count, Ok(loaded));
         }
         let staged = plan.staged_names(found, set);
@@ -424,14 +425,6 @@ impl Writer<'_> {
         let found = found.map_err(|error| failed("looking for the row that has the key failed", error));
         Ok(!found.map_err(|error| error.table(plan.row.target.to_string()))?.is_empty())
     }
-}
-
-/// How rows are loaded: constraints are checked as for any other row (without that they were
-/// distrusted from then on), NULL is no default, the numbers are the source's where it has them.
-fn copy(plan: &Plan) -> SqlBulkCopyOptions {
-    use SqlBulkCopyOption::{CheckConstraints, KeepIdentity, KeepNulls};
-    let copy = CheckConstraints | KeepNulls;
-    if plan.is_numbered() { copy | KeepIdentity } else { copy }
 }
 
 #[cold]

@@ -11,6 +11,8 @@ mod statements;
 
 use std::sync::Arc;
 
+use tiberius::{SqlBulkCopyOption, SqlBulkCopyOptions};
+
 pub(super) use self::statements::{Parameters, Place, truncate_sql};
 use super::describe::SqlServerTable;
 use super::dialect::{SqlServerDialect, quote, quote_table};
@@ -138,6 +140,15 @@ impl Plan {
     /// trigger is to fire, which a bulk load leaves out.
     pub fn loads_directly(&self) -> bool {
         self.free && self.row.inserted().all(|index| self.columns[index].direct)
+    }
+
+    /// How rows are loaded into the table: constraints are checked as for any other row (without
+    /// that they were distrusted from then on), NULL is no default, the numbers are the source's
+    /// where it has them.
+    pub fn bulk_options(&self) -> SqlBulkCopyOptions {
+        use SqlBulkCopyOption::{CheckConstraints, KeepIdentity, KeepNulls};
+        let options = CheckConstraints | KeepNulls;
+        if self.is_numbered() { options | KeepIdentity } else { options }
     }
 
     /// The names of the columns that a row is loaded into.
@@ -282,6 +293,19 @@ mod tests {
         assert!(!fits("aäöü", &long, "\\x00"));
         assert!(!fits("🌍🌍🌍", "", "\\x"), "a character of two code units");
         assert!(!fits("", "", &bytes) && fits("", "", &bytes[..bytes.len() - 2]));
+    }
+
+    #[test]
+    fn a_number_is_kept_where_the_server_numbers_a_column_that_the_source_has() {
+        let relation = table("t", &[("id", 23), ("v", 25)]).build();
+        let columns = [("id", "int"), ("v", "nvarchar(20)")];
+        let kept = |columns: &[(&str, &str)], identity| {
+            plan(&relation, columns, identity).bulk_options().contains(SqlBulkCopyOption::KeepIdentity)
+        };
+        assert!(kept(&columns, Some("id")));
+        assert!(!kept(&columns, None));
+        // One of the table's own is the server's to number.
+        assert!(!kept(&[columns[0], columns[1], ("n", "int")], Some("n")));
     }
 
     #[test]
