@@ -54,12 +54,8 @@ pub fn check(broker: &Broker, prefix: &str, workload: &Workload, database: &mut 
                     let doubled = rows.insert(key.clone(), event.after(value));
                     assert_eq!(doubled, None, "{table} {key} came twice; read again: {}", again(&key));
                 }
-                "u" => {
-                    let old = rows.insert(key.clone(), event.after(value));
-                    assert!(old.is_some(), "{table}: no row for {event:?}; read again: {}", again(&key));
-                }
-                "d" => {
-                    let old = rows.remove(&key);
+                op @ ("u" | "d") => {
+                    let old = if op == "u" { rows.insert(key.clone(), event.after(value)) } else { rows.remove(&key) };
                     assert!(old.is_some(), "{table}: no row for {event:?}; read again: {}", again(&key));
                 }
                 _ => assert_eq!(event.value, None),

@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Reply};
 
 use crate::broker::{Broker, CLERK, PASSWORD, USER, records};
 use crate::clock::Clock;
+use crate::database::Database;
 use crate::delivery::{arrange, arrange_streaming};
-use crate::driver::PATIENCE;
+use crate::driver::{PATIENCE, Pipeline};
 use crate::kafka::{TABLE, check, into, ops, until_caught_up};
-use crate::server::failpoints_are_built_in;
+use crate::server::{Server, failpoints_are_built_in};
 use crate::workload::{TABLES, Workload};
 
 /// What becomes of it.
@@ -39,17 +41,23 @@ const REPLIES: &[(Api, &[Reply], Then)] = &[
     (Api::EndTxn, &[Reply::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED], Then::Stops("transactional ids that begin with pg2any-")),
 ];
 
+/// A pipeline into a mock cluster of librdkafka that has the topics.
+fn arrange_mock(server: &'static Server) -> (MockCluster<'static, DefaultProducerContext>, Database, Pipeline) {
+    let mock = MockCluster::new(1).unwrap();
+    let (database, mut pipeline) = arrange(server, TABLE);
+    pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &mock.bootstrap_servers());
+    // The mock does not say how topics are configured.
+    pipeline.set("CDC_CONNECTION_TIMEOUT", "1s");
+    for topic in ["pg2any.pg2any-checkpoint", "pg2any.public.t", "pg2any.public.mark"] {
+        mock.create_topic(topic, 1, 1).unwrap();
+    }
+    (mock, database, pipeline)
+}
+
 on_each_server! {
     fn replies_that_a_broker_seldom_gives_are_survived_or_named(server) {
         for (api, replies, then) in REPLIES {
-            let mock = MockCluster::new(1).unwrap();
-            let (mut database, mut pipeline) = arrange(server, TABLE);
-            pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &mock.bootstrap_servers());
-            // The mock does not say how topics are configured.
-            pipeline.set("CDC_CONNECTION_TIMEOUT", "1s");
-            for topic in ["pg2any.pg2any-checkpoint", "pg2any.public.t", "pg2any.public.mark"] {
-                mock.create_topic(topic, 1, 1).unwrap();
-            }
+            let (mock, mut database, pipeline) = arrange_mock(server);
             let mut running = pipeline.start();
             running.until_said("destination connected");
             // A refusal is judged again before it is believed.
@@ -78,13 +86,7 @@ on_each_server! {
     /// the second one, because it refused the first, the client believes that it has both. The mock
     /// is stricter: it refuses the second one, which costs the transaction.
     fn a_batch_that_is_refused_is_not_overtaken_by_the_next(server) {
-        let mock = MockCluster::new(1).unwrap();
-        let (mut database, mut pipeline) = arrange(server, TABLE);
-        pipeline.set("CDC_DEST_TYPE", "Kafka").set("CDC_DEST_URI", &mock.bootstrap_servers());
-        pipeline.set("CDC_CONNECTION_TIMEOUT", "1s");
-        for topic in ["pg2any.pg2any-checkpoint", "pg2any.public.t", "pg2any.public.mark"] {
-            mock.create_topic(topic, 1, 1).unwrap();
-        }
+        let (mock, mut database, pipeline) = arrange_mock(server);
         let mut running = pipeline.start();
         running.until_said("destination connected");
         // Time for a second one, and rows of which few are in a batch: five are never overtaken.
